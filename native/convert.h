@@ -1,0 +1,151 @@
+// Elements of every dtype to the arithmetic's type and back, in runs that the compiler vectorises.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "job.h"
+#include "math.h"
+
+namespace binxent::BINXENT_ISA {
+
+struct BFloat16 {
+    uint16_t bits;
+};
+struct Float16 {
+    uint16_t bits;
+};
+
+inline float widen(BFloat16 v) { return bits_as<float>(uint32_t(v.bits) << 16); }
+
+inline float widen(Float16 v) {
+    const uint32_t magnitude = uint32_t(v.bits & 0x7fff) << 13;
+    const uint32_t normal = magnitude + (uint32_t(127 - 15) << 23);
+    // A subnormal, given the exponent of 2^−14, is off by just 2^−14.
+    const uint32_t subnormal = bits_as<uint32_t>(bits_as<float>(normal + (1u << 23)) - 0x1p-14f);
+    const uint32_t finite = magnitude < (1u << 23) ? subnormal : normal;
+    const uint32_t value = magnitude >= (31u << 23) ? magnitude | 0x7f800000u : finite;
+    return bits_as<float>(value | (uint32_t(v.bits & 0x8000) << 16));
+}
+
+template <class S>
+inline S widen(S v) {
+    return v;
+}
+
+// One rounding, to nearest even, from the arithmetic's type.
+template <class S, class T>
+struct Narrow {
+    static S from(T v) { return S(v); }
+};
+
+template <>
+struct Narrow<BFloat16, float> {
+    static BFloat16 from(float v) {
+        const uint32_t bits = bits_as<uint32_t>(v);
+        const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+        const uint32_t quiet_nan = (bits >> 16) | 0x40u;
+        return {uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded)};
+    }
+};
+
+template <>
+struct Narrow<Float16, float> {
+    static Float16 from(float v) {
+        const uint32_t bits = bits_as<uint32_t>(v);
+        const uint32_t magnitude = bits & 0x7fffffffu;
+        const uint32_t odd = (magnitude >> 13) & 1u;
+        const uint32_t normal = (magnitude - (uint32_t(127 - 15) << 23) + 0xfffu + odd) >> 13;
+        // Adding 1/2 puts the last bit of a subnormal half at the last bit of the float, and rounds there.
+        const uint32_t subnormal = bits_as<uint32_t>(bits_as<float>(magnitude) + 0.5f) - bits_as<uint32_t>(0.5f);
+        const uint32_t finite = magnitude < (uint32_t(127 - 14) << 23) ? subnormal : normal;
+        const uint32_t infinite = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+        const uint32_t value = magnitude >= (uint32_t(127 + 16) << 23) ? infinite : finite;
+        return {uint16_t(value | ((bits >> 16) & 0x8000u))};
+    }
+};
+
+// double → half goes through a float rounded to odd, so that the two roundings are as good as one.
+inline float round_to_odd(double v) {
+    const float nearest = float(v);
+    const uint32_t bits = bits_as<uint32_t>(nearest);
+    const bool exact = double(nearest) == v || nearest != nearest;
+    const bool away = double(nearest < 0 ? -nearest : nearest) > (v < 0 ? -v : v);
+    const uint32_t toward_zero = away ? bits - 1 : bits;
+    return bits_as<float>(exact ? bits : toward_zero | 1u);
+}
+
+template <>
+struct Narrow<BFloat16, double> {
+    static BFloat16 from(double v) { return Narrow<BFloat16, float>::from(round_to_odd(v)); }
+};
+
+template <>
+struct Narrow<Float16, double> {
+    static Float16 from(double v) { return Narrow<Float16, float>::from(round_to_odd(v)); }
+};
+
+// memcpy, since an address may be misaligned; it compiles to a plain load or store.
+template <class S, class T>
+inline void load_run(const char* from, int64_t stride, int64_t n, T* __restrict to) {
+    S v;
+    if (stride == int64_t(sizeof(S))) {
+        for (int64_t i = 0; i < n; ++i) {
+            memcpy(&v, from + i * int64_t(sizeof(S)), sizeof(S));
+            to[i] = T(widen(v));
+        }
+    } else if (stride == 0) {
+        memcpy(&v, from, sizeof(S));
+        const T value = T(widen(v));
+        for (int64_t i = 0; i < n; ++i) to[i] = value;
+    } else {
+        for (int64_t i = 0; i < n; ++i) {
+            memcpy(&v, from + i * stride, sizeof(S));
+            to[i] = T(widen(v));
+        }
+    }
+}
+
+template <class S, class T>
+inline void store_run(char* to, int64_t stride, int64_t n, const T* __restrict from) {
+    if (stride == int64_t(sizeof(S))) {
+        for (int64_t i = 0; i < n; ++i) {
+            const S v = Narrow<S, T>::from(from[i]);
+            memcpy(to + i * int64_t(sizeof(S)), &v, sizeof(S));
+        }
+    } else {
+        for (int64_t i = 0; i < n; ++i) {
+            const S v = Narrow<S, T>::from(from[i]);
+            memcpy(to + i * stride, &v, sizeof(S));
+        }
+    }
+}
+
+template <class T>
+void load_run(DType dtype, const char* from, int64_t stride, int64_t n, T* to) {
+    switch (dtype) {
+        case DType::float64: return load_run<double>(from, stride, n, to);
+        case DType::float32: return load_run<float>(from, stride, n, to);
+        case DType::bfloat16: return load_run<BFloat16>(from, stride, n, to);
+        case DType::float16: return load_run<Float16>(from, stride, n, to);
+        case DType::boolean:  // frameworks store 0 or 1
+        case DType::uint8: return load_run<uint8_t>(from, stride, n, to);
+        case DType::int8: return load_run<int8_t>(from, stride, n, to);
+        case DType::int16: return load_run<int16_t>(from, stride, n, to);
+        case DType::int32: return load_run<int32_t>(from, stride, n, to);
+        case DType::int64: return load_run<int64_t>(from, stride, n, to);
+    }
+}
+
+template <class T>
+void store_run(DType dtype, char* to, int64_t stride, int64_t n, const T* from) {
+    switch (dtype) {
+        case DType::float64: return store_run<double>(to, stride, n, from);
+        case DType::float32: return store_run<float>(to, stride, n, from);
+        case DType::bfloat16: return store_run<BFloat16>(to, stride, n, from);
+        case DType::float16: return store_run<Float16>(to, stride, n, from);
+        default: return;  // kernel.py lets floating outputs through only
+    }
+}
+
+}  // namespace binxent::BINXENT_ISA

@@ -1,0 +1,56 @@
+// What one call of the kernel asks for: addresses, dtype tags, shapes and strides, and no framework.
+#pragma once
+
+#include <cstdint>
+
+namespace binxent {
+
+enum class DType : int { float64, float32, bfloat16, float16, boolean, uint8, int8, int16, int32, int64 };
+enum class Input : int { logits, probabilities };
+
+// Blocks of this many elements, consecutive in row-major order, are summed by themselves and their sums added in
+// order: so the result depends neither on threads nor on layout nor on the instruction set.
+constexpr int64_t block_size = 4096;
+constexpr int max_dims = 64;
+constexpr int max_weights = 4;
+
+// An array as the logits' shape sees it: adjacent dimensions merged where one stride serves both, broadcast ones
+// with stride 0. Strides are in bytes, since NumPy's need not be multiples of the element.
+struct View {
+    char* data = nullptr;
+    DType dtype = DType::float32;
+    int dims = 0;
+    int64_t shape[max_dims];
+    int64_t stride[max_dims];
+
+    explicit operator bool() const { return data != nullptr; }
+};
+
+struct Job {
+    Input input = Input::logits;
+    int64_t size = 0;
+    View x, target;
+    View weight[max_weights];  // multiplied together
+    int weights = 0;
+    View pos_weight;
+    View loss;      // optional output, one value per element
+    View gradient;  // optional output; may be x itself
+    View value;     // optional output, one number: the sum of the losses / divisor
+    double divisor = 1;
+    double factor = 1;            // of the gradient
+    double* block_sum = nullptr;  // one per block, if there is a value
+
+    // Half types are computed in float. Weights never widen the result.
+    bool in_double() const { return x.dtype == DType::float64 || target.dtype == DType::float64; }
+};
+
+// Bits that a run of blocks returns.
+constexpr unsigned input_out_of_range = 1, target_out_of_range = 2;  // of [0, 1]; probabilities only
+
+// What loss.cpp offers, once for each instruction set.
+struct Kernel {
+    unsigned (*run_blocks)(const Job&, int64_t first_block, int64_t last_block);
+    void (*write_value)(const View&, double);
+};
+
+}  // namespace binxent

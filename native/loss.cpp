@@ -1,0 +1,306 @@
+// The fused loops. This file is compiled once for each instruction set, into a namespace of that name; it uses no
+// template of the standard library, whose instances the linker would share between instruction sets.
+#include <cstdint>
+#include <cstring>
+
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
+#include "convert.h"
+#include "job.h"
+#include "math.h"
+#include "run.h"
+
+namespace binxent::BINXENT_ISA {
+namespace {
+
+constexpr int64_t tile_size = 512;      // elements that are worked on in the first-level cache
+constexpr int64_t max_period = 4096;    // of a broadcast row that is kept converted
+constexpr int64_t lanes = 16, rows = 8;  // a group: `lanes` sums of `rows` terms, added as a tree
+constexpr int64_t group = lanes * rows;
+constexpr int64_t groups = block_size / group;
+
+template <class T>
+struct TypeOf;
+template <>
+struct TypeOf<float> {
+    static constexpr DType dtype = DType::float32;
+};
+template <>
+struct TypeOf<double> {
+    static constexpr DType dtype = DType::float64;
+};
+
+// The caller's floating-point mode is put by and restored: XLA calls with subnormals flushed.
+class DefaultRounding {
+#if defined(__SSE2__)
+    unsigned saved_ = _mm_getcsr();
+
+  public:
+    DefaultRounding() { _mm_setcsr(0x1f80); }
+    ~DefaultRounding() { _mm_setcsr(saved_); }
+#elif defined(__aarch64__)
+    uint64_t saved_;
+
+  public:
+    DefaultRounding() {
+        asm volatile("mrs %0, fpcr" : "=r"(saved_));
+        asm volatile("msr fpcr, %0" ::"r"(uint64_t(0)));
+    }
+    ~DefaultRounding() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+#endif
+};
+
+// Calls run(address, stride, first, count) for the pieces, evenly spaced in memory, of elements [start, start + n).
+template <class Run>
+inline void for_each_run(const View& v, int64_t start, int64_t n, Run run) {
+    const int inner = v.dims - 1;
+    int64_t index[max_dims];
+    int64_t rest = start;
+    char* address = v.data;
+    for (int d = inner; d >= 0; --d) {
+        index[d] = rest % v.shape[d];
+        rest /= v.shape[d];
+        address += index[d] * v.stride[d];
+    }
+    for (int64_t done = 0;;) {
+        const int64_t left = v.shape[inner] - index[inner];
+        const int64_t count = left < n - done ? left : n - done;
+        run(address, v.stride[inner], done, count);
+        done += count;
+        if (done == n) return;
+        address -= index[inner] * v.stride[inner];
+        index[inner] = 0;
+        for (int d = inner - 1; d >= 0; --d) {
+            address += v.stride[d];
+            if (++index[d] < v.shape[d]) break;
+            address -= v.shape[d] * v.stride[d];
+            index[d] = 0;
+        }
+    }
+}
+
+// Reads an operand tile by tile as T: in place where it lies so, else converted into a buffer.
+template <class T>
+class Reader {
+    const View& view_;
+    bool direct_ = false;
+    int64_t period_ = 0;
+    T* row_ = nullptr;  // a broadcast row, repeated so that a tile can start anywhere in it
+    T buffer_[tile_size];
+
+  public:
+    explicit Reader(const View& view, int64_t tiles) : view_(view) {
+        if (!view) return;
+        const int inner = view.dims - 1;
+        const bool packed = view.stride[inner] == element_size(view.dtype);
+        direct_ = view.dims == 1 && packed && view.dtype == TypeOf<T>::dtype &&
+                  reinterpret_cast<uintptr_t>(view.data) % sizeof(T) == 0;
+        const bool constant = view.dims == 1 && view.stride[0] == 0;
+        const bool row = view.dims == 2 && view.stride[0] == 0 && view.shape[1] <= max_period;
+        if (!constant && !(row && tiles > 1)) return;
+        period_ = constant ? 1 : view.shape[1];
+        row_ = new T[period_ + tile_size];
+        const int64_t n = view.shape[inner] < period_ + tile_size ? view.shape[inner] : period_ + tile_size;
+        load_run(view.dtype, view.data, view.stride[inner], constant ? 1 : n, row_);
+        for (int64_t i = period_; i < period_ + tile_size; ++i) row_[i] = row_[i - period_];
+    }
+    Reader(const Reader&) = delete;
+    ~Reader() { delete[] row_; }
+
+    const T* tile(int64_t start, int64_t n) {
+        if (direct_) return reinterpret_cast<const T*>(view_.data) + start;
+        if (row_) return row_ + start % period_;
+        for_each_run(view_, start, n, [&](const char* from, int64_t stride, int64_t first, int64_t count) {
+            load_run(view_.dtype, from, stride, count, buffer_ + first);
+        });
+        return buffer_;
+    }
+};
+
+template <class T>
+void write(const View& view, int64_t start, int64_t n, const T* from) {
+    for_each_run(view, start, n, [&](char* to, int64_t stride, int64_t first, int64_t count) {
+        store_run(view.dtype, to, stride, count, from + first);
+    });
+}
+
+// Sums of `lanes × groups` parts, added as a tree: a constant is summed without any error.
+struct BlockSum {
+    double part[groups][lanes];
+    int64_t used = 0;
+
+    template <class T>
+    void add(T* loss, int64_t n) {
+        const int64_t padded = (n + group - 1) / group * group;
+        for (int64_t i = n; i < padded; ++i) loss[i] = 0;
+        for (; n > 0; n -= group, loss += group, ++used)
+            for (int64_t i = 0; i < lanes; ++i) {
+                const T* r = loss + i;
+                const T sum = ((r[0] + r[lanes]) + (r[2 * lanes] + r[3 * lanes])) +
+                              ((r[4 * lanes] + r[5 * lanes]) + (r[6 * lanes] + r[7 * lanes]));
+                part[used][i] = double(sum);
+            }
+    }
+
+    double total() {
+        for (int64_t step = groups / 2; step > 0; step /= 2)
+            for (int64_t g = 0; g < step && g + step < used; ++g)
+                for (int64_t i = 0; i < lanes; ++i) part[g][i] += part[g + step][i];
+        for (int64_t step = lanes / 2; step > 0; step /= 2)
+            for (int64_t i = 0; i < step; ++i) part[0][i] += part[0][i + step];
+        used = 0;
+        return part[0][0];
+    }
+};
+
+template <class T>
+struct Tile {
+    const T *x, *target, *weight, *pos_weight;
+    T* loss;
+    T* gradient;
+};
+
+template <class T, bool weighted, bool want_loss, bool want_gradient>
+void logits_tile(int64_t n, const Tile<T>& tile, T factor) {
+    const T* __restrict xs = tile.x;
+    const T* __restrict targets = tile.target;
+    const T* __restrict weights = tile.weight;
+    const T* __restrict pos_weights = tile.pos_weight;
+    T* __restrict losses = tile.loss;
+    T* __restrict gradients = tile.gradient;
+    for (int64_t i = 0; i < n; ++i) {
+        const T x = xs[i];
+        T positive = targets[i], negative = T(1) - targets[i];
+        if constexpr (weighted) {
+            positive = positive * pos_weights[i] * weights[i];
+            negative = negative * weights[i];
+        }
+        const T leading = x < 0 ? positive : negative;
+        const T trailing = x < 0 ? negative : positive;
+        const Logit<T> logit(x);
+        if constexpr (want_loss) losses[i] = logit_loss(logit, leading, weighted ? leading + trailing : T(1));
+        if constexpr (want_gradient) gradients[i] = logit_gradient(logit, x, leading, trailing, factor);
+    }
+}
+
+template <class T, bool weighted, bool want_loss, bool want_gradient>
+void probabilities_tile(int64_t n, const Tile<T>& tile, T factor) {
+    const T* __restrict qs = tile.x;
+    const T* __restrict targets = tile.target;
+    const T* __restrict weights = tile.weight;
+    const T* __restrict pos_weights = tile.pos_weight;
+    T* __restrict losses = tile.loss;
+    T* __restrict gradients = tile.gradient;
+    for (int64_t i = 0; i < n; ++i) {
+        const T q = qs[i];
+        T positive = targets[i], negative = T(1) - targets[i];
+        if constexpr (weighted) {
+            positive = positive * pos_weights[i] * weights[i];
+            negative = negative * weights[i];
+        }
+        if constexpr (want_loss) losses[i] = fma(positive, clamped_minus_log(q), negative * clamped_minus_log1m(q));
+        if constexpr (want_gradient) gradients[i] = probability_gradient(q, positive, negative, factor);
+    }
+}
+
+template <class T>
+bool out_of_range(int64_t n, const T* v) {
+    unsigned outside = 0;
+    for (int64_t i = 0; i < n; ++i) outside |= unsigned(!(v[i] >= 0)) | unsigned(!(v[i] <= 1));
+    return outside != 0;
+}
+
+// A float16 gradient of probabilities saturates: it is bounded by 1e12 in the other types.
+template <class T>
+void saturate_half(int64_t n, T* v) {
+    for (int64_t i = 0; i < n; ++i) {
+        const T low = v[i] < T(-65504) ? T(-65504) : v[i];
+        v[i] = low > T(65504) ? T(65504) : low;
+    }
+}
+
+template <class T, bool weighted, bool want_loss, bool want_gradient>
+void compute(Input input, int64_t n, const Tile<T>& tile, T factor) {
+    if (input == Input::logits)
+        logits_tile<T, weighted, want_loss, want_gradient>(n, tile, factor);
+    else
+        probabilities_tile<T, weighted, want_loss, want_gradient>(n, tile, factor);
+}
+
+template <class T>
+unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
+    const int64_t first = first_block * block_size;
+    const int64_t last = last_block * block_size < job.size ? last_block * block_size : job.size;
+    const int64_t tiles = (last - first + tile_size - 1) / tile_size;
+    const bool weighted = job.weights > 0 || job.pos_weight;
+    const bool want_loss = job.loss || job.value;
+    const T factor = T(job.factor);
+
+    Reader<T> x(job.x, tiles), target(job.target, tiles), pos_weight(job.pos_weight, tiles);
+    Reader<T> weight0(job.weight[0], tiles), weight1(job.weight[1], tiles), weight2(job.weight[2], tiles),
+        weight3(job.weight[3], tiles);
+    Reader<T>* weights[max_weights] = {&weight0, &weight1, &weight2, &weight3};
+    T ones[tile_size], product[tile_size], loss[tile_size], gradient[tile_size];
+    if (weighted)
+        for (T& one : ones) one = T(1);
+
+    void (*step)(Input, int64_t, const Tile<T>&, T);
+    if (weighted)
+        step = !job.gradient ? compute<T, true, true, false>
+               : want_loss   ? compute<T, true, true, true>
+                             : compute<T, true, false, true>;
+    else
+        step = !job.gradient ? compute<T, false, true, false>
+               : want_loss   ? compute<T, false, true, true>
+                             : compute<T, false, false, true>;
+
+    BlockSum sum;
+    unsigned flags = 0;
+    for (int64_t block = first_block; block < last_block; ++block) {
+        const int64_t end = (block + 1) * block_size < job.size ? (block + 1) * block_size : job.size;
+        for (int64_t start = block * block_size; start < end; start += tile_size) {
+            const int64_t n = end - start < tile_size ? end - start : tile_size;
+            Tile<T> tile{x.tile(start, n), target.tile(start, n), ones, ones, loss, gradient};
+            if (job.weights > 0) tile.weight = weights[0]->tile(start, n);
+            for (int k = 1; k < job.weights; ++k) {
+                const T* more = weights[k]->tile(start, n);
+                for (int64_t i = 0; i < n; ++i) product[i] = tile.weight[i] * more[i];
+                tile.weight = product;
+            }
+            if (job.pos_weight) tile.pos_weight = pos_weight.tile(start, n);
+            if (job.input == Input::probabilities) {
+                if (out_of_range(n, tile.x)) flags |= input_out_of_range;
+                if (out_of_range(n, tile.target)) flags |= target_out_of_range;
+            }
+            step(job.input, n, tile, factor);
+            if (job.gradient) {
+                if (job.input == Input::probabilities && job.gradient.dtype == DType::float16)
+                    saturate_half(n, gradient);
+                write(job.gradient, start, n, gradient);
+            }
+            if (job.loss) write(job.loss, start, n, loss);
+            if (job.value) sum.add(loss, n);
+        }
+        if (job.value) job.block_sum[block] = sum.total();
+    }
+    return flags;
+}
+
+unsigned run_blocks(const Job& job, int64_t first_block, int64_t last_block) {
+    const DefaultRounding mode;
+    return job.in_double() ? run<double>(job, first_block, last_block) : run<float>(job, first_block, last_block);
+}
+
+void write_value(const View& value, double number) {
+    const DefaultRounding mode;
+    store_run(value.dtype, value.data, 0, 1, &number);
+}
+
+}  // namespace
+
+extern const Kernel kernel;
+const Kernel kernel{run_blocks, write_value};
+
+}  // namespace binxent::BINXENT_ISA

@@ -1,0 +1,182 @@
+// The definition, vectorised: everything that is computed of one element stands here.
+//
+// Plain scalar functions; loss.cpp calls them in loops that the compiler turns into vector code, once for each
+// instruction set. All of it is IEEE arithmetic in a fixed order, so every instruction set that has a fused
+// multiply-add gives the same bits. No library function is called: exp and log1p are the polynomials of
+// coefficients.h.
+#pragma once
+
+#include <cstdint>
+
+#include "coefficients.h"
+
+namespace binxent::BINXENT_ISA {
+
+// A library fma on a machine without the instruction costs 25 times as much: there, multiply and add.
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define BINXENT_FMA
+inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#else
+inline float fma(float a, float b, float c) { return a * b + c; }
+inline double fma(double a, double b, double c) { return a * b + c; }
+#endif
+
+template <class T>
+struct Float;
+
+template <>
+struct Float<float> {
+    using Bits = uint32_t;
+    static constexpr int mantissa = 23;
+    static constexpr Bits bias = 127;
+    static constexpr Bits half_root = 0x3f3504f3;  // 1/√2
+    static constexpr float lift = 0x1p24f, drop = 0x1p-24f, smallest_normal = 0x1p-126f;
+    static constexpr Bits lift_exponent = 24;
+    static constexpr float exp_limit = 104.0f;  // exp(−104) rounds to 0
+    static constexpr float log2_e = 0x1.715476p+0f;
+    static constexpr float ln2_high = 0x1.63p-1f;  // 9 bits: its product with an exponent is exact
+    static constexpr float ln2_low = -0x1.bd0106p-13f;
+    static constexpr float integer = 0x1p23f, rounder = 0x1.8p23f;  // from here on floats are integers
+    static constexpr float tiny_product = 1e-12f;
+};
+
+template <>
+struct Float<double> {
+    using Bits = uint64_t;
+    static constexpr int mantissa = 52;
+    static constexpr Bits bias = 1023;
+    static constexpr Bits half_root = 0x3fe6a09e667f3bcd;
+    static constexpr double lift = 0x1p64, drop = 0x1p-64, smallest_normal = 0x1p-1022;
+    static constexpr Bits lift_exponent = 64;
+    static constexpr double exp_limit = 746.0;
+    static constexpr double log2_e = 0x1.71547652b82fep+0;
+    static constexpr double ln2_high = 0x1.62e42feep-1;  // 32 bits
+    static constexpr double ln2_low = 0x1.a39ef35793c76p-33;
+    static constexpr double integer = 0x1p52, rounder = 0x1.8p52;
+    static constexpr double tiny_product = 1e-12;
+};
+
+template <class To, class From>
+inline To bits_as(From value) {
+    static_assert(sizeof(To) == sizeof(From));
+    return __builtin_bit_cast(To, value);
+}
+
+inline float absolute(float x) { return __builtin_fabsf(x); }
+inline double absolute(double x) { return __builtin_fabs(x); }
+
+// Unrolled by the template: gcc vectorises no loop that still holds another.
+template <int K = 0, class T, int N>
+inline T polynomial(T x, const T (&c)[N], T scale = 1) {
+    if constexpr (K == N - 1)
+        return c[K] * scale;
+    else
+        return fma(polynomial<K + 1>(x, c, scale), x, c[K] * scale);
+}
+
+// What both branches of the loss share, for a logit x: e = exp(−|x|) = 2^n·(1 + q), kept in these two parts, so that
+// a sum or a product with e is rounded once. The power of two is lifted until it is never subnormal: a loss or a
+// gradient that is subnormal, or that a factor brings back from there, then keeps every digit.
+template <class T>
+struct Logit {
+    T size;   // |x|
+    T power;  // lift·2^n
+    T q;
+
+    explicit Logit(T x) : size(absolute(x)) {
+        using F = Float<T>;
+        const T a = size > F::exp_limit ? F::exp_limit : size;  // NaN stays NaN
+        // Adding the rounder leaves the exponent n, with its bias, in the low bits.
+        const T rounder = F::rounder + T(F::bias + F::lift_exponent);
+        const T rounded = fma(a, -F::log2_e, rounder);
+        const T n = rounded - rounder;
+        const T r = fma(n, -F::ln2_low, fma(n, -F::ln2_high, -a));
+        power = bits_as<T>(bits_as<typename F::Bits>(rounded) << F::mantissa);
+        q = fma(r * r, polynomial(r, Coefficients<T>::exp), r);
+    }
+
+    T lifted_exp() const { return fma(power, q, power); }
+};
+
+// loss = leading·|x| + (leading + trailing)·log1p(e): softplus(±x) = max(±x, 0) + log1p(e). `leading` is the
+// coefficient of the branch that grows with |x| (1 − y for x ≥ 0, p·y for x < 0), `trailing` that of the other.
+// A leading coefficient of 0 hides an infinite |x|; log1p(e) keeps a NaN.
+//
+// log1p(e) = ¾e + e·P(e), where P falls from ¼ at e = 0 to −0.06 at e = 1: most of the value is added by the last
+// operation alone, and what is rounded before it is small.
+template <class T>
+inline T logit_loss(const Logit<T>& logit, T leading, T total) {
+    const T growth = leading != 0 ? logit.size : T(0);
+    const T lifted = logit.lifted_exp(), e = lifted * Float<T>::drop;
+    const T rest = polynomial(e, Coefficients<T>::log1p, Float<T>::drop);
+    return fma(lifted, total * (Float<T>::drop * T(0.75)), fma(total * rest, lifted, leading * growth));
+}
+
+// d loss / dx · factor = ±(leading − trailing·e)·factor / (1 + e), negative where x < 0: σ(|x|) = 1/(1+e) and
+// σ(−|x|) = e/(1+e), neither made from the other. The factor is applied before the one rounding.
+template <class T>
+inline T logit_gradient(const Logit<T>& logit, T x, T leading, T trailing, T factor) {
+    const T scale = trailing * (factor * Float<T>::drop) * logit.power;
+    const T numerator = fma(-scale, logit.q, leading * factor - scale);
+    const T e = logit.lifted_exp() * Float<T>::drop;
+    const T denominator = T(1) + e;
+#if defined(BINXENT_FMA)
+    // One step of long division takes back what rounding 1 + e and the quotient lost: 2 ulp instead of 3.
+    const T inverse = T(1) / denominator;
+    const T quotient = numerator * inverse;
+    const T lost = e - (denominator - T(1));
+    const T remainder = fma(-quotient, lost, fma(-quotient, denominator, numerator));
+    const T gradient = fma(remainder, inverse, quotient);
+#else
+    const T gradient = numerator / denominator;
+#endif
+    return x < 0 ? -gradient : gradient;
+}
+
+// −log((1 + f)·2^(biased − bias − offset)), 1 + f in [1/√2, √2).
+template <class T>
+inline T minus_log(T f, typename Float<T>::Bits biased, T offset) {
+    using F = Float<T>;
+    const T k = bits_as<T>(bits_as<typename F::Bits>(F::integer) | biased) - (F::integer + T(F::bias)) - offset;
+    const T rest = fma(f * f, polynomial(f, Coefficients<T>::log), fma(k, F::ln2_low, f));
+    return -fma(k, F::ln2_high, rest);
+}
+
+constexpr double log_clamp = 100;  // the frameworks clamp both logarithms at −100
+
+// −log q, at most 100.
+template <class T>
+inline T clamped_minus_log(T q) {
+    using F = Float<T>;
+    using Bits = typename F::Bits;
+    const bool subnormal = q < F::smallest_normal;
+    const T normal = subnormal ? q * F::lift : q;
+    const Bits shifted = bits_as<Bits>(normal) - F::half_root + (F::bias << F::mantissa);
+    const T m = bits_as<T>((shifted & ((Bits(1) << F::mantissa) - 1)) + F::half_root);
+    const T value = minus_log<T>(m - T(1), shifted >> F::mantissa, subnormal ? T(F::lift_exponent) : T(0));
+    return q == 0 || value > T(log_clamp) ? T(log_clamp) : value;
+}
+
+// −log(1 − q), at most 100. 1 − q itself may round; f = 2^−k·(1 − q) − 1 = (2^−k − 1) − 2^−k·q never does.
+template <class T>
+inline T clamped_minus_log1m(T q) {
+    using F = Float<T>;
+    using Bits = typename F::Bits;
+    const T rest = T(1) - q;
+    const Bits biased = (bits_as<Bits>(rest) - F::half_root + (F::bias << F::mantissa)) >> F::mantissa;
+    const T scale = bits_as<T>((2 * F::bias - biased) << F::mantissa);  // 2^−k
+    const T value = minus_log<T>(fma(-scale, q, scale - T(1)), biased, T(0));
+    return rest == 0 || value > T(log_clamp) ? T(log_clamp) : value;
+}
+
+// d loss / dq · factor. The denominator is clamped as the frameworks do, which bounds the gradient by 1e12.
+template <class T>
+inline T probability_gradient(T q, T positive, T negative, T factor) {
+    const T other = T(1) - q;
+    const T product = q * other;
+    const T denominator = product < Float<T>::tiny_product ? Float<T>::tiny_product : product;
+    return (negative * q - positive * other) * factor / denominator;
+}
+
+}  // namespace binxent::BINXENT_ISA

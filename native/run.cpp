@@ -1,0 +1,178 @@
+#include "run.h"
+
+#include <sys/mman.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+namespace binxent {
+
+#if defined(__aarch64__)
+namespace neon {
+extern const Kernel kernel;
+}
+#else
+namespace baseline {
+extern const Kernel kernel;
+}
+#if defined(__x86_64__)
+namespace avx512 {
+extern const Kernel kernel;
+}
+namespace avx2 {
+extern const Kernel kernel;
+}
+#endif
+#endif
+
+namespace {
+
+constexpr int64_t parallel_size = 65536;         // below this, waking a thread costs more than it brings
+constexpr int64_t huge_page = int64_t(2) << 20;  // bytes
+constexpr int64_t huge_output = int64_t(4) << 20;
+
+struct InstructionSet {
+    const char* name;
+    const Kernel& kernel;
+    bool available;
+};
+
+const InstructionSet* choose_instruction_set() {
+    static const InstructionSet all[] = {
+#if defined(__aarch64__)
+        {"neon", neon::kernel, true},
+#else
+#if defined(__x86_64__)
+        {"avx512", avx512::kernel,
+         __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")},
+        {"avx2", avx2::kernel,
+         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")},
+#endif
+        {"baseline", baseline::kernel, true},
+#endif
+    };
+    const char* wanted = std::getenv("BINXENT_ISA");
+    for (const InstructionSet& set : all)
+        if (set.available && (!wanted || !*wanted || std::strcmp(wanted, set.name) == 0)) return &set;
+    return nullptr;
+}
+
+const InstructionSet* chosen() {
+    static const InstructionSet* const set = choose_instruction_set();
+    return set;
+}
+
+// Fresh memory costs more than the arithmetic: the kernel clears a page before it lends it. In huge pages that takes
+// a third of the time, if it is asked for before the first touch.
+void advise_huge_pages(const View& output) {
+#if defined(MADV_HUGEPAGE)
+    if (!output || output.dims != 1 || output.stride[0] <= 0) return;
+    const auto first = (reinterpret_cast<uintptr_t>(output.data) + huge_page - 1) / huge_page * huge_page;
+    const auto last = (reinterpret_cast<uintptr_t>(output.data) + output.shape[0] * output.stride[0]) / huge_page * huge_page;
+    if (output.shape[0] * output.stride[0] >= huge_output && last > first)
+        madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
+// Neumaier's sum: a billion doubles without the drift of a running total. An infinite or NaN total is its own sum.
+double add_up(const double* values, int64_t n) {
+    double sum = 0, lost = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        const double next = sum + values[i];
+        lost += std::fabs(sum) >= std::fabs(values[i]) ? (sum - next) + values[i] : (values[i] - next) + sum;
+        sum = next;
+    }
+    return std::isfinite(sum) ? sum + lost : sum;
+}
+
+struct Shared {
+    const Job& job;
+    int64_t blocks, blocks_per_task;
+    std::atomic<unsigned> flags{0};
+};
+
+void run_task(int64_t begin, int64_t end, void* context) {
+    Shared& shared = *static_cast<Shared*>(context);
+    const int64_t first = begin * shared.blocks_per_task, last = end * shared.blocks_per_task;
+    shared.flags |= chosen()->kernel.run_blocks(shared.job, first, last < shared.blocks ? last : shared.blocks);
+}
+
+}  // namespace
+
+const char* instruction_set() { return chosen() ? chosen()->name : nullptr; }
+
+int64_t element_size(DType dtype) {
+    switch (dtype) {
+        case DType::float64:
+        case DType::int64: return 8;
+        case DType::float32:
+        case DType::int32: return 4;
+        case DType::bfloat16:
+        case DType::float16:
+        case DType::int16: return 2;
+        default: return 1;
+    }
+}
+
+bool make_view(View& view, void* data, DType dtype, int full_dims, const int64_t* full_shape, int dims,
+               const int64_t* shape, const int64_t* strides) {
+    if (dims > full_dims) return false;
+    // From the innermost dimension outwards, merging each into the one before it where one stride serves both.
+    int64_t merged_shape[max_dims], merged_stride[max_dims];
+    int count = 0;
+    int64_t packed = element_size(dtype);
+    for (int d = full_dims - 1; d >= 0; --d) {
+        const int own = d - (full_dims - dims);
+        const int64_t size = own < 0 ? 1 : shape[own];
+        if (size != full_shape[d] && size != 1) return false;
+        const int64_t stride = size == 1 ? 0 : strides ? strides[own] : packed;
+        packed *= size;
+        if (full_shape[d] == 1) continue;
+        if (count && stride == merged_stride[count - 1] * merged_shape[count - 1])
+            merged_shape[count - 1] *= full_shape[d];
+        else {
+            merged_shape[count] = full_shape[d];
+            merged_stride[count++] = stride;
+        }
+    }
+    if (count == 0) {
+        merged_shape[0] = 1;
+        merged_stride[count++] = 0;
+    }
+    view.data = static_cast<char*>(data);
+    view.dtype = dtype;
+    view.dims = count;
+    for (int d = 0; d < count; ++d) {
+        view.shape[d] = merged_shape[count - 1 - d];
+        view.stride[d] = merged_stride[count - 1 - d];
+    }
+    return true;
+}
+
+unsigned run(Job job, ParallelFor lent) {
+    const int64_t blocks = (job.size + block_size - 1) / block_size;
+    double few[64];
+    std::unique_ptr<double[]> many;
+    if (job.value) {
+        if (blocks > 64) many.reset(new double[blocks]);
+        job.block_sum = many ? many.get() : few;
+    }
+    if (job.gradient.data != job.x.data) advise_huge_pages(job.gradient);
+    advise_huge_pages(job.loss);
+    const int64_t share = blocks / 16;
+    Shared shared{job, blocks, share < 1 ? 1 : share > 32 ? 32 : share};
+    const int64_t tasks = (blocks + shared.blocks_per_task - 1) / shared.blocks_per_task;
+    if (job.size < parallel_size)
+        run_task(0, tasks, &shared);
+    else
+        parallel_for(tasks, run_task, &shared, lent);
+    // No elements: the mean is 0/0, as the frameworks have it.
+    if (job.value) chosen()->kernel.write_value(job.value, add_up(job.block_sum, blocks) / job.divisor);
+    return shared.flags.load();
+}
+
+}  // namespace binxent

@@ -1,0 +1,23 @@
+// One call of the kernel: which instruction set, which threads, and the sum of the blocks' sums.
+#pragma once
+
+#include "job.h"
+#include "threads.h"
+
+namespace binxent {
+
+// The job's outputs are written; the flags of job.h are returned. `lent` may be null.
+unsigned run(Job job, ParallelFor lent);
+
+// The view of an operand of `dims` dimensions, broadcast to the logits' shape. Strides in bytes; null if contiguous.
+// False if it does not broadcast.
+bool make_view(View& view, void* data, DType dtype, int full_dims, const int64_t* full_shape, int dims,
+               const int64_t* shape, const int64_t* strides);
+
+int64_t element_size(DType dtype);
+
+// "avx512", "avx2", "neon" or "baseline": the best of this machine, or what BINXENT_ISA names; null if it names one
+// that this machine or this build lacks.
+const char* instruction_set();
+
+}  // namespace binxent

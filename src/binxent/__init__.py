@@ -1,0 +1,10 @@
+"""Binary cross-entropy, defined once and computed by one kernel, under the same names in every framework.
+
+Import the face of your framework: ``binxent.numpy``, and later one file for each framework. Importing ``binxent``
+itself imports nothing else.
+"""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+__all__ = ["__version__"]

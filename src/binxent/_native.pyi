@@ -1,0 +1,22 @@
+from binxent.kernel import Operand
+
+DTYPES: dict[str, int]
+INPUT_OUT_OF_RANGE: int
+TARGET_OUT_OF_RANGE: int
+instruction_set: str
+
+def num_threads() -> int: ...
+def set_num_threads(threads: int) -> None: ...
+def compute(
+    probabilities: bool,
+    x: Operand,
+    target: Operand,
+    weights: tuple[Operand, ...],
+    pos_weight: Operand | None,
+    loss: Operand | None,
+    value: Operand | None,
+    gradient: Operand | None,
+    divisor: float,
+    factor: float,
+    executor: int,
+) -> int: ...

@@ -1,0 +1,28 @@
+"""The one door to native code.
+
+``compute`` takes operands as ``(address, dtype tag, shape, strides in bytes or None if contiguous)`` and knows no
+framework. In one pass over memory it writes any of the loss of each element, the sum of the losses divided by
+``divisor``, and the gradient times ``factor`` (which may be the logits' own memory). Weights and pos_weight broadcast
+to the logits' shape. The result does not depend on threads, layout, or instruction set (but for the baseline one).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from binxent import _native
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Operand = tuple[int, int, tuple[int, ...], tuple[int, ...] | None]
+
+TAGS: Mapping[str, int] = _native.DTYPES
+FLOATING = ("float16", "bfloat16", "float32", "float64")
+INPUT_OUT_OF_RANGE: int = _native.INPUT_OUT_OF_RANGE
+TARGET_OUT_OF_RANGE: int = _native.TARGET_OUT_OF_RANGE
+
+instruction_set: str = _native.instruction_set
+num_threads = _native.num_threads
+set_num_threads = _native.set_num_threads
+compute = _native.compute

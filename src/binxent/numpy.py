@@ -1,0 +1,339 @@
+"""The loss on NumPy arrays, with torch's parameters, and ``value_and_grad`` to train without an autograd framework.
+
+float16, float32, float64 and (through ``ml_dtypes``) bfloat16; targets also bool, uint8, int8, int16, int32, int64.
+Arrays of any layout and byte order are read in place where the processor can.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from binxent import kernel, options
+
+__all__ = [
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "value_and_grad",
+]
+
+Array = np.ndarray[Any, Any]
+
+
+def _checked(name: str, value: object, *, floating: bool = False) -> Array:
+    """An array that the kernel can read: of a dtype that it knows, in native byte order."""
+    if isinstance(value, np.generic):
+        value = np.asarray(value)
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name}: expected a numpy.ndarray, got {type(value).__name__}; wrap it in numpy.asarray(…)")
+    known = kernel.FLOATING if floating else tuple(kernel.TAGS)
+    if value.dtype.name not in known:
+        raise TypeError(f"{name}: dtype {value.dtype} is not supported; expected one of {', '.join(known)}")
+    if not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="))
+    return value
+
+
+def _operand(array: Array) -> kernel.Operand:
+    return array.ctypes.data, kernel.TAGS[array.dtype.name], array.shape, array.strides
+
+
+def _result_dtype(input: Array, target: Array) -> np.dtype[Any]:
+    """The wider of input and target; an integer target or a weight never widens it."""
+    if target.dtype.name not in kernel.FLOATING or target.dtype == input.dtype:
+        return input.dtype
+    if {input.dtype.name, target.dtype.name} == {"float16", "bfloat16"}:
+        return np.dtype(np.float32)
+    return max(input.dtype, target.dtype, key=lambda dtype: dtype.itemsize)
+
+
+def _check_out(out: object, x: Array, others: list[Array]) -> Array:
+    """The gradient's place: new to the operands, or exactly the input's own."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out: expected a numpy.ndarray, got {type(out).__name__}")
+    if out.shape != x.shape or out.dtype != x.dtype:
+        raise ValueError(f"out: {out.dtype} of shape {out.shape}; expected {x.dtype} of shape {x.shape}, as the input")
+    if not out.flags.writeable:
+        raise ValueError("out: the array is read-only; expected one that can be written")
+    same = out.ctypes.data == x.ctypes.data and out.strides == x.strides
+    if any(np.may_share_memory(out, other) for other in (others if same else [x, *others])):
+        raise ValueError("out: overlaps an operand; expected memory of its own, or exactly the input for in place")
+    return out
+
+
+def _compute(
+    probabilities: bool,
+    input: object,
+    target: object,
+    weight: object,
+    reduction: str,
+    pos_weight: object,
+    sample_weight: object,
+    want_gradient: bool = False,
+    out: object = None,
+) -> tuple[Any, Any]:
+    options.check_reduction(reduction)
+    x = _checked("input", input, floating=True)
+    y = _checked("target", target)
+    if y.shape != x.shape:
+        raise ValueError(f"target: shape {y.shape} must be the same as the input's, {x.shape}")
+    weights = []
+    if weight is not None:
+        weights.append(_checked("weight", weight))
+        options.check_broadcast("weight", weights[0].shape, x.shape)
+    if sample_weight is not None:
+        each = _checked("sample_weight", sample_weight)
+        weights.append(each.reshape(options.check_sample_weight(each.shape, x.shape)))
+    p = None
+    if pos_weight is not None:
+        p = _checked("pos_weight", pos_weight)
+        options.check_broadcast("pos_weight", p.shape, x.shape)
+
+    gradient = None
+    if out is not None:
+        gradient = _check_out(out, x, [y, *weights] if p is None else [y, *weights, p])
+    elif want_gradient:
+        gradient = np.empty(x.shape, x.dtype)
+    loss = np.empty(x.shape if reduction == "none" else (), _result_dtype(x, y))
+    by_element = reduction == "none"
+    divisor = options.divisor(reduction, x.shape)
+
+    def run(loss: Array | None, gradient: Array | None) -> None:
+        outside = kernel.compute(
+            probabilities,
+            _operand(x),
+            _operand(y),
+            tuple(map(_operand, weights)),
+            None if p is None else _operand(p),
+            _operand(loss) if loss is not None and by_element else None,
+            _operand(loss) if loss is not None and not by_element else None,
+            None if gradient is None else _operand(gradient),
+            divisor,
+            1 / divisor if divisor else 0.0,
+            0,
+        )
+        if outside:
+            _refuse_out_of_range(outside, x, y)
+
+    if out is not None and probabilities:
+        # A probability out of range is found before the caller's array is written.
+        run(loss, None)
+        run(None, gradient)
+    else:
+        run(loss, gradient)
+    return loss[()], gradient
+
+
+def _refuse_out_of_range(outside: int, input: Array, target: Array) -> None:
+    name, array = ("input", input) if outside & kernel.INPUT_OUT_OF_RANGE else ("target", target)
+    first = tuple(int(i) for i in np.argwhere(~((array >= 0) & (array <= 1)))[0])
+    element = f"{name}[{', '.join(map(str, first))}]" if first else name
+    hint = "; logits belong to binary_cross_entropy_with_logits" if name == "input" else ""
+    raise ValueError(f"all elements of {name} should be between 0 and 1, but {element} is {array[first]}{hint}")
+
+
+def binary_cross_entropy_with_logits(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    pos_weight: Array | None = None,
+    *,
+    sample_weight: Array | None = None,
+) -> Any:
+    """Binary cross-entropy of logits.
+
+    ``w · [p·y·softplus(−x) + (1−y)·softplus(x)]`` for each element, with x the input, y the target, w the weight and
+    p the pos_weight; then the mean (divided by the number of elements), the sum, or none.
+
+    Args:
+        input: logits, of any shape; float16, bfloat16, float32 or float64.
+        target: of the input's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in
+            [0, 1], which is not enforced.
+        weight: broadcasts to the input.
+        size_average, reduce: deprecated; either overrides ``reduction``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        pos_weight: broadcasts to the input; multiplies the loss of positives.
+        sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
+
+    Returns:
+        A scalar, or an array of the input's shape for ``"none"``; of the wider floating dtype of input and target.
+
+    Raises:
+        TypeError: an argument is no array, or of a dtype that is not supported.
+        ValueError: a shape does not fit, or the reduction is unknown.
+
+    Differences from ``torch.nn.functional.binary_cross_entropy_with_logits``: integer and boolean targets, exact
+    tails, finite results for infinite logits with the right target, and ``sample_weight``.
+
+    Example:
+        >>> import numpy as np
+        >>> target = np.ones((10, 64), np.float32)
+        >>> output = np.full((10, 64), 1.5, np.float32)
+        >>> loss = binary_cross_entropy_with_logits(output, target, pos_weight=np.ones(64, np.float32))
+        >>> print(f"{loss:.4f}")
+        0.2014
+    """
+    meant = options.legacy_reduction(size_average, reduce, reduction)
+    return _compute(False, input, target, weight, meant, pos_weight, sample_weight)[0]
+
+
+def binary_cross_entropy(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    *,
+    pos_weight: Array | None = None,
+    sample_weight: Array | None = None,
+) -> Any:
+    """Binary cross-entropy of probabilities.
+
+    ``w · [p·y·(−log q) + (1−y)·(−log(1−q))]`` for each element, with q the input, y the target, w the weight and p
+    the pos_weight; both logarithms are clamped at −100. Then the mean, the sum, or none.
+
+    Arguments, results and errors are those of ``binary_cross_entropy_with_logits``; besides, input and target must
+    lie in [0, 1], else a ValueError names the first element that does not.
+
+    Differences from ``torch.nn.functional.binary_cross_entropy``: integer and boolean targets, mixed dtypes,
+    ``pos_weight`` and ``sample_weight``.
+
+    Example:
+        >>> import numpy as np
+        >>> binary_cross_entropy(np.array([0.5, 0.9]), np.array([1, 1]), reduction="none").round(4)
+        array([0.6931, 0.1054])
+    """
+    meant = options.legacy_reduction(size_average, reduce, reduction)
+    return _compute(True, input, target, weight, meant, pos_weight, sample_weight)[0]
+
+
+def value_and_grad(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    reduction: str = "mean",
+    pos_weight: Array | None = None,
+    *,
+    sample_weight: Array | None = None,
+    probabilities: bool = False,
+    out: Array | None = None,
+) -> tuple[Any, Array]:
+    """The loss and its gradient with respect to the input, in one pass over memory.
+
+    ``d/dx = w · [(1−y)·σ(x) − p·y·σ(−x)]`` for logits, divided by the number of elements for ``"mean"``; for
+    ``"none"``, of each element's own loss. With ``probabilities=True`` the input is probabilities and the gradient
+    ``w · [(1−y)·q − p·y·(1−q)] / max(q·(1−q), 1e-12)``.
+
+    Args:
+        input, target, weight, reduction, pos_weight, sample_weight: as in ``binary_cross_entropy_with_logits``.
+        probabilities: whether the input is probabilities.
+        out: where the gradient is written, of the input's shape and dtype. It may be the input itself, and then
+            nothing is allocated.
+
+    Returns:
+        The loss, and the gradient, of the input's shape and dtype.
+
+    Raises:
+        TypeError, ValueError: as the loss, and for an ``out`` of another shape or dtype, read-only, or overlapping
+            an operand. Nothing has been written then.
+
+    Example:
+        >>> import numpy as np
+        >>> loss, gradient = value_and_grad(np.zeros(4), np.array([1, 0, 0, 1]))
+        >>> print(f"{loss:.4f}", gradient)
+        0.6931 [-0.125  0.125  0.125 -0.125]
+    """
+    loss, gradient = _compute(
+        probabilities, input, target, weight, reduction, pos_weight, sample_weight, want_gradient=True, out=out
+    )
+    return loss, gradient
+
+
+class _Loss:
+    """What the two classes share: parameters kept as they are given, checked at once where that needs no input."""
+
+    probabilities: bool
+
+    def __init__(self, weight: Array | None, reduction: str, pos_weight: Array | None) -> None:
+        self.weight = weight
+        self.reduction = options.check_reduction(reduction)
+        self.pos_weight = pos_weight
+
+    def __call__(self, input: Array, target: Array, *, sample_weight: Array | None = None) -> Any:
+        return _compute(
+            self.probabilities, input, target, self.weight, self.reduction, self.pos_weight, sample_weight
+        )[0]
+
+    def value_and_grad(
+        self, input: Array, target: Array, *, sample_weight: Array | None = None, out: Array | None = None
+    ) -> tuple[Any, Array]:
+        """The loss and its gradient with respect to the input; see the function of that name."""
+        return value_and_grad(
+            input,
+            target,
+            self.weight,
+            self.reduction,
+            self.pos_weight,
+            sample_weight=sample_weight,
+            probabilities=self.probabilities,
+            out=out,
+        )
+
+    def __repr__(self) -> str:
+        given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
+        for name in ("weight", "pos_weight"):
+            if (array := getattr(self, name)) is not None:
+                given[name] = f"{array.dtype}{list(array.shape)}"
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in given.items())})"
+
+
+class BCEWithLogitsLoss(_Loss):
+    """``binary_cross_entropy_with_logits`` with its parameters kept.
+
+    Example:
+        >>> import numpy as np
+        >>> BCEWithLogitsLoss(reduction="sum")(np.zeros(2), np.ones(2)).round(4)
+        np.float64(1.3863)
+    """
+
+    probabilities = False
+
+    def __init__(
+        self,
+        weight: Array | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        pos_weight: Array | None = None,
+    ) -> None:
+        super().__init__(weight, options.legacy_reduction(size_average, reduce, reduction), pos_weight)
+
+
+class BCELoss(_Loss):
+    """``binary_cross_entropy`` with its parameters kept.
+
+    Example:
+        >>> import numpy as np
+        >>> BCELoss()(np.array([0.5]), np.array([1])).round(4)
+        np.float64(0.6931)
+    """
+
+    probabilities = True
+
+    def __init__(
+        self,
+        weight: Array | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        *,
+        pos_weight: Array | None = None,
+    ) -> None:
+        super().__init__(weight, options.legacy_reduction(size_average, reduce, reduction), pos_weight)
