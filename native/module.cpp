@@ -89,6 +89,7 @@ NB_MODULE(_native, m) {
     m.def("compute", &compute, nb::arg("probabilities"), nb::arg("x").none(), nb::arg("target").none(),
           nb::arg("weights"), nb::arg("pos_weight").none(), nb::arg("loss").none(), nb::arg("value").none(),
           nb::arg("gradient").none(), nb::arg("divisor"), nb::arg("factor"), nb::arg("executor"));
+    m.def("runs", &runs_so_far);
     m.def("num_threads", &num_threads);
     m.def("set_num_threads", &set_num_threads, nb::arg("threads"));
     m.attr("instruction_set") = instruction_set();

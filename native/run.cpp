@@ -153,7 +153,12 @@ bool make_view(View& view, void* data, DType dtype, int full_dims, const int64_t
     return true;
 }
 
+std::atomic<int64_t> runs{0};
+
+int64_t runs_so_far() { return runs; }
+
 unsigned run(Job job, ParallelFor lent) {
+    ++runs;
     const int64_t blocks = (job.size + block_size - 1) / block_size;
     double few[64];
     std::unique_ptr<double[]> many;

@@ -9,6 +9,9 @@ namespace binxent {
 // The job's outputs are written; the flags of job.h are returned. `lent` may be null.
 unsigned run(Job job, ParallelFor lent);
 
+// How many times run() was called: it shows whether a mode of a framework reaches the kernel or the formula.
+int64_t runs_so_far();
+
 // The view of an operand of `dims` dimensions, broadcast to the logits' shape. Strides in bytes; null if contiguous.
 // False if it does not broadcast.
 bool make_view(View& view, void* data, DType dtype, int full_dims, const int64_t* full_shape, int dims,

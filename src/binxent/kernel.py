@@ -26,3 +26,4 @@ instruction_set: str = _native.instruction_set
 num_threads = _native.num_threads
 set_num_threads = _native.set_num_threads
 compute = _native.compute
+runs = _native.runs  # how many times the kernel has run in this process
