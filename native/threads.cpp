@@ -71,14 +71,15 @@ std::mutex making_pool;
 Pool* pool = nullptr;
 bool is_forked_child = false;
 
+// Registered when the library is loaded: a lent executor's threads may be running before we are first called.
+[[maybe_unused]] const int fork_handlers = pthread_atfork([] { making_pool.lock(); }, [] { making_pool.unlock(); },
+                                                          [] {
+                                                              pool = nullptr;
+                                                              is_forked_child = true;
+                                                              making_pool.unlock();
+                                                          });
+
 Pool& the_pool() {
-    static const int registered = pthread_atfork([] { making_pool.lock(); }, [] { making_pool.unlock(); },
-                                                 [] {
-                                                     pool = nullptr;
-                                                     is_forked_child = true;
-                                                     making_pool.unlock();
-                                                 });
-    (void)registered;
     std::lock_guard<std::mutex> lock(making_pool);
     if (!pool) pool = new Pool;
     return *pool;
@@ -106,7 +107,6 @@ int num_threads() {
 }
 
 void parallel_for(int64_t tasks, Body body, void* context, ParallelFor lent) {
-    Pool& ours = the_pool();  // also registers the fork handlers before a lent executor is first called
     Work work{tasks, body, context};
     if (lent && !is_forked_child) {
         // It may split the range into equal parts; we draw from our own counter, whatever part we are given.
@@ -118,7 +118,7 @@ void parallel_for(int64_t tasks, Body body, void* context, ParallelFor lent) {
     if (threads <= 1)
         work.draw();
     else
-        ours.run(work, threads - 1);
+        the_pool().run(work, threads - 1);
 }
 
 }  // namespace binxent
