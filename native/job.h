@@ -50,7 +50,7 @@ constexpr unsigned input_out_of_range = 1, target_out_of_range = 2;  // of [0, 1
 // What loss.cpp offers, once for each instruction set.
 struct Kernel {
     unsigned (*run_blocks)(const Job&, int64_t first_block, int64_t last_block);
-    void (*write_value)(const View&, double);
+    void (*write_value)(const Job&, int64_t blocks);
 };
 
 }  // namespace binxent

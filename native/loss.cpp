@@ -293,9 +293,22 @@ unsigned run_blocks(const Job& job, int64_t first_block, int64_t last_block) {
     return job.in_double() ? run<double>(job, first_block, last_block) : run<float>(job, first_block, last_block);
 }
 
-void write_value(const View& value, double number) {
+// Neumaier's sum: a billion doubles without the drift of a running total. An infinite or NaN total is its own sum.
+double add_up(const double* values, int64_t n) {
+    double sum = 0, lost = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        const double next = sum + values[i];
+        lost += absolute(sum) >= absolute(values[i]) ? (sum - next) + values[i] : (values[i] - next) + sum;
+        sum = next;
+    }
+    return sum - sum == 0 ? sum + lost : sum;
+}
+
+// No elements: the mean is 0/0, as the frameworks have it.
+void write_value(const Job& job, int64_t blocks) {
     const DefaultRounding mode;
-    store_run(value.dtype, value.data, 0, 1, &number);
+    const double value = add_up(job.block_sum, blocks) / job.divisor;
+    store_run(job.value.dtype, job.value.data, 0, 1, &value);
 }
 
 }  // namespace

@@ -33,12 +33,13 @@ struct Float<float> {
     static constexpr Bits half_root = 0x3f3504f3;  // 1/√2
     static constexpr float lift = 0x1p24f, drop = 0x1p-24f, smallest_normal = 0x1p-126f;
     static constexpr Bits lift_exponent = 24;
-    static constexpr float exp_limit = 104.0f;  // exp(−104) rounds to 0
+    static constexpr float exp_limit = 104.5f;  // from here on 2^n is 0, and so is exp, whatever multiplies it
     static constexpr float log2_e = 0x1.715476p+0f;
     static constexpr float ln2_high = 0x1.63p-1f;  // 9 bits: its product with an exponent is exact
     static constexpr float ln2_low = -0x1.bd0106p-13f;
     static constexpr float integer = 0x1p23f, rounder = 0x1.8p23f;  // from here on floats are integers
     static constexpr float tiny_product = 1e-12f;
+    static constexpr float raise = 0x1p64f;
 };
 
 template <>
@@ -49,12 +50,13 @@ struct Float<double> {
     static constexpr Bits half_root = 0x3fe6a09e667f3bcd;
     static constexpr double lift = 0x1p64, drop = 0x1p-64, smallest_normal = 0x1p-1022;
     static constexpr Bits lift_exponent = 64;
-    static constexpr double exp_limit = 746.0;
+    static constexpr double exp_limit = 753.4;
     static constexpr double log2_e = 0x1.71547652b82fep+0;
     static constexpr double ln2_high = 0x1.62e42feep-1;  // 32 bits
     static constexpr double ln2_low = 0x1.a39ef35793c76p-33;
     static constexpr double integer = 0x1p52, rounder = 0x1.8p52;
     static constexpr double tiny_product = 1e-12;
+    static constexpr double raise = 0x1p512;
 };
 
 template <class To, class From>
@@ -87,7 +89,7 @@ struct Logit {
     explicit Logit(T x) : size(absolute(x)) {
         using F = Float<T>;
         const T a = size > F::exp_limit ? F::exp_limit : size;  // NaN stays NaN
-        // Adding the rounder leaves the exponent n, with its bias, in the low bits.
+        // Adding the rounder leaves the exponent n, with its bias, in the low bits: 0 at the limit.
         const T rounder = F::rounder + T(F::bias + F::lift_exponent);
         const T rounded = fma(a, -F::log2_e, rounder);
         const T n = rounded - rounder;
@@ -118,7 +120,7 @@ inline T logit_loss(const Logit<T>& logit, T leading, T total) {
 template <class T>
 inline T logit_gradient(const Logit<T>& logit, T x, T leading, T trailing, T factor) {
     const T scale = trailing * (factor * Float<T>::drop) * logit.power;
-    const T numerator = fma(-scale, logit.q, leading * factor - scale);
+    const T numerator = fma(-scale, logit.q, fma(leading, factor, -scale));
     const T e = logit.lifted_exp() * Float<T>::drop;
     const T denominator = T(1) + e;
 #if defined(BINXENT_FMA)
@@ -170,13 +172,19 @@ inline T clamped_minus_log1m(T q) {
     return rest == 0 || value > T(log_clamp) ? T(log_clamp) : value;
 }
 
-// d loss / dq · factor. The denominator is clamped as the frameworks do, which bounds the gradient by 1e12.
+// d loss / dq · factor. The denominator is clamped as the frameworks do, which bounds the gradient by 1e12, and turns
+// subnormal probabilities into normal gradients: both parts of the fraction are raised, so that those keep their digits.
 template <class T>
 inline T probability_gradient(T q, T positive, T negative, T factor) {
-    const T other = T(1) - q;
-    const T product = q * other;
-    const T denominator = product < Float<T>::tiny_product ? Float<T>::tiny_product : product;
-    return (negative * q - positive * other) * factor / denominator;
+    using F = Float<T>;
+    const T raised = q * F::raise, other = T(1) - q;
+#if defined(BINXENT_FMA)
+    const T product = fma(-raised, q, raised);  // rounded once, where 1 − q is rounded too
+#else
+    const T product = raised * other;
+#endif
+    const T denominator = product < F::tiny_product * F::raise ? F::tiny_product * F::raise : product;
+    return fma(negative, raised, -(positive * (other * F::raise))) * factor / denominator;
 }
 
 }  // namespace binxent::BINXENT_ISA

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "dlpack.h"
 #include "run.h"
 
 namespace nb = nanobind;
@@ -33,33 +34,112 @@ struct Shape {
     }
 };
 
-// An operand is None or (address, dtype, shape, strides in bytes or None if contiguous).
-void read_operand(View& view, nb::handle operand, const Shape& full, const char* name) {
-    if (operand.is_none()) return;
-    PyObject* o = operand.ptr();
-    if (!PyTuple_Check(o) || PyTuple_GET_SIZE(o) != 4) throw nb::type_error("an operand is a tuple of four");
-    void* address = PyLong_AsVoidPtr(PyTuple_GET_ITEM(o, 0));
-    const long dtype = PyLong_AsLong(PyTuple_GET_ITEM(o, 1));
-    if (PyErr_Occurred()) throw nb::python_error();
-    const Shape shape(PyTuple_GET_ITEM(o, 2));
-    PyObject* strides = PyTuple_GET_ITEM(o, 3);
-    bool broadcasts;
-    if (strides == Py_None) {
-        broadcasts = make_view(view, address, DType(dtype), full.dims, full.size, shape.dims, shape.size, nullptr);
-    } else {
-        const Shape steps(strides);
-        broadcasts = steps.dims == shape.dims &&
-                     make_view(view, address, DType(dtype), full.dims, full.size, shape.dims, shape.size, steps.size);
+DType dtype_of(const dlpack::Tensor& tensor) {
+    const int bits = tensor.dtype.bits;
+    switch (tensor.dtype.lanes == 1 ? tensor.dtype.code : 255) {
+        case dlpack::type_float:
+            if (bits == 64) return DType::float64;
+            if (bits == 32) return DType::float32;
+            if (bits == 16) return DType::float16;
+            break;
+        case dlpack::type_bfloat:
+            if (bits == 16) return DType::bfloat16;
+            break;
+        case dlpack::type_bool:
+            if (bits == 8) return DType::boolean;
+            break;
+        case dlpack::type_uint:
+            if (bits == 8) return DType::uint8;
+            break;
+        case dlpack::type_int:
+            if (bits == 64) return DType::int64;
+            if (bits == 32) return DType::int32;
+            if (bits == 16) return DType::int16;
+            if (bits == 8) return DType::int8;
+            break;
     }
-    if (!broadcasts) throw nb::value_error((std::string(name) + " does not broadcast to the logits' shape").c_str());
+    throw nb::type_error("an operand is of a dtype that the kernel does not read");
+}
+
+// An operand is None; a tensor of a type that has DLPack's exchange interface; or a tuple (address, dtype, shape,
+// strides in bytes or None if contiguous).
+class Operand {
+    void* data_ = nullptr;
+    DType dtype_ = DType::float32;
+    Shape shape_, strides_;
+    bool contiguous_ = true;
+
+    void read_tensor(PyObject* object) {
+        // The interface belongs to the type; a call has operands of one type.
+        thread_local PyTypeObject* known_type = nullptr;
+        thread_local const dlpack::ExchangeApi* api = nullptr;
+        if (Py_TYPE(object) != known_type) {
+            nb::object capsule = nb::steal(PyObject_GetAttrString((PyObject*)Py_TYPE(object), "__dlpack_c_exchange_api__"));
+            if (!capsule.is_valid()) throw nb::python_error();
+            api = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+            if (!api) throw nb::python_error();
+            if (api->version.major != 1) throw nb::type_error("an operand's DLPack interface is not of version 1");
+            known_type = Py_TYPE(object);
+        }
+        dlpack::Tensor tensor;
+        if (api->view(object, &tensor) != 0) throw nb::python_error();
+        if (tensor.device.type != dlpack::cpu) throw nb::value_error("an operand is not in the processor's memory");
+        data_ = static_cast<char*>(tensor.data) + tensor.byte_offset;
+        dtype_ = dtype_of(tensor);
+        if (tensor.dims > max_dims) throw nb::value_error("more than 64 dimensions");
+        shape_.dims = strides_.dims = tensor.dims;
+        contiguous_ = !tensor.strides;
+        for (int d = 0; d < tensor.dims; ++d) {
+            shape_.size[d] = tensor.shape[d];
+            if (!contiguous_) strides_.size[d] = tensor.strides[d] * element_size(dtype_);
+        }
+    }
+
+    void read_tuple(PyObject* tuple) {
+        if (PyTuple_GET_SIZE(tuple) != 4) throw nb::type_error("an operand is a tuple of four");
+        data_ = PyLong_AsVoidPtr(PyTuple_GET_ITEM(tuple, 0));
+        dtype_ = DType(PyLong_AsLong(PyTuple_GET_ITEM(tuple, 1)));
+        if (PyErr_Occurred()) throw nb::python_error();
+        shape_ = Shape(PyTuple_GET_ITEM(tuple, 2));
+        contiguous_ = PyTuple_GET_ITEM(tuple, 3) == Py_None;
+        if (!contiguous_) strides_ = Shape(PyTuple_GET_ITEM(tuple, 3));
+        if (!contiguous_ && strides_.dims != shape_.dims) throw nb::value_error("as many strides as dimensions");
+    }
+
+  public:
+    explicit Operand(nb::handle object) {
+        if (PyTuple_Check(object.ptr()))
+            read_tuple(object.ptr());
+        else
+            read_tensor(object.ptr());
+    }
+
+    const Shape& shape() const { return shape_; }
+
+    View in(const Shape& full, const char* name) const {
+        View view;
+        if (!data_)
+            for (int d = 0; d <= full.dims; ++d) {
+                if (d == full.dims) throw nb::value_error((std::string(name) + " has no memory").c_str());
+                if (full.size[d] == 0) break;
+            }
+        if (!make_view(view, data_, dtype_, full.dims, full.size, shape_.dims, shape_.size,
+                       contiguous_ ? nullptr : strides_.size))
+            throw nb::value_error((std::string(name) + " does not broadcast to the logits' shape").c_str());
+        return view;
+    }
+};
+
+View optional(nb::handle object, const Shape& full, const char* name) {
+    return object.is_none() ? View() : Operand(object).in(full, name);
 }
 
 unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle weights, nb::handle pos_weight,
                  nb::handle loss, nb::handle value, nb::handle gradient, double divisor, double factor,
                  size_t executor) {
     Job job;
-    if (!PyTuple_Check(x.ptr()) || PyTuple_GET_SIZE(x.ptr()) != 4) throw nb::type_error("x is a tuple of four");
-    const Shape shape(PyTuple_GET_ITEM(x.ptr(), 2));
+    const Operand logits(x);
+    const Shape& shape = logits.shape();
     job.size = 1;
     for (int d = 0; d < shape.dims; ++d) job.size *= shape.size[d];
     job.input = probabilities ? Input::probabilities : Input::logits;
@@ -68,14 +148,14 @@ unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle
     if (!PyTuple_Check(weights.ptr()) || PyTuple_GET_SIZE(weights.ptr()) > max_weights)
         throw nb::type_error("weights is a tuple of at most four operands");
     job.weights = int(PyTuple_GET_SIZE(weights.ptr()));
-    read_operand(job.x, x, shape, "x");
-    read_operand(job.target, target, shape, "target");
+    job.x = logits.in(shape, "x");
+    job.target = Operand(target).in(shape, "target");
     for (int k = 0; k < job.weights; ++k)
-        read_operand(job.weight[k], PyTuple_GET_ITEM(weights.ptr(), k), shape, "weight");
-    read_operand(job.pos_weight, pos_weight, shape, "pos_weight");
-    read_operand(job.loss, loss, shape, "loss");
-    read_operand(job.gradient, gradient, shape, "gradient");
-    read_operand(job.value, value, Shape(), "value");
+        job.weight[k] = Operand(PyTuple_GET_ITEM(weights.ptr(), k)).in(shape, "weight");
+    job.pos_weight = optional(pos_weight, shape, "pos_weight");
+    job.loss = optional(loss, shape, "loss");
+    job.gradient = optional(gradient, shape, "gradient");
+    job.value = optional(value, Shape(), "value");
     if (job.size < block_size) return run(job, nullptr);
     nb::gil_scoped_release released;
     return run(job, reinterpret_cast<ParallelFor>(executor));
@@ -86,7 +166,7 @@ unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle
 NB_MODULE(_native, m) {
     if (!instruction_set())
         throw nb::import_error("BINXENT_ISA names an instruction set that this machine or this build of binxent lacks");
-    m.def("compute", &compute, nb::arg("probabilities"), nb::arg("x").none(), nb::arg("target").none(),
+    m.def("compute", &compute, nb::arg("probabilities"), nb::arg("x"), nb::arg("target"),
           nb::arg("weights"), nb::arg("pos_weight").none(), nb::arg("loss").none(), nb::arg("value").none(),
           nb::arg("gradient").none(), nb::arg("divisor"), nb::arg("factor"), nb::arg("executor"));
     m.def("runs", &runs_so_far);

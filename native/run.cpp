@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 
 #include <atomic>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -76,17 +75,6 @@ void advise_huge_pages(const View& output) {
     if (output.shape[0] * output.stride[0] >= huge_output && last > first)
         madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
-}
-
-// Neumaier's sum: a billion doubles without the drift of a running total. An infinite or NaN total is its own sum.
-double add_up(const double* values, int64_t n) {
-    double sum = 0, lost = 0;
-    for (int64_t i = 0; i < n; ++i) {
-        const double next = sum + values[i];
-        lost += std::fabs(sum) >= std::fabs(values[i]) ? (sum - next) + values[i] : (values[i] - next) + sum;
-        sum = next;
-    }
-    return std::isfinite(sum) ? sum + lost : sum;
 }
 
 struct Shared {
@@ -175,8 +163,7 @@ unsigned run(Job job, ParallelFor lent) {
         run_task(0, tasks, &shared);
     else
         parallel_for(tasks, run_task, &shared, lent);
-    // No elements: the mean is 0/0, as the frameworks have it.
-    if (job.value) chosen()->kernel.write_value(job.value, add_up(job.block_sum, blocks) / job.divisor);
+    if (job.value) chosen()->kernel.write_value(job, blocks);
     return shared.flags.load();
 }
 

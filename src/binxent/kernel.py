@@ -1,21 +1,21 @@
 """The one door to native code.
 
-``compute`` takes operands as ``(address, dtype tag, shape, strides in bytes or None if contiguous)`` and knows no
-framework. In one pass over memory it writes any of the loss of each element, the sum of the losses divided by
+``compute`` takes operands as ``(address, dtype tag, shape, strides in bytes or None if contiguous)``, or as tensors of
+any type that offers DLPack's C exchange interface, and knows no framework. In one pass over memory it writes any of the loss of each element, the sum of the losses divided by
 ``divisor``, and the gradient times ``factor`` (which may be the logits' own memory). Weights and pos_weight broadcast
 to the logits' shape. The result does not depend on threads, layout, or instruction set (but for the baseline one).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from binxent import _native
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Operand = tuple[int, int, tuple[int, ...], tuple[int, ...] | None]
+Operand = tuple[int, int, tuple[int, ...], tuple[int, ...] | None] | Any
 
 TAGS: Mapping[str, int] = _native.DTYPES
 FLOATING = ("float16", "bfloat16", "float32", "float64")

@@ -20,7 +20,7 @@ __all__ = [
     "value_and_grad",
 ]
 
-Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def _checked(name: str, value: object, *, floating: bool = False) -> Array:
@@ -29,6 +29,8 @@ def _checked(name: str, value: object, *, floating: bool = False) -> Array:
         value = np.asarray(value)
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a numpy.ndarray, got {type(value).__name__}; wrap it in numpy.asarray(…)")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: the mask of a numpy.ma.MaskedArray would be ignored; pass its .filled(…) or .data")
     known = kernel.FLOATING if floating else tuple(kernel.TAGS)
     if value.dtype.name not in known:
         raise TypeError(f"{name}: dtype {value.dtype} is not supported; expected one of {', '.join(known)}")
@@ -262,9 +264,9 @@ class _Loss:
     probabilities: bool
 
     def __init__(self, weight: Array | None, reduction: str, pos_weight: Array | None) -> None:
-        self.weight = weight
+        self.weight = None if weight is None else _checked("weight", weight)
         self.reduction = options.check_reduction(reduction)
-        self.pos_weight = pos_weight
+        self.pos_weight = None if pos_weight is None else _checked("pos_weight", pos_weight)
 
     def __call__(self, input: Array, target: Array, *, sample_weight: Array | None = None) -> Any:
         return _compute(

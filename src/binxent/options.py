@@ -17,19 +17,19 @@ REDUCTIONS = ("none", "mean", "sum")
 
 
 def check_reduction(reduction: object) -> str:
-    if reduction not in REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise ValueError(f"reduction: {reduction!r} is not a valid value for reduction; expected one of {REDUCTIONS}")
-    return str(reduction)
+    return reduction
 
 
 def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     """torch's deprecated pair, where either overrides ``reduction``."""
     if size_average is None and reduce is None:
         return reduction
-    if reduce is False:
+    if reduce is not None and not reduce:
         meant = "none"
     else:
-        meant = "sum" if size_average is False else "mean"
+        meant = "mean" if size_average is None or size_average else "sum"
     warnings.warn(
         f"size_average and reduce args will be deprecated, please use reduction='{meant}' instead.",
         UserWarning,

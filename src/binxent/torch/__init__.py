@@ -1,0 +1,283 @@
+"""The loss in PyTorch: drop-ins for torch's two functions and two modules.
+
+Eager code on CPU reaches the kernel through ``eager``, compiled code through the operators of ``compiled``.
+Transforms, tracing, tensor subclasses and other devices compute the formula with torch's own operations, in
+``composite``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import _reduction as torch_reduction
+from torch.overrides import handle_torch_function, has_torch_function
+
+from binxent import options
+from binxent.torch import compiled, composite, eager
+from binxent.torch.call import TAG, Call, Operands
+
+__all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
+
+_NAMES = ("input", "target", "weight", "sample_weight", "pos_weight")
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class NotATensorError(TypeError, AttributeError):
+    """An argument is no tensor. torch raises the one or the other, depending on which argument it is."""
+
+
+def _check_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    if size_average is not None or reduce is not None:
+        return torch_reduction.legacy_get_string(size_average, reduce)
+    if reduction not in options.REDUCTIONS:
+        torch_reduction.get_enum(reduction)  # raises torch's ValueError, or warns of 'elementwise_mean'
+        return "mean"
+    return reduction
+
+
+def _check_operands(function: str, operands: Operands) -> None:
+    for name, operand in zip(_NAMES, operands, strict=True):
+        if operand is None and name not in ("input", "target"):
+            continue
+        if not isinstance(operand, Tensor):
+            raise NotATensorError(f"{function}(): argument '{name}' must be Tensor, not {type(operand).__name__}")
+        if operand.layout != torch.strided or operand.is_nested:
+            raise NotImplementedError(f"{function}(): argument '{name}' must be strided, and not a nested tensor")
+        if operand.is_complex() and (name != "target" or function == "binary_cross_entropy"):
+            raise RuntimeError(f"{function}(): argument '{name}' is of dtype {operand.dtype}; expected a real one")
+
+
+def _check_weight(function: str, name: str, tensor: Tensor, input: Tensor) -> None:
+    try:
+        options.check_broadcast(name, tensor.shape, input.shape)
+    except ValueError as problem:
+        raise RuntimeError(f"{function}(): {problem}") from None
+
+
+def _result_dtype(input: Tensor, target: Tensor) -> torch.dtype:
+    """The wider of input and target; float32 for half types under autocast, which lists both losses so."""
+    dtype = input.dtype
+    if target.dtype != dtype and target.is_floating_point():
+        dtype = torch.promote_types(dtype, target.dtype)
+    if dtype in _HALF and torch.is_autocast_enabled(input.device.type):
+        return torch.float32
+    return dtype
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is this machine's memory, just as it is, in a dtype that the kernel reads."""
+    return (
+        (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
+        and tensor.is_cpu
+        and tensor.dtype in TAG
+        and not tensor.is_neg()
+        and tensor.layout is torch.strided
+    )
+
+
+def _loss(
+    function: str,
+    operands: Operands,
+    reduction: str,
+    inplace_backward: bool = False,
+    check_range: bool = False,
+) -> Tensor:
+    compiling = torch.compiler.is_compiling()
+    input, target, weight, sample_weight, pos_weight = operands
+    plain = (
+        not compiling
+        and _is_plain(input)
+        and _is_plain(target)
+        and (weight is None or _is_plain(weight))
+        and (sample_weight is None or _is_plain(sample_weight))
+        and (pos_weight is None or _is_plain(pos_weight))
+    )
+    if not plain:
+        _check_operands(function, operands)
+    if not input.is_floating_point():
+        raise NotImplementedError(f'"{function}" not implemented for {input.dtype}: input must be floating point')
+    if weight is not None:
+        _check_weight(function, "weight", weight, input)
+    if pos_weight is not None:
+        _check_weight(function, "pos_weight", pos_weight, input)
+    if sample_weight is not None:
+        shape = options.check_sample_weight(sample_weight.shape, input.shape)
+        operands = (input, target, weight, sample_weight.reshape(shape), pos_weight)
+    call = Call(
+        function == "binary_cross_entropy", reduction, _result_dtype(input, target), inplace_backward, check_range
+    )
+    if compiling:
+        if inplace_backward:
+            raise RuntimeError("inplace_backward: not under torch.compile; call the loss without it, or uncompiled.")
+        if input.is_cpu and not torch.compiler.is_exporting() and not eager.in_transform():
+            return compiled.loss(call, operands)
+        return composite.loss(call, operands)
+    if (
+        eager.in_transform()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._get_tracing_state() is not None
+        or not plain
+    ):
+        return composite.loss(call, operands)
+    return eager.loss(call, operands)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+    *,
+    sample_weight: Tensor | None = None,
+    inplace_backward: bool = False,
+) -> Tensor:
+    """Binary cross-entropy of logits; a drop-in for ``torch.nn.functional.binary_cross_entropy_with_logits``."""
+    given = (input, target, weight, pos_weight, sample_weight)
+    if has_torch_function(given):
+        ours = {"sample_weight": sample_weight, "inplace_backward": inplace_backward}
+        result: Tensor = handle_torch_function(
+            binary_cross_entropy_with_logits,
+            given,
+            input,
+            target,
+            weight=weight,
+            size_average=size_average,
+            reduce=reduce,
+            reduction=reduction,
+            pos_weight=pos_weight,
+            **{name: value for name, value in ours.items() if value},
+        )
+        return result
+    reduction = _check_reduction(size_average, reduce, reduction)
+    if isinstance(target, Tensor) and isinstance(input, Tensor) and target.shape != input.shape:
+        raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
+    return _loss(
+        "binary_cross_entropy_with_logits",
+        (input, target, weight, sample_weight, pos_weight),
+        reduction,
+        inplace_backward,
+    )
+
+
+def binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    *,
+    pos_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    check_range: bool = False,
+) -> Tensor:
+    """Binary cross-entropy of probabilities; a drop-in for ``torch.nn.functional.binary_cross_entropy``."""
+    given = (input, target, weight, pos_weight, sample_weight)
+    if has_torch_function(given):
+        ours = {"pos_weight": pos_weight, "sample_weight": sample_weight, "check_range": check_range}
+        result: Tensor = handle_torch_function(
+            binary_cross_entropy,
+            given,
+            input,
+            target,
+            weight=weight,
+            size_average=size_average,
+            reduce=reduce,
+            reduction=reduction,
+            **{name: value for name, value in ours.items() if value is not None and value is not False},
+        )
+        return result
+    reduction = _check_reduction(size_average, reduce, reduction)
+    if isinstance(target, Tensor) and isinstance(input, Tensor) and target.shape != input.shape:
+        raise ValueError(
+            f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is "
+            "deprecated. Please ensure they have the same size."
+        )
+    return _loss(
+        "binary_cross_entropy",
+        (input, target, weight, sample_weight, pos_weight),
+        reduction,
+        check_range=check_range,
+    )
+
+
+def _extra_repr(reduction: str, **options: object) -> str:
+    """Only what is not the default, so that a plain module prints as torch's own."""
+    shown = {} if reduction == "mean" else {"reduction": reduction}
+    shown |= {name: value for name, value in options.items() if value}  # type: ignore[misc]
+    return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+
+
+class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        pos_weight: Tensor | None = None,
+        *,
+        inplace_backward: bool = False,
+    ) -> None:
+        super().__init__(weight, size_average, reduce, reduction, pos_weight)
+        self.inplace_backward = inplace_backward
+
+    def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+        return binary_cross_entropy_with_logits(
+            input,
+            target,
+            self.weight,
+            reduction=self.reduction,
+            pos_weight=self.pos_weight,
+            sample_weight=sample_weight,
+            inplace_backward=self.inplace_backward,
+        )
+
+    def extra_repr(self) -> str:
+        return _extra_repr(self.reduction, inplace_backward=self.inplace_backward)
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        """TorchScript, which is deprecated, takes torch's own class."""
+        return torch.nn.BCEWithLogitsLoss(self.weight, reduction=self.reduction, pos_weight=self.pos_weight)
+
+
+class BCELoss(torch.nn.BCELoss):
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        *,
+        pos_weight: Tensor | None = None,
+        check_range: bool = False,
+    ) -> None:
+        super().__init__(weight, size_average, reduce, reduction)
+        if pos_weight is not None:  # only then, since torch's own module has no such key in its state
+            self.register_buffer("pos_weight", pos_weight)
+        self.check_range = check_range
+
+    def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+        return binary_cross_entropy(
+            input,
+            target,
+            self.weight,
+            reduction=self.reduction,
+            pos_weight=getattr(self, "pos_weight", None),
+            sample_weight=sample_weight,
+            check_range=self.check_range,
+        )
+
+    def extra_repr(self) -> str:
+        return _extra_repr(self.reduction, check_range=self.check_range)
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        """TorchScript, which is deprecated, takes torch's own class."""
+        if hasattr(self, "pos_weight"):
+            raise NotImplementedError("TorchScript cannot take BCELoss with pos_weight: torch's own class has none")
+        return torch.nn.BCELoss(self.weight, reduction=self.reduction)

@@ -1,0 +1,95 @@
+"""One call of the loss: what was asked for, and the kernel's work on torch's memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from binxent import kernel
+
+_SCALAR = {
+    dtype: torch.empty((), dtype=dtype, device="cpu")
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
+TAG = {getattr(torch, name): tag for name, tag in kernel.TAGS.items()}
+
+# torch's own threads: torch.set_num_threads holds, and no second pool competes with them.
+_LIBRARY = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so"))
+_EXECUTOR = ctypes.cast(_LIBRARY.torch_parallel_for, ctypes.c_void_p).value or 0
+
+
+class Call(NamedTuple):
+    probabilities: bool
+    reduction: str
+    dtype: torch.dtype  # of the result
+    inplace_backward: bool = False
+    check_range: bool = False  # of probabilities on an accelerator, where it costs a synchronisation
+
+
+# input, target, weight, sample_weight (of shape [N, 1, …, 1]), pos_weight
+Operands = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
+
+
+def _source(tensor: Tensor) -> kernel.Operand:
+    """The tensor, but for one that is to be copied when it is written: the kernel's own reading would copy it."""
+    if not torch._C._is_cow_tensor(tensor):
+        return tensor
+    size = tensor.element_size()
+    address = torch._C._data_address(tensor) + tensor.storage_offset() * size
+    return address, TAG[tensor.dtype], tensor.shape, tuple(step * size for step in tensor.stride())
+
+
+def run(
+    call: Call,
+    operands: Operands,
+    loss: Tensor | None,
+    gradient: Tensor | None,
+    incoming: Tensor | float = 1.0,
+) -> None:
+    """Write the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
+    input, target, weight, sample_weight, pos_weight = operands
+    weights = () if weight is None else (_source(weight),)
+    if sample_weight is not None:
+        weights += (_source(sample_weight),)
+    divisor = input.numel() if call.reduction == "mean" else 1
+    if isinstance(incoming, float):
+        factor = incoming / divisor if divisor else 0.0
+    else:  # one for each element: a weight like any other
+        weights += (_source(incoming),)
+        factor = 1.0
+    by_element = call.reduction == "none"
+    outside = kernel.compute(
+        call.probabilities,
+        _source(input),
+        _source(target),
+        weights,
+        None if pos_weight is None else _source(pos_weight),
+        loss if by_element else None,
+        None if by_element else loss,
+        gradient,
+        divisor,
+        factor,
+        _EXECUTOR,
+    )
+    if outside and loss is not None:
+        if outside & kernel.INPUT_OUT_OF_RANGE:
+            refuse_out_of_range("input", input)
+        refuse_out_of_range("target", target)
+
+
+def new_loss(call: Call, operands: Operands) -> Tensor:
+    if call.reduction != "none":
+        return torch.empty_like(_SCALAR[call.dtype])  # half the time of torch.empty
+    # torch's two functions differ in whose strides the result takes.
+    like = operands[0] if call.probabilities else operands[1]
+    return torch.empty_like(like, dtype=call.dtype)
+
+
+def refuse_out_of_range(name: str, tensor: Tensor) -> None:
+    first = tuple(torch.nonzero(~((tensor >= 0) & (tensor <= 1)))[0].tolist())
+    element = f"{name}{list(first)}" if first else name
+    raise RuntimeError(f"all elements of {name} should be between 0 and 1, but {element} is {tensor[first].item()}")

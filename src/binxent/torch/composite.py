@@ -1,0 +1,122 @@
+"""The loss made of torch's own differentiable operations.
+
+It serves where the kernel cannot: transforms and higher derivatives, tracing and export, tensor subclasses, and other
+devices. In logits it is ``binxent.formula``, whose automatic derivatives are exact to any order. In probabilities the
+two logarithms are torch's own operation, on targets of 0 and 1: it alone has the clamped derivatives that a drop-in
+needs, in every mode of differentiation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entropy
+
+from binxent import formula
+from binxent.torch.call import Call, Operands, refuse_out_of_range
+
+
+def _widened(operands: Operands) -> Operands:
+    """In the arithmetic's type: half precision is computed in float32 and rounded once, at the end."""
+    double = torch.float64 in (operands[0].dtype, operands[1].dtype)
+    dtype = torch.float64 if double else torch.float32
+
+    def widen(tensor: Tensor | None) -> Tensor | None:
+        return tensor if tensor is None or tensor.is_complex() else tensor.to(dtype)
+
+    return tuple(map(widen, operands))  # type: ignore[return-value]
+
+
+def _values(tensor: Tensor) -> Tensor:
+    """The tensor below the wrappers of torch.func's transforms, whose values Python may look at."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor.detach()
+
+
+def _check_range(name: str, tensor: Tensor) -> None:
+    values = _values(tensor)
+    # There are none in a fake tensor, on the meta device or under a dispatch mode.
+    if type(values) is not Tensor or values.is_meta or torch._C._len_torch_dispatch_stack():
+        return
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        refuse_out_of_range(name, values)
+
+
+def _probabilities_loss(call: Call, operands: Operands) -> Tensor:
+    q, y, weight, sample_weight, pos_weight = operands
+    tracing = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    if (q.is_cpu or call.check_range) and not tracing:
+        _check_range("input", q)
+        _check_range("target", y)
+    # An operation of torch's that met a probability out of range would abort the whole CUDA context.
+    valid = (q >= 0) & (q <= 1) & (y >= 0) & (y <= 1)
+    q = torch.where(valid, q, 0.5)
+    minus_log = torch_binary_cross_entropy(q, torch.ones_like(q), reduction="none")
+    minus_log1m = torch_binary_cross_entropy(q, torch.zeros_like(q), reduction="none")
+    loss = (y if pos_weight is None else pos_weight * y) * minus_log + (1 - y) * minus_log1m
+    for w in (weight, sample_weight):
+        loss = loss if w is None else w * loss
+    return torch.where(valid, loss, torch.nan)
+
+
+def _logits_loss(operands: Operands) -> Tensor:
+    x, y, weight, sample_weight, pos_weight = operands
+    loss: Tensor = formula.logits_loss(torch, x, y, _product(weight, sample_weight), pos_weight)
+    return loss
+
+
+def _product(weight: Tensor | None, sample_weight: Tensor | None) -> Tensor | None:
+    if weight is None or sample_weight is None:
+        return sample_weight if weight is None else weight
+    return weight * sample_weight
+
+
+def _divisor(call: Call, input: Tensor) -> int:
+    return input.numel() if call.reduction == "mean" else 1
+
+
+def loss(call: Call, operands: Operands) -> Tensor:
+    wide = _widened(operands)
+    elements = _probabilities_loss(call, wide) if call.probabilities else _logits_loss(wide)
+    dtype = call.dtype.to_complex() if elements.is_complex() else call.dtype
+    if call.reduction == "none":
+        return elements.to(dtype)
+    return (elements.sum() / _divisor(call, operands[0])).to(dtype)
+
+
+def gradients(
+    call: Call, operands: Operands, incoming: Tensor, needed: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """d loss / d each operand, times the incoming gradient: itself differentiable."""
+    x, y, weight, sample_weight, p = _widened(operands)
+    scale = incoming.to(x.dtype) / _divisor(call, operands[0])
+    w = _product(weight, sample_weight)
+
+    def fitted(gradient: Tensor, operand: Tensor | None) -> Tensor:
+        assert operand is not None
+        total = gradient.sum_to_size(operand.shape)
+        if call.probabilities and operand.dtype == torch.float16:
+            total = total.clamp(-65504, 65504)
+        return total.to(operand.dtype)
+
+    results: list[Tensor | None] = [None] * 5
+    if needed[0]:
+        slope = formula.probabilities_gradient if call.probabilities else formula.logits_gradient
+        results[0] = fitted(scale * slope(torch, x, y, w, p), operands[0])
+    if needed[1]:
+        slope = formula.probabilities_gradient_to_target if call.probabilities else formula.logits_gradient_to_target
+        results[1] = fitted(scale * slope(torch, x, w, p), operands[1])
+    if needed[2] or needed[3]:
+        bare = (x, y, None, None, p)
+        bracket = scale * (_probabilities_loss(call, bare) if call.probabilities else _logits_loss(bare))
+        if needed[2]:
+            results[2] = fitted(bracket if sample_weight is None else bracket * sample_weight, operands[2])
+        if needed[3]:
+            results[3] = fitted(bracket if weight is None else bracket * weight, operands[3])
+    if needed[4]:
+        to_p = (
+            formula.probabilities_gradient_to_pos_weight if call.probabilities else formula.logits_gradient_to_pos_weight
+        )
+        results[4] = fitted(scale * to_p(torch, x, y, w), operands[4])
+    return tuple(results)

@@ -1,0 +1,127 @@
+"""The kernel under autograd's tape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from binxent.torch import composite
+from binxent.torch.call import Call, Operands, new_loss, run
+
+# The gradient is made together with the loss, in one pass, for the incoming gradient that the last backward brought:
+# 1, or the scale of mixed precision or of gradient accumulation. Where another one comes, the kernel runs again, so
+# this only ever decides what is computed twice, never a result.
+_expected_incoming = 1.0
+
+
+def in_transform() -> bool:
+    """Whether torch.func or forward-mode AD is at work, which no autograd.Function of ours could see through."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _has_saved_tensor_hooks() -> bool:
+    """Offloading and checkpointing: they would not see a gradient that is kept beside the saved tensors."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+
+
+class KernelLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, call: Call, *operands: Tensor | None) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(*operands)
+        ctx.call = call
+        loss = new_loss(call, operands)
+        fused = call.reduction != "none" and not call.inplace_backward
+        if fused and ctx.needs_input_grad[1] and not _has_saved_tensor_hooks():
+            gradient = torch.empty_like(operands[0])
+            run(call, operands, loss, gradient, _expected_incoming)
+            ctx.made = (gradient, _expected_incoming)
+        else:
+            run(call, operands, loss, None)
+            ctx.made = None
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        call: Call = ctx.call
+        if ctx.made is _SPENT:
+            raise RuntimeError(
+                "inplace_backward: a second backward through this loss; the first one has overwritten the logits with "
+                "their gradient. Call the loss again, or without inplace_backward=True."
+            )
+        operands: Operands = ctx.saved_tensors  # raises if one was modified since
+        needed = ctx.needs_input_grad[1:]
+        # autograd.grad(is_grads_batched=True) brings a batch that torch.func does not know of.
+        batched = torch._C._functorch.is_legacy_batchedtensor(incoming)
+        if torch.is_grad_enabled() or in_transform() or batched:
+            if call.inplace_backward:
+                raise RuntimeError(
+                    "inplace_backward: no gradient of a gradient (create_graph=True) and no torch.func transform; "
+                    "call the loss without inplace_backward=True."
+                )
+            return (None, *composite.gradients(call, operands, incoming, needed))
+        rest: tuple[Tensor | None, ...] = (None, None, None, None)
+        if True in needed[1:]:  # first, since in place the logits are gone afterwards
+            rest = composite.gradients(call, operands, incoming, (False, *needed[1:]))[1:]
+        return (None, _input_gradient(ctx, call, operands, incoming) if needed[0] else None, *rest)
+
+
+_SPENT = object()
+
+# Function.apply without its handling of torch.func, which never gets here and costs a tenth of a small loss.
+_apply = super(torch.autograd.Function, KernelLoss).apply
+
+
+def _input_gradient(ctx: Any, call: Call, operands: Operands, incoming: Tensor) -> Tensor:
+    global _expected_incoming
+    scale = incoming if call.reduction == "none" else incoming.item()
+    if call.inplace_backward:
+        ctx.made = _SPENT
+        gradient = operands[0].detach()
+        run(call, operands, None, gradient, scale)
+        torch.autograd.graph.increment_version(operands[0])
+        return gradient
+    if ctx.made is None:
+        gradient, made_for = torch.empty_like(operands[0]), None
+    else:
+        # Handed over, not kept: autograd would have to copy a gradient that somebody else holds.
+        (gradient, made_for), ctx.made = ctx.made, None
+    if made_for is None or scale != made_for:
+        run(call, operands, None, gradient, scale)
+        if not isinstance(scale, Tensor):
+            _expected_incoming = scale
+    return gradient
+
+
+def loss(call: Call, operands: Operands) -> Tensor:
+    input, target, weight, sample_weight, pos_weight = operands
+    if torch.is_grad_enabled() and (
+        input.requires_grad
+        or target.requires_grad
+        or (weight is not None and weight.requires_grad)
+        or (sample_weight is not None and sample_weight.requires_grad)
+        or (pos_weight is not None and pos_weight.requires_grad)
+    ):
+        if call.inplace_backward:
+            _check_inplace(input)
+        result: Tensor = _apply(call, *operands)
+        return result
+    result = new_loss(call, operands)
+    run(call, operands, result, None)
+    return result
+
+
+def _check_inplace(input: Tensor) -> None:
+    if not input.requires_grad:
+        return
+    if input.is_leaf:
+        why = "the logits are a leaf, whose value the optimizer needs"
+    elif input._is_view():
+        why = "the logits are a view of another tensor, which would be overwritten with them"
+    elif any(step == 0 and size > 1 for size, step in zip(input.shape, input.stride(), strict=True)):
+        why = "the logits are expanded, so that several elements share one place"
+    else:
+        return
+    raise RuntimeError(f"inplace_backward: {why}. Call the loss without inplace_backward=True.")
