@@ -52,18 +52,22 @@ class DefaultRounding {
 #endif
 };
 
+char* address_of(const View& v, int64_t element) {
+    char* address = v.data;
+    for (int d = v.dims - 1; d >= 0; --d) {
+        address += element % v.shape[d] * v.stride[d];
+        element /= v.shape[d];
+    }
+    return address;
+}
+
 // Calls run(address, stride, first, count) for the pieces, evenly spaced in memory, of elements [start, start + n).
 template <class Run>
 inline void for_each_run(const View& v, int64_t start, int64_t n, Run run) {
     const int inner = v.dims - 1;
     int64_t index[max_dims];
-    int64_t rest = start;
-    char* address = v.data;
-    for (int d = inner; d >= 0; --d) {
-        index[d] = rest % v.shape[d];
-        rest /= v.shape[d];
-        address += index[d] * v.stride[d];
-    }
+    for (int64_t d = inner, rest = start; d >= 0; rest /= v.shape[d--]) index[d] = rest % v.shape[d];
+    char* address = address_of(v, start);
     for (int64_t done = 0;;) {
         const int64_t left = v.shape[inner] - index[inner];
         const int64_t count = left < n - done ? left : n - done;
@@ -81,17 +85,63 @@ inline void for_each_run(const View& v, int64_t start, int64_t n, Run run) {
     }
 }
 
+// A transposed matrix, or several: what is next in order is far away in memory, but the next row is near. Element by
+// element, each would fetch a cache line for itself.
+bool is_transposed(const View& v) {
+    if (v.dims < 2) return false;
+    const int64_t column = v.stride[v.dims - 1], row = v.stride[v.dims - 2];
+    return row != 0 && (column < 0 ? -column : column) >= 64 && (row < 0 ? -row : row) < (column < 0 ? -column : column);
+}
+
+// Moves elements [start, start + n) between such a view and a packed array, in squares of `side` rows and columns that
+// read or write whole cache lines on either side. move(address, stride, count, packed) moves one column of a square.
+constexpr int64_t side = 32;
+
+template <class T, bool reading, class Move>
+inline void transpose(const View& v, int64_t start, int64_t n, T* packed, Move move) {
+    const int64_t columns = v.shape[v.dims - 1], matrix_rows = v.shape[v.dims - 2];
+    const int64_t column_step = v.stride[v.dims - 1], row_step = v.stride[v.dims - 2];
+    T square[side][side];
+    for (int64_t done = 0; done < n;) {
+        const int64_t position = start + done, column = position % columns;
+        const int64_t rows_left = matrix_rows - position / columns % matrix_rows;
+        int64_t count = column == 0 ? (n - done) / columns : 0;
+        count = count < rows_left ? count : rows_left;
+        count = count < side ? count : side;
+        char* const corner = address_of(v, position);
+        if (count < 2) {  // a row that the piece begins or ends in
+            const int64_t length = columns - column < n - done ? columns - column : n - done;
+            move(corner, column_step, length, packed + done);
+            done += length;
+            continue;
+        }
+        for (int64_t first = 0; first < columns; first += side) {
+            const int64_t width = columns - first < side ? columns - first : side;
+            T* const rows = packed + done + first;
+            if (!reading)
+                for (int64_t r = 0; r < count; ++r)
+                    for (int64_t c = 0; c < width; ++c) square[c][r] = rows[r * columns + c];
+            for (int64_t c = 0; c < width; ++c) move(corner + (first + c) * column_step, row_step, count, square[c]);
+            if (reading)
+                for (int64_t r = 0; r < count; ++r)
+                    for (int64_t c = 0; c < width; ++c) rows[r * columns + c] = square[c][r];
+        }
+        done += count * columns;
+    }
+}
+
 // Reads an operand tile by tile as T: in place where it lies so, else converted into a buffer.
 template <class T>
 class Reader {
     const View& view_;
-    bool direct_ = false;
+    int64_t origin_ = 0;  // the element that stored_ begins with
     int64_t period_ = 0;
-    T* row_ = nullptr;  // a broadcast row, repeated so that a tile can start anywhere in it
+    T* stored_ = nullptr;  // a broadcast row, repeated so that a tile can start anywhere in it; or the whole piece
+    bool direct_ = false;
     T buffer_[tile_size];
 
   public:
-    explicit Reader(const View& view, int64_t tiles) : view_(view) {
+    Reader(const View& view, int64_t first, int64_t n) : view_(view) {
         if (!view) return;
         const int inner = view.dims - 1;
         const bool packed = view.stride[inner] == element_size(view.dtype);
@@ -99,19 +149,26 @@ class Reader {
                   reinterpret_cast<uintptr_t>(view.data) % sizeof(T) == 0;
         const bool constant = view.dims == 1 && view.stride[0] == 0;
         const bool row = view.dims == 2 && view.stride[0] == 0 && view.shape[1] <= max_period;
-        if (!constant && !(row && tiles > 1)) return;
-        period_ = constant ? 1 : view.shape[1];
-        row_ = new T[period_ + tile_size];
-        const int64_t n = view.shape[inner] < period_ + tile_size ? view.shape[inner] : period_ + tile_size;
-        load_run(view.dtype, view.data, view.stride[inner], constant ? 1 : n, row_);
-        for (int64_t i = period_; i < period_ + tile_size; ++i) row_[i] = row_[i - period_];
+        if (constant || (row && n > tile_size)) {
+            period_ = constant ? 1 : view.shape[1];
+            stored_ = new T[period_ + tile_size];
+            load_run(view.dtype, view.data, view.stride[inner], period_, stored_);
+            for (int64_t i = period_; i < period_ + tile_size; ++i) stored_[i] = stored_[i - period_];
+        } else if (is_transposed(view)) {
+            origin_ = first;
+            stored_ = new T[n];
+            transpose<T, true>(view, first, n, stored_, [&](char* from, int64_t stride, int64_t count, T* to) {
+                load_run(view.dtype, from, stride, count, to);
+            });
+        }
     }
     Reader(const Reader&) = delete;
-    ~Reader() { delete[] row_; }
+    ~Reader() { delete[] stored_; }
 
     const T* tile(int64_t start, int64_t n) {
         if (direct_) return reinterpret_cast<const T*>(view_.data) + start;
-        if (row_) return row_ + start % period_;
+        if (period_) return stored_ + start % period_;
+        if (stored_) return stored_ + (start - origin_);
         for_each_run(view_, start, n, [&](const char* from, int64_t stride, int64_t first, int64_t count) {
             load_run(view_.dtype, from, stride, count, buffer_ + first);
         });
@@ -119,12 +176,36 @@ class Reader {
     }
 };
 
+// Writes an output tile by tile; a transposed one at the end, as a whole.
 template <class T>
-void write(const View& view, int64_t start, int64_t n, const T* from) {
-    for_each_run(view, start, n, [&](char* to, int64_t stride, int64_t first, int64_t count) {
-        store_run(view.dtype, to, stride, count, from + first);
-    });
-}
+class Writer {
+    const View& view_;
+    const int64_t origin_, size_;
+    T* stored_ = nullptr;
+
+  public:
+    Writer(const View& view, int64_t first, int64_t n) : view_(view), origin_(first), size_(n) {
+        if (view && is_transposed(view)) stored_ = new T[n];
+    }
+    Writer(const Writer&) = delete;
+    ~Writer() {
+        if (!stored_) return;
+        transpose<T, false>(view_, origin_, size_, stored_, [&](char* to, int64_t stride, int64_t count, T* from) {
+            store_run(view_.dtype, to, stride, count, from);
+        });
+        delete[] stored_;
+    }
+
+    void tile(int64_t start, int64_t n, const T* from) {
+        if (stored_) {
+            memcpy(stored_ + (start - origin_), from, n * sizeof(T));
+            return;
+        }
+        for_each_run(view_, start, n, [&](char* to, int64_t stride, int64_t first, int64_t count) {
+            store_run(view_.dtype, to, stride, count, from + first);
+        });
+    }
+};
 
 // Sums of `lanes × groups` parts, added as a tree: a constant is summed without any error.
 struct BlockSum {
@@ -233,14 +314,15 @@ template <class T>
 unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
     const int64_t first = first_block * block_size;
     const int64_t last = last_block * block_size < job.size ? last_block * block_size : job.size;
-    const int64_t tiles = (last - first + tile_size - 1) / tile_size;
+    const int64_t size = last - first;
     const bool weighted = job.weights > 0 || job.pos_weight;
     const bool want_loss = job.loss || job.value;
     const T factor = T(job.factor);
 
-    Reader<T> x(job.x, tiles), target(job.target, tiles), pos_weight(job.pos_weight, tiles);
-    Reader<T> weight0(job.weight[0], tiles), weight1(job.weight[1], tiles), weight2(job.weight[2], tiles),
-        weight3(job.weight[3], tiles);
+    Reader<T> x(job.x, first, size), target(job.target, first, size), pos_weight(job.pos_weight, first, size);
+    Reader<T> weight0(job.weight[0], first, size), weight1(job.weight[1], first, size);
+    Reader<T> weight2(job.weight[2], first, size), weight3(job.weight[3], first, size);
+    Writer<T> losses(job.loss, first, size), gradients(job.gradient, first, size);
     Reader<T>* weights[max_weights] = {&weight0, &weight1, &weight2, &weight3};
     T ones[tile_size], product[tile_size], loss[tile_size], gradient[tile_size];
     if (weighted)
@@ -278,9 +360,9 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
             if (job.gradient) {
                 if (job.input == Input::probabilities && job.gradient.dtype == DType::float16)
                     saturate_half(n, gradient);
-                write(job.gradient, start, n, gradient);
+                gradients.tile(start, n, gradient);
             }
-            if (job.loss) write(job.loss, start, n, loss);
+            if (job.loss) losses.tile(start, n, loss);
             if (job.value) sum.add(loss, n);
         }
         if (job.value) job.block_sum[block] = sum.total();

@@ -178,11 +178,7 @@ template <class T>
 inline T probability_gradient(T q, T positive, T negative, T factor) {
     using F = Float<T>;
     const T raised = q * F::raise, other = T(1) - q;
-#if defined(BINXENT_FMA)
-    const T product = fma(-raised, q, raised);  // rounded once, where 1 − q is rounded too
-#else
     const T product = raised * other;
-#endif
     const T denominator = product < F::tiny_product * F::raise ? F::tiny_product * F::raise : product;
     return fma(negative, raised, -(positive * (other * F::raise))) * factor / denominator;
 }
