@@ -1,0 +1,80 @@
+"""The command line. One file for each command; here is what they share: how one is found, refused or interrupted.
+
+Exit codes: 0; 2 after one line on stderr (a bad argument, a file that cannot be written, a library that is missing);
+130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from binxent import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import click
+
+
+def _program() -> click.Group:
+    # Imported here and not above, since a plain `pip install binxent` has no click, and its user is owed a line that
+    # says so. For the same reason a command imports its libraries when it runs.
+    import click
+
+    from binxent.demo.command import demo
+
+    @click.group(invoke_without_command=True)
+    @click.version_option(__version__, message="%(prog)s %(version)s")
+    @click.pass_context
+    def program(context: click.Context) -> None:
+        """Binary cross-entropy, defined once and computed by one kernel.
+
+        \b
+        Examples:
+          binxent demo                   train on real data, print a table, draw a picture
+          binxent demo --output run.svg  the same, with the picture elsewhere
+          binxent demo --help            what else can be chosen
+        """
+        if context.invoked_subcommand is None:
+            click.echo(context.get_help())
+
+    program.add_command(demo)
+    return program
+
+
+def _refuse(where: str, why: str) -> int:
+    print(f"{where}: {' '.join(why.split())}", file=sys.stderr)
+    return 2
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    program = _program()
+    import click
+
+    try:
+        return int(program.main(arguments, prog_name="binxent", standalone_mode=False) or 0)
+    except click.UsageError as error:
+        return _refuse(error.ctx.command_path if error.ctx else "binxent", error.format_message())
+    except click.ClickException as error:
+        return _refuse("binxent", error.format_message())
+    except click.Abort:  # what click makes of a KeyboardInterrupt
+        raise KeyboardInterrupt from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command that ``arguments`` (by default those of the process) name, and returns its exit code."""
+    try:
+        return _run(arguments)
+    except ImportError as error:
+        missing = (error.name or "binxent").partition(".")[0]
+        if missing == "binxent":  # no extra mends that
+            raise
+        return _refuse("binxent", f"{missing} cannot be imported ({error}); run: pip install 'binxent[demo]'")
+    except KeyboardInterrupt:
+        print("binxent: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
