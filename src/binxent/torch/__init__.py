@@ -136,7 +136,42 @@ def binary_cross_entropy_with_logits(
     sample_weight: Tensor | None = None,
     inplace_backward: bool = False,
 ) -> Tensor:
-    """Binary cross-entropy of logits; a drop-in for ``torch.nn.functional.binary_cross_entropy_with_logits``."""
+    """Binary cross-entropy of logits; a drop-in for ``torch.nn.functional.binary_cross_entropy_with_logits``.
+
+    ``w · [p·y·softplus(−x) + (1−y)·softplus(x)]`` for each element, with x the input, y the target, w the weight and
+    p the pos_weight; then the mean (divided by the number of elements), the sum, or none.
+
+    Args:
+        input: logits, of any shape and floating dtype.
+        target: of the input's shape; any floating dtype, integers or bool. Usually in [0, 1], which is not enforced.
+        weight: broadcasts to the input.
+        size_average, reduce: deprecated; either overrides ``reduction``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        pos_weight: broadcasts to the input; multiplies the loss of positives. In [N, C] input, one for each class.
+        sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
+        inplace_backward: the backward overwrites the logits with their gradient, and no memory is allocated. Refused
+            for leaves, views and expanded logits, under ``create_graph``, ``torch.func`` and ``torch.compile``; a
+            second backward is an error. Whoever else needs the logits' values in the backward gets torch's own error.
+
+    Returns:
+        A scalar, or the input's shape for ``"none"``; of the wider floating dtype of input and target (float32 for
+        half types under autocast, as torch has it).
+
+    Raises:
+        ValueError: target and input differ in shape, or the reduction is unknown.
+        RuntimeError: a weight does not broadcast to the input, or is on another device.
+        TypeError, NotImplementedError: an argument is no tensor, or of a dtype or layout that is not supported.
+
+    Differences from torch: integer and boolean targets; the wider dtype instead of the target's; exact tails; finite
+    results for infinite logits with the right target; gradients to ``weight`` and ``pos_weight``.
+
+    Example:
+        >>> target = torch.ones([10, 64], dtype=torch.float32)  # 64 classes, batch size = 10
+        >>> output = torch.full([10, 64], 1.5)  # a prediction (logit)
+        >>> pos_weight = torch.ones([64])  # all weights are equal to 1
+        >>> binary_cross_entropy_with_logits(output, target, pos_weight=pos_weight)
+        tensor(0.2014)
+    """
     given = (input, target, weight, pos_weight, sample_weight)
     if has_torch_function(given):
         ours = {"sample_weight": sample_weight, "inplace_backward": inplace_backward}
@@ -176,7 +211,33 @@ def binary_cross_entropy(
     sample_weight: Tensor | None = None,
     check_range: bool = False,
 ) -> Tensor:
-    """Binary cross-entropy of probabilities; a drop-in for ``torch.nn.functional.binary_cross_entropy``."""
+    """Binary cross-entropy of probabilities; a drop-in for ``torch.nn.functional.binary_cross_entropy``.
+
+    ``w · [p·y·(−log q) + (1−y)·(−log(1−q))]`` for each element, with q the input, y the target, w the weight and p
+    the pos_weight; both logarithms are clamped at −100, and the gradient's denominator q·(1−q) at 1e-12. Then the
+    mean (divided by the number of elements), the sum, or none.
+
+    Args:
+        input: probabilities, of any shape and floating dtype.
+        target: of the input's shape; floating in [0, 1], integers 0 and 1, or bool.
+        weight, size_average, reduce, reduction, pos_weight, sample_weight: as with logits.
+        check_range: on an accelerator, where a check waits for the device, raise for values outside [0, 1]; without
+            it, such elements are NaN there. On CPU they are always refused.
+
+    Returns:
+        As with logits.
+
+    Raises:
+        RuntimeError: an input or a target lies outside [0, 1]; the message names the first.
+        The rest as with logits.
+
+    Differences from torch: integer, boolean and mixed targets; ``pos_weight``; safe in half precision and under
+    autocast; the gradient to the target is ±100 at q = 0 and 1, and not infinite; a scalar owns one element of memory.
+
+    Example:
+        >>> binary_cross_entropy(torch.tensor([0.5, 0.9]), torch.tensor([1, 1]), reduction="none")
+        tensor([0.6931, 0.1054])
+    """
     given = (input, target, weight, pos_weight, sample_weight)
     if has_torch_function(given):
         ours = {"pos_weight": pos_weight, "sample_weight": sample_weight, "check_range": check_range}
@@ -214,6 +275,19 @@ def _extra_repr(reduction: str, **options: object) -> str:
 
 
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
+    """``binary_cross_entropy_with_logits`` as a module; a drop-in for, and a subclass of, torch's own.
+
+    Parameters, buffers, ``state_dict`` and ``repr`` are torch's; ``inplace_backward`` is as in the function. The call
+    takes ``sample_weight``.
+
+    Example:
+        >>> loss = BCEWithLogitsLoss()
+        >>> loss
+        BCEWithLogitsLoss()
+        >>> loss(torch.zeros(3), torch.tensor([1, 0, 1]))
+        tensor(0.6931)
+    """
+
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -247,6 +321,17 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
 
 
 class BCELoss(torch.nn.BCELoss):
+    """``binary_cross_entropy`` as a module; a drop-in for, and a subclass of, torch's own.
+
+    Parameters, buffers, ``state_dict`` and ``repr`` are torch's; ``pos_weight`` and ``check_range`` are as in the
+    function. The call takes ``sample_weight``.
+
+    Example:
+        >>> loss = BCELoss(pos_weight=torch.tensor(3.0))
+        >>> loss(torch.full((3,), 0.5), torch.tensor([1, 0, 1]))
+        tensor(1.6174)
+    """
+
     def __init__(
         self,
         weight: Tensor | None = None,
