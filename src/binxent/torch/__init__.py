@@ -329,7 +329,7 @@ class BCELoss(torch.nn.BCELoss):
     Example:
         >>> loss = BCELoss(pos_weight=torch.tensor(3.0))
         >>> loss(torch.full((3,), 0.5), torch.tensor([1, 0, 1]))
-        tensor(1.6174)
+        tensor(1.6173)
     """
 
     def __init__(
