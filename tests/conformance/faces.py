@@ -1,0 +1,89 @@
+"""Every face as one function of NumPy arrays, so that one test can run over all of them.
+
+A new framework is one function here. One that is not installed is left out, and the tests of it are skipped.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tests.reference import DTYPES
+
+Array = np.ndarray[Any, Any]
+FLOATING = ("float16", "bfloat16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the loss: operands, options, and the gradient that comes in at the backward."""
+
+    input: Array
+    target: Array
+    probabilities: bool = False
+    reduction: str = "mean"
+    incoming: float = 1.0
+    options: dict[str, Array] = field(default_factory=dict)  # weight, pos_weight, sample_weight
+
+
+Outcome = tuple[Array, Array]  # the loss, and the gradient to the input
+Evaluate = Callable[[Call], Outcome]
+
+
+def _name(call: Call) -> str:
+    return "binary_cross_entropy" if call.probabilities else "binary_cross_entropy_with_logits"
+
+
+def _numpy(call: Call) -> Outcome:
+    import binxent.numpy as face
+
+    function = face.binary_cross_entropy if call.probabilities else face.binary_cross_entropy_with_logits
+    loss = function(call.input, call.target, reduction=call.reduction, **call.options)
+    value, gradient = face.value_and_grad(
+        call.input, call.target, reduction=call.reduction, probabilities=call.probabilities, **call.options
+    )
+    np.testing.assert_array_equal(loss, value)
+    return np.asarray(loss), gradient
+
+
+def _torch(call: Call) -> Outcome:
+    import binxent.torch as face
+    import torch
+
+    def tensor(array: Array) -> Any:
+        if array.dtype == DTYPES["bfloat16"]:
+            return torch.from_numpy(np.ascontiguousarray(array).view(np.int16)).view(torch.bfloat16).reshape(array.shape)
+        return torch.from_numpy(array.copy())
+
+    def array(tensor: Any) -> Array:
+        if tensor.dtype == torch.bfloat16:
+            return tensor.detach().view(torch.int16).numpy().view(DTYPES["bfloat16"])
+        return tensor.detach().numpy()
+
+    input = tensor(call.input).requires_grad_()
+    options = {name: tensor(value) for name, value in call.options.items()}
+    loss = getattr(face, _name(call))(input, tensor(call.target), reduction=call.reduction, **options)
+    loss.backward(torch.full_like(loss, call.incoming))
+    return array(loss), array(input.grad)
+
+
+@dataclass(frozen=True)
+class Face:
+    name: str
+    evaluate: Evaluate
+    dtypes: tuple[str, ...] = FLOATING
+    takes_incoming: bool = True  # whether its backward can be given a gradient other than 1
+
+    @property
+    def available(self) -> bool:
+        return importlib.util.find_spec(self.name) is not None
+
+
+FACES = [
+    Face("numpy", _numpy, takes_incoming=False),
+    Face("torch", _torch),
+]

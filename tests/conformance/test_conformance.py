@@ -1,0 +1,213 @@
+"""One definition: every face × dtype × option × reduction against the formula in float64, and against the kernel's bits."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from binxent import kernel
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import kernel_calls
+from tests.conformance.faces import FACES, FLOATING, Call, Face
+from tests.reference import DTYPES, INTEGER_TARGETS, Array, assert_close, assert_reduced_close, bits, expected, tolerance
+
+SHAPES = [(), (1,), (64,), (5, 3), (1, 7), (2, 3, 4), (4097,), (70, 1000)]
+REDUCTIONS = ("mean", "sum", "none")
+OPTIONS = ("weight", "pos_weight", "sample_weight")
+
+
+def faces() -> list[Any]:
+    return [
+        pytest.param(f, id=f.name, marks=pytest.mark.skipif(not f.available, reason=f"{f.name} is not installed"))
+        for f in FACES
+    ]
+
+
+def wider(first: str, second: str) -> str:
+    """The result's dtype: an integer target never widens it."""
+    if second not in FLOATING or first == second:
+        return first
+    if {first, second} == {"float16", "bfloat16"}:
+        return "float32"
+    return max(first, second, key=lambda name: DTYPES[name].itemsize)
+
+
+def operands(
+    shape: tuple[int, ...],
+    dtype: str,
+    target_dtype: str,
+    *,
+    probabilities: bool,
+    given: tuple[str, ...] = (),
+    seed: int = 0,
+) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    if probabilities:
+        input = rng.random(shape)
+        input = np.where(rng.random(shape) < 0.1, np.round(input), input)  # 0 and 1 too
+    else:
+        input = rng.normal(0, 4, shape) * np.where(rng.random(shape) < 0.2, 10, 1)
+    target = rng.random(shape) if target_dtype in FLOATING else rng.integers(0, 2, shape)
+    target = np.where(rng.random(shape) < 0.5, np.round(target), target)
+    weights = {
+        "weight": rng.uniform(0, 3, shape[-1:]),
+        "pos_weight": rng.uniform(0, 5, shape[-1:]),
+        "sample_weight": rng.uniform(0, 2, shape[:1]),
+    }
+    return {
+        "input": np.asarray(input).astype(DTYPES[dtype]),
+        "target": np.asarray(target).astype(DTYPES.get(target_dtype, target_dtype)),
+        "probabilities": probabilities,
+        "options": {name: weights[name].astype(np.float32) for name in given},
+    }
+
+
+def check_against_definition(face: Face, call: Call) -> None:
+    name, target_name = call.input.dtype.name, call.target.dtype.name
+    computed_in = "float64" if "float64" in (name, target_name) else "float32"
+    result = wider(name, target_name)
+    reference = expected(
+        call.input, call.target, probabilities=call.probabilities, wide=np.longdouble, **call.options
+    )
+    loss, gradient = face.evaluate(call)
+    allowed = tolerance(kernel.instruction_set, weighted=bool(call.options), scaled=True)
+    if call.reduction == "none":
+        assert_close(loss, reference.loss, reference.larger_loss, result, allowed=allowed, computed_in=computed_in)
+    else:
+        assert_reduced_close(loss, reference, call.reduction, result, allowed=allowed, computed_in=computed_in)
+    factor = np.longdouble(call.incoming) / max(1, reference.divisor(call.reduction))
+    exact, larger = reference.gradient * factor, reference.larger_gradient * abs(factor)
+    if call.probabilities and name == "float16":  # it saturates
+        exact, larger = np.clip(exact, -65504, 65504), np.minimum(larger, 65504)
+    assert_close(gradient, exact, larger, name, allowed=allowed, computed_in=computed_in)
+
+
+def check_bits(face: Face, call: Call) -> None:
+    """The same bits as the kernel gives for the same call on NumPy's memory."""
+    shape, options = call.input.shape, call.options
+    weights = [options["weight"]] if "weight" in options else []
+    if "sample_weight" in options:
+        weights.append(options["sample_weight"].reshape(shape[:1] + (1,) * (len(shape) - 1)))
+    mean, by_element = call.reduction == "mean", call.reduction == "none"
+    divisor = float(call.input.size) if mean else 1.0
+    result = DTYPES[wider(call.input.dtype.name, call.target.dtype.name)]
+    factor = 1.0
+    if by_element and call.incoming != 1:  # one gradient comes in for each element: it is a weight of the gradient
+        weights.append(np.full(shape, call.incoming, result))
+    elif not by_element and divisor:
+        factor = call.incoming / divisor
+    loss = np.empty(shape if by_element else (), result)
+    gradient = np.empty(shape, call.input.dtype)
+    kernel_calls.compute(
+        call.input,
+        call.target,
+        *weights,
+        pos_weight=options.get("pos_weight"),
+        probabilities=call.probabilities,
+        gradient=gradient,
+        factor=factor,
+    )
+    kernel_calls.compute(
+        call.input,
+        call.target,
+        *weights[: len(weights) - (by_element and call.incoming != 1)],
+        pos_weight=options.get("pos_weight"),
+        probabilities=call.probabilities,
+        loss=loss if by_element else None,
+        value=None if by_element else loss,
+        divisor=divisor,
+    )
+    runs = kernel.runs()
+    actual_loss, actual_gradient = face.evaluate(call)
+    assert kernel.runs() > runs, "the kernel did not run"
+    np.testing.assert_array_equal(bits(actual_loss), bits(loss))
+    np.testing.assert_array_equal(bits(actual_gradient), bits(gradient))
+
+
+def given_options() -> list[tuple[str, ...]]:
+    return [c for n in range(len(OPTIONS) + 1) for c in itertools.combinations(OPTIONS, n)]
+
+
+@pytest.mark.parametrize("face", faces())
+@pytest.mark.parametrize("check", [check_against_definition, check_bits])
+@pytest.mark.parametrize("probabilities", [False, True], ids=["logits", "probabilities"])
+class TestTable:
+    """Each axis of the table in full, the others at a few values; hypothesis mixes them below."""
+
+    @pytest.mark.parametrize("reduction", REDUCTIONS)
+    @pytest.mark.parametrize("dtype", FLOATING)
+    def test_shapes(self, face: Face, check: Any, probabilities: bool, dtype: str, reduction: str) -> None:
+        if dtype not in face.dtypes:
+            pytest.skip(f"{face.name} has no {dtype} on CPU")
+        for shape in SHAPES:
+            check(face, Call(**operands(shape, dtype, dtype, probabilities=probabilities), reduction=reduction))
+
+    @pytest.mark.parametrize("target_dtype", (*FLOATING, *INTEGER_TARGETS))
+    @pytest.mark.parametrize("dtype", FLOATING)
+    def test_targets(self, face: Face, check: Any, probabilities: bool, dtype: str, target_dtype: str) -> None:
+        for name in (dtype, target_dtype):
+            if name in FLOATING and name not in face.dtypes:
+                pytest.skip(f"{face.name} has no {name} on CPU")
+        for reduction in REDUCTIONS:
+            check(face, Call(**operands((9, 5), dtype, target_dtype, probabilities=probabilities), reduction=reduction))
+
+    @pytest.mark.parametrize("given", given_options(), ids="+".join)
+    @pytest.mark.parametrize("reduction", REDUCTIONS)
+    def test_options(self, face: Face, check: Any, probabilities: bool, reduction: str, given: tuple[str, ...]) -> None:
+        for shape in ((6, 5), (3, 2, 4), (40, 300)):
+            arguments = operands(shape, "float32", "float32", probabilities=probabilities, given=given)
+            check(face, Call(**arguments, reduction=reduction))
+
+    @pytest.mark.parametrize("incoming", [3.0, 0.7, 1024.0, -1.0, 0.0])
+    @pytest.mark.parametrize("dtype", FLOATING)
+    def test_incoming_gradient(
+        self, face: Face, check: Any, probabilities: bool, dtype: str, incoming: float
+    ) -> None:
+        if dtype not in face.dtypes:
+            pytest.skip(f"{face.name} has no {dtype} on CPU")
+        if not face.takes_incoming:
+            pytest.skip(f"{face.name} has no backward")
+        # What the framework itself can hold of it: a bfloat16 0.7 is another number.
+        exact = float(np.asarray(incoming).astype(DTYPES[dtype]))
+        for reduction in REDUCTIONS:
+            arguments = operands((33, 4), dtype, dtype, probabilities=probabilities, given=("pos_weight",))
+            check(face, Call(**arguments, reduction=reduction, incoming=exact))
+
+
+@pytest.mark.parametrize("face", faces())
+@given(data=st.data())
+def test_any_mixture(face: Face, data: st.DataObject) -> None:
+    dtype = data.draw(st.sampled_from(face.dtypes))
+    target_dtype = data.draw(st.sampled_from((*face.dtypes, *INTEGER_TARGETS)))
+    shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))
+    call = Call(
+        **operands(
+            shape,
+            dtype,
+            target_dtype,
+            probabilities=data.draw(st.booleans()),
+            given=data.draw(st.sampled_from(given_options())),
+            seed=data.draw(st.integers(0, 2**32)),
+        ),
+        reduction=data.draw(st.sampled_from(REDUCTIONS)),
+    )
+    check_against_definition(face, call)
+    check_bits(face, call)
+
+
+@pytest.mark.parametrize("face", faces())
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_infinite_logits(face: Face, reduction: str) -> None:
+    """A coefficient of 0 times an infinite logit is 0."""
+    input: Array = np.array([np.inf, -np.inf, np.inf, -np.inf, 1.0], np.float32)
+    right: Array = np.array([1, 0, 1, 0, 1], np.float32)
+    call = Call(input, right, reduction=reduction)
+    assert np.isfinite(face.evaluate(call)[0]).all()
+    check_against_definition(face, call)
+    wrong = Call(input, 1 - right, reduction=reduction)
+    assert np.isposinf(np.asarray(face.evaluate(wrong)[0]).reshape(-1)[:1]).all()
+    check_against_definition(face, wrong)
