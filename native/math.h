@@ -180,7 +180,8 @@ inline T probability_gradient(T q, T positive, T negative, T factor) {
     const T raised = q * F::raise, other = T(1) - q;
     const T product = raised * other;
     const T denominator = product < F::tiny_product * F::raise ? F::tiny_product * F::raise : product;
-    return fma(negative, raised, -(positive * (other * F::raise))) * factor / denominator;
+    // No fused multiply-add: both products are rounded alike, so that the gradient is 0 where q = y.
+    return (negative * raised - positive * (other * F::raise)) * factor / denominator;
 }
 
 }  // namespace binxent::BINXENT_ISA

@@ -27,9 +27,9 @@ struct Shape {
 
     explicit Shape(PyObject* tuple) {
         if (!PyTuple_Check(tuple)) throw nb::type_error("shape and strides are tuples");
-        const Py_ssize_t n = PyTuple_GET_SIZE(tuple);
+        const Py_ssize_t n = NB_TUPLE_GET_SIZE(tuple);
         if (n > max_dims) throw nb::value_error("more than 64 dimensions");
-        for (; dims < n; ++dims) size[dims] = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple, dims));
+        for (; dims < n; ++dims) size[dims] = PyLong_AsLongLong(NB_TUPLE_GET_ITEM(tuple, dims));
         if (PyErr_Occurred()) throw nb::python_error();
     }
 };
@@ -96,13 +96,13 @@ class Operand {
     }
 
     void read_tuple(PyObject* tuple) {
-        if (PyTuple_GET_SIZE(tuple) != 4) throw nb::type_error("an operand is a tuple of four");
-        data_ = PyLong_AsVoidPtr(PyTuple_GET_ITEM(tuple, 0));
-        dtype_ = DType(PyLong_AsLong(PyTuple_GET_ITEM(tuple, 1)));
+        if (NB_TUPLE_GET_SIZE(tuple) != 4) throw nb::type_error("an operand is a tuple of four");
+        data_ = PyLong_AsVoidPtr(NB_TUPLE_GET_ITEM(tuple, 0));
+        dtype_ = DType(PyLong_AsLong(NB_TUPLE_GET_ITEM(tuple, 1)));
         if (PyErr_Occurred()) throw nb::python_error();
-        shape_ = Shape(PyTuple_GET_ITEM(tuple, 2));
-        contiguous_ = PyTuple_GET_ITEM(tuple, 3) == Py_None;
-        if (!contiguous_) strides_ = Shape(PyTuple_GET_ITEM(tuple, 3));
+        shape_ = Shape(NB_TUPLE_GET_ITEM(tuple, 2));
+        contiguous_ = NB_TUPLE_GET_ITEM(tuple, 3) == Py_None;
+        if (!contiguous_) strides_ = Shape(NB_TUPLE_GET_ITEM(tuple, 3));
         if (!contiguous_ && strides_.dims != shape_.dims) throw nb::value_error("as many strides as dimensions");
     }
 
@@ -145,13 +145,13 @@ unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle
     job.input = probabilities ? Input::probabilities : Input::logits;
     job.divisor = divisor;
     job.factor = factor;
-    if (!PyTuple_Check(weights.ptr()) || PyTuple_GET_SIZE(weights.ptr()) > max_weights)
+    if (!PyTuple_Check(weights.ptr()) || NB_TUPLE_GET_SIZE(weights.ptr()) > max_weights)
         throw nb::type_error("weights is a tuple of at most four operands");
-    job.weights = int(PyTuple_GET_SIZE(weights.ptr()));
+    job.weights = int(NB_TUPLE_GET_SIZE(weights.ptr()));
     job.x = logits.in(shape, "x");
     job.target = Operand(target).in(shape, "target");
     for (int k = 0; k < job.weights; ++k)
-        job.weight[k] = Operand(PyTuple_GET_ITEM(weights.ptr(), k)).in(shape, "weight");
+        job.weight[k] = Operand(NB_TUPLE_GET_ITEM(weights.ptr(), k)).in(shape, "weight");
     job.pos_weight = optional(pos_weight, shape, "pos_weight");
     job.loss = optional(loss, shape, "loss");
     job.gradient = optional(gradient, shape, "gradient");

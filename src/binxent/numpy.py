@@ -134,7 +134,7 @@ def _refuse_out_of_range(outside: int, input: Array, target: Array) -> None:
     first = tuple(int(i) for i in np.argwhere(~((array >= 0) & (array <= 1)))[0])
     element = f"{name}[{', '.join(map(str, first))}]" if first else name
     hint = "; logits belong to binary_cross_entropy_with_logits" if name == "input" else ""
-    raise ValueError(f"all elements of {name} should be between 0 and 1, but {element} is {array[first]}{hint}")
+    raise ValueError(f"all elements of {name} should be between 0 and 1, but {element} is {array[first]!s}{hint}")
 
 
 def binary_cross_entropy_with_logits(
@@ -173,7 +173,7 @@ def binary_cross_entropy_with_logits(
     Differences from ``torch.nn.functional.binary_cross_entropy_with_logits``: integer and boolean targets, exact
     tails, finite results for infinite logits with the right target, and ``sample_weight``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> target = np.ones((10, 64), np.float32)
         >>> output = np.full((10, 64), 1.5, np.float32)
@@ -207,7 +207,7 @@ def binary_cross_entropy(
     Differences from ``torch.nn.functional.binary_cross_entropy``: integer and boolean targets, mixed dtypes,
     ``pos_weight`` and ``sample_weight``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> binary_cross_entropy(np.array([0.5, 0.9]), np.array([1, 1]), reduction="none").round(4)
         array([0.6931, 0.1054])
@@ -246,7 +246,7 @@ def value_and_grad(
         TypeError, ValueError: as the loss, and for an ``out`` of another shape or dtype, read-only, or overlapping
             an operand. Nothing has been written then.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> loss, gradient = value_and_grad(np.zeros(4), np.array([1, 0, 0, 1]))
         >>> print(f"{loss:.4f}", gradient)
@@ -299,7 +299,7 @@ class _Loss:
 class BCEWithLogitsLoss(_Loss):
     """``binary_cross_entropy_with_logits`` with its parameters kept.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> BCEWithLogitsLoss(reduction="sum")(np.zeros(2), np.ones(2)).round(4)
         np.float64(1.3863)
@@ -321,7 +321,7 @@ class BCEWithLogitsLoss(_Loss):
 class BCELoss(_Loss):
     """``binary_cross_entropy`` with its parameters kept.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> BCELoss()(np.array([0.5]), np.array([1])).round(4)
         np.float64(0.6931)

@@ -74,7 +74,7 @@ def check_against_definition(face: Face, call: Call) -> None:
         call.input, call.target, probabilities=call.probabilities, wide=np.longdouble, **call.options
     )
     loss, gradient = face.evaluate(call)
-    allowed = tolerance(kernel.instruction_set, weighted=bool(call.options), scaled=True)
+    allowed = tolerance(kernel.instruction_set, weights=len(call.options), scaled=True)
     if call.reduction == "none":
         assert_close(loss, reference.loss, reference.larger_loss, result, allowed=allowed, computed_in=computed_in)
     else:

@@ -7,7 +7,7 @@ Transforms, tracing, tensor subclasses and other devices compute the formula wit
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -28,9 +28,17 @@ class NotATensorError(TypeError, AttributeError):
     """An argument is no tensor. torch raises the one or the other, depending on which argument it is."""
 
 
+def _legacy_reduction(size_average: bool | None, reduce: bool | None) -> str:
+    return torch_reduction.legacy_get_string(size_average, reduce)
+
+
+# As torch.compiler.assume_constant_result, whose import costs a second: a warning cannot be traced.
+_legacy_reduction._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def _check_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     if size_average is not None or reduce is not None:
-        return torch_reduction.legacy_get_string(size_average, reduce)
+        return _legacy_reduction(size_average, reduce)
     if reduction not in options.REDUCTIONS:
         torch_reduction.get_enum(reduction)  # raises torch's ValueError, or warns of 'elementwise_mean'
         return "mean"
@@ -41,12 +49,17 @@ def _check_operands(function: str, operands: Operands) -> None:
     for name, operand in zip(_NAMES, operands, strict=True):
         if operand is None and name not in ("input", "target"):
             continue
+        argument = f"{function}(): argument '{name}'"
         if not isinstance(operand, Tensor):
-            raise NotATensorError(f"{function}(): argument '{name}' must be Tensor, not {type(operand).__name__}")
+            raise NotATensorError(f"{argument} must be Tensor, not {type(operand).__name__}")
+        if isinstance(operand, torch.masked.MaskedTensor):
+            raise TypeError(f"{argument}: the mask of a MaskedTensor would be ignored; pass its .to_tensor(…)")
         if operand.layout != torch.strided or operand.is_nested:
-            raise NotImplementedError(f"{function}(): argument '{name}' must be strided, and not a nested tensor")
+            raise NotImplementedError(f"{argument} must be strided, and not a nested tensor")
         if operand.is_complex() and (name != "target" or function == "binary_cross_entropy"):
-            raise RuntimeError(f"{function}(): argument '{name}' is of dtype {operand.dtype}; expected a real one")
+            raise NotImplementedError(f"{argument} is of dtype {operand.dtype}; expected a real one")
+        if operand.is_floating_point() and operand.dtype not in TAG:
+            raise NotImplementedError(f"{argument} is of dtype {operand.dtype}; expected at least 16 bits")
 
 
 def _check_weight(function: str, name: str, tensor: Tensor, input: Tensor) -> None:
@@ -165,7 +178,7 @@ def binary_cross_entropy_with_logits(
     Differences from torch: integer and boolean targets; the wider dtype instead of the target's; exact tails; finite
     results for infinite logits with the right target; gradients to ``weight`` and ``pos_weight``.
 
-    Example:
+    Examples:
         >>> target = torch.ones([10, 64], dtype=torch.float32)  # 64 classes, batch size = 10
         >>> output = torch.full([10, 64], 1.5)  # a prediction (logit)
         >>> pos_weight = torch.ones([64])  # all weights are equal to 1
@@ -174,7 +187,7 @@ def binary_cross_entropy_with_logits(
     """
     given = (input, target, weight, pos_weight, sample_weight)
     if has_torch_function(given):
-        ours = {"sample_weight": sample_weight, "inplace_backward": inplace_backward}
+        ours: dict[str, Any] = {"sample_weight": sample_weight, "inplace_backward": inplace_backward}
         result: Tensor = handle_torch_function(
             binary_cross_entropy_with_logits,
             given,
@@ -185,7 +198,7 @@ def binary_cross_entropy_with_logits(
             reduce=reduce,
             reduction=reduction,
             pos_weight=pos_weight,
-            **{name: value for name, value in ours.items() if value},
+            **{name: value for name, value in ours.items() if value is not None and value is not False},
         )
         return result
     reduction = _check_reduction(size_average, reduce, reduction)
@@ -234,13 +247,13 @@ def binary_cross_entropy(
     Differences from torch: integer, boolean and mixed targets; ``pos_weight``; safe in half precision and under
     autocast; the gradient to the target is ±100 at q = 0 and 1, and not infinite; a scalar owns one element of memory.
 
-    Example:
+    Examples:
         >>> binary_cross_entropy(torch.tensor([0.5, 0.9]), torch.tensor([1, 1]), reduction="none")
         tensor([0.6931, 0.1054])
     """
     given = (input, target, weight, pos_weight, sample_weight)
     if has_torch_function(given):
-        ours = {"pos_weight": pos_weight, "sample_weight": sample_weight, "check_range": check_range}
+        ours: dict[str, Any] = {"pos_weight": pos_weight, "sample_weight": sample_weight, "check_range": check_range}
         result: Tensor = handle_torch_function(
             binary_cross_entropy,
             given,
@@ -267,6 +280,18 @@ def binary_cross_entropy(
     )
 
 
+def _refuse_script() -> NoReturn:
+    raise NotImplementedError(
+        "TorchScript (torch.jit.script) cannot take the functions of binxent.torch: script the module BCELoss or "
+        "BCEWithLogitsLoss, which becomes torch's own, or use torch.jit.trace, torch.compile or torch.export."
+    )
+
+
+# torch.jit.script asks these for what it should compile in their place.
+binary_cross_entropy_with_logits.__prepare_scriptable__ = _refuse_script  # type: ignore[attr-defined]
+binary_cross_entropy.__prepare_scriptable__ = _refuse_script  # type: ignore[attr-defined]
+
+
 def _extra_repr(reduction: str, **options: object) -> str:
     """Only what is not the default, so that a plain module prints as torch's own."""
     shown = {} if reduction == "mean" else {"reduction": reduction}
@@ -280,7 +305,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
     Parameters, buffers, ``state_dict`` and ``repr`` are torch's; ``inplace_backward`` is as in the function. The call
     takes ``sample_weight``.
 
-    Example:
+    Examples:
         >>> loss = BCEWithLogitsLoss()
         >>> loss
         BCEWithLogitsLoss()
@@ -326,7 +351,7 @@ class BCELoss(torch.nn.BCELoss):
     Parameters, buffers, ``state_dict`` and ``repr`` are torch's; ``pos_weight`` and ``check_range`` are as in the
     function. The call takes ``sample_weight``.
 
-    Example:
+    Examples:
         >>> loss = BCELoss(pos_weight=torch.tensor(3.0))
         >>> loss(torch.full((3,), 0.5), torch.tensor([1, 0, 1]))
         tensor(1.6173)

@@ -27,6 +27,15 @@ def _widened(operands: Operands) -> Operands:
     return tuple(map(widen, operands))  # type: ignore[return-value]
 
 
+def _saturated(gradient: Tensor) -> Tensor:
+    """As float16 can hold it: at q = 0 and 1 the gradient of probabilities is ±1e12."""
+    return gradient.clamp(-65504, 65504)
+
+
+def _assert_range(name: str, valid: Tensor) -> None:
+    torch.ops.aten._assert_async.msg(valid.all(), f"all elements of {name} should be between 0 and 1")
+
+
 def _values(tensor: Tensor) -> Tensor:
     """The tensor below the wrappers of torch.func's transforms, whose values Python may look at."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
@@ -45,19 +54,41 @@ def _check_range(name: str, tensor: Tensor) -> None:
 
 def _probabilities_loss(call: Call, operands: Operands) -> Tensor:
     q, y, weight, sample_weight, pos_weight = operands
+    q_valid, y_valid = (q >= 0) & (q <= 1), (y >= 0) & (y <= 1)
     tracing = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     if (q.is_cpu or call.check_range) and not tracing:
         _check_range("input", q)
         _check_range("target", y)
-    # An operation of torch's that met a probability out of range would abort the whole CUDA context.
-    valid = (q >= 0) & (q <= 1) & (y >= 0) & (y <= 1)
-    q = torch.where(valid, q, 0.5)
-    minus_log = torch_binary_cross_entropy(q, torch.ones_like(q), reduction="none")
-    minus_log1m = torch_binary_cross_entropy(q, torch.zeros_like(q), reduction="none")
-    loss = (y if pos_weight is None else pos_weight * y) * minus_log + (1 - y) * minus_log1m
+    zeros = torch.zeros_like(q)
+    if q.is_cpu:
+        # torch's operation refuses what is out of range, in a graph too: a NaN stands for such a target.
+        safe, ones = q, torch.where(y_valid, torch.ones_like(q), torch.nan)
+        if torch.compiler.is_exporting():  # a decomposed operation does not
+            _assert_range("input", q_valid)
+            _assert_range("target", y_valid)
+    else:  # it would abort the whole CUDA context
+        safe, ones = torch.where(q_valid, q, 0.5), torch.ones_like(q)
+    minus_log = torch_binary_cross_entropy(safe, ones, reduction="none")
+    minus_log1m = torch_binary_cross_entropy(safe, zeros, reduction="none")
+    loss = _positive(y, pos_weight) * minus_log + (1 - y) * minus_log1m
     for w in (weight, sample_weight):
         loss = loss if w is None else w * loss
-    return torch.where(valid, loss, torch.nan)
+    # NaN, and a gradient of NaN, where that is out of range.
+    return loss + torch.where(q_valid & y_valid, zeros, torch.nan) * (q + y)
+
+
+def _probabilities_slope(q: Tensor, y: Tensor, pos_weight: Tensor | None) -> Tensor:
+    """d/dq; its derivative in turn is that of torch's operation, as in the loss."""
+
+    def slope(target: Tensor) -> Tensor:
+        result: Tensor = torch.ops.aten.binary_cross_entropy_backward(torch.ones_like(q), q, target, None, 0)
+        return result
+
+    return _positive(y, pos_weight) * slope(torch.ones_like(q)) + (1 - y) * slope(torch.zeros_like(q))
+
+
+def _positive(target: Tensor, pos_weight: Tensor | None) -> Tensor:
+    return target if pos_weight is None else pos_weight * target
 
 
 def _logits_loss(operands: Operands) -> Tensor:
@@ -78,6 +109,8 @@ def _divisor(call: Call, input: Tensor) -> int:
 
 def loss(call: Call, operands: Operands) -> Tensor:
     wide = _widened(operands)
+    if call.probabilities and operands[0].dtype == torch.float16 and wide[0].requires_grad:
+        wide[0].register_hook(_saturated)  # type: ignore[no-untyped-call]
     elements = _probabilities_loss(call, wide) if call.probabilities else _logits_loss(wide)
     dtype = call.dtype.to_complex() if elements.is_complex() else call.dtype
     if call.reduction == "none":
@@ -85,9 +118,7 @@ def loss(call: Call, operands: Operands) -> Tensor:
     return (elements.sum() / _divisor(call, operands[0])).to(dtype)
 
 
-def gradients(
-    call: Call, operands: Operands, incoming: Tensor, needed: tuple[bool, ...]
-) -> tuple[Tensor | None, ...]:
+def gradients(call: Call, operands: Operands, incoming: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
     """d loss / d each operand, times the incoming gradient: itself differentiable."""
     x, y, weight, sample_weight, p = _widened(operands)
     scale = incoming.to(x.dtype) / _divisor(call, operands[0])
@@ -97,16 +128,23 @@ def gradients(
         assert operand is not None
         total = gradient.sum_to_size(operand.shape)
         if call.probabilities and operand.dtype == torch.float16:
-            total = total.clamp(-65504, 65504)
+            total = _saturated(total)
         return total.to(operand.dtype)
 
     results: list[Tensor | None] = [None] * 5
     if needed[0]:
-        slope = formula.probabilities_gradient if call.probabilities else formula.logits_gradient
-        results[0] = fitted(scale * slope(torch, x, y, w, p), operands[0])
+        if call.probabilities:
+            slope = _probabilities_slope(x, y, p)
+            slope = slope if w is None else w * slope
+        else:
+            slope = formula.logits_gradient(torch, x, y, w, p)
+        results[0] = fitted(scale * slope, operands[0])
     if needed[1]:
-        slope = formula.probabilities_gradient_to_target if call.probabilities else formula.logits_gradient_to_target
-        results[1] = fitted(scale * slope(torch, x, w, p), operands[1])
+        if call.probabilities:
+            slope = formula.probabilities_gradient_to_target(torch, x, w, p)
+        else:
+            slope = formula.logits_gradient_to_target(torch, x, w, p)
+        results[1] = fitted(scale * slope, operands[1])
     if needed[2] or needed[3]:
         bare = (x, y, None, None, p)
         bracket = scale * (_probabilities_loss(call, bare) if call.probabilities else _logits_loss(bare))
@@ -115,8 +153,9 @@ def gradients(
         if needed[3]:
             results[3] = fitted(bracket if weight is None else bracket * weight, operands[3])
     if needed[4]:
-        to_p = (
-            formula.probabilities_gradient_to_pos_weight if call.probabilities else formula.logits_gradient_to_pos_weight
-        )
-        results[4] = fitted(scale * to_p(torch, x, y, w), operands[4])
+        if call.probabilities:
+            slope = formula.probabilities_gradient_to_pos_weight(torch, x, y, w)
+        else:
+            slope = formula.logits_gradient_to_pos_weight(torch, x, y, w)
+        results[4] = fitted(scale * slope, operands[4])
     return tuple(results)

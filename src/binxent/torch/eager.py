@@ -27,6 +27,13 @@ def _has_saved_tensor_hooks() -> bool:
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
+def _is_memory(incoming: Tensor) -> bool:
+    """Not so a subclass, a negated view, or the batch of is_grads_batched=True, which torch.func does not know of."""
+    return (
+        type(incoming) is Tensor and not incoming.is_neg() and not torch._C._functorch.is_legacy_batchedtensor(incoming)
+    )
+
+
 class KernelLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *operands: Tensor | None) -> Tensor:  # type: ignore[override]
@@ -53,9 +60,7 @@ class KernelLoss(torch.autograd.Function):
             )
         operands: Operands = ctx.saved_tensors  # raises if one was modified since
         needed = ctx.needs_input_grad[1:]
-        # autograd.grad(is_grads_batched=True) brings a batch that torch.func does not know of.
-        batched = torch._C._functorch.is_legacy_batchedtensor(incoming)
-        if torch.is_grad_enabled() or in_transform() or batched:
+        if torch.is_grad_enabled() or in_transform() or not _is_memory(incoming):
             if call.inplace_backward:
                 raise RuntimeError(
                     "inplace_backward: no gradient of a gradient (create_graph=True) and no torch.func transform; "
@@ -105,7 +110,7 @@ def loss(call: Call, operands: Operands) -> Tensor:
         or (pos_weight is not None and pos_weight.requires_grad)
     ):
         if call.inplace_backward:
-            _check_inplace(input)
+            _check_inplace(operands)
         result: Tensor = _apply(call, *operands)
         return result
     result = new_loss(call, operands)
@@ -113,7 +118,12 @@ def loss(call: Call, operands: Operands) -> Tensor:
     return result
 
 
-def _check_inplace(input: Tensor) -> None:
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage()._cdata == other.untyped_storage()._cdata
+
+
+def _check_inplace(operands: Operands) -> None:
+    input = operands[0]
     if not input.requires_grad:
         return
     if input.is_leaf:
@@ -122,6 +132,8 @@ def _check_inplace(input: Tensor) -> None:
         why = "the logits are a view of another tensor, which would be overwritten with them"
     elif any(step == 0 and size > 1 for size, step in zip(input.shape, input.stride(), strict=True)):
         why = "the logits are expanded, so that several elements share one place"
+    elif any(operand is not None and _share_memory(input, operand) for operand in operands[1:]):
+        why = "the logits share memory with another operand"
     else:
         return
     raise RuntimeError(f"inplace_backward: {why}. Call the loss without inplace_backward=True.")

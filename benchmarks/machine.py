@@ -1,0 +1,44 @@
+"""What a figure is worth without: the machine it was measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+from binxent import __version__, kernel
+
+
+def _first(path: str, key: str) -> str:
+    """The value behind a key in one of Linux's files of facts, or nothing."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
+
+
+def _huge_pages() -> str:
+    try:
+        modes = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    except OSError:
+        return "unknown"
+    return modes[modes.index("[") + 1 : modes.index("]")]
+
+
+def facts() -> dict[str, str]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": _first("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "cores": str(cores),
+        "memory": f"{int(_first('/proc/meminfo', 'MemTotal').split()[0]) / 2**20:.0f} GiB"
+        if _first("/proc/meminfo", "MemTotal")
+        else "unknown",
+        "system": f"{platform.system()} {platform.release()}",
+        "huge pages": _huge_pages(),
+        "Python": sys.version.split()[0],
+        "NumPy": np.__version__,
+        "binxent": f"{__version__}, {kernel.instruction_set}, {kernel.num_threads()} threads",
+    }

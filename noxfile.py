@@ -1,0 +1,133 @@
+"""Every check, each in an environment of its own.
+
+``nox`` runs the tests: one wheel is built, installed beside NumPy alone and beside each framework, and tested there.
+``nox -l`` lists the rest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nox
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+FRAMEWORKS = [f for f in ("torch", "paddle", "mindspore", "jax") if any(Path("src/binxent").glob(f"{f}*"))]
+
+# Tests that do more where a framework is installed.
+EVERYWHERE = ("tests/conformance", "tests/test_formula.py")
+
+# The oldest NumPy that each Python has a wheel of, and ml_dtypes works with.
+OLDEST_NUMPY = {"3.10": "1.23.0", "3.11": "1.23.3", "3.12": "1.26.0", "3.13": "2.1.0"}
+
+nox.needs_version = ">=2025.2.9"
+
+wheels: dict[object, Path] = {}  # one for each Python, built by the first session that asks
+
+
+def group(*names: str) -> list[str]:
+    return list(nox.project.dependency_groups(PYPROJECT, *names))
+
+
+def extra(name: str) -> list[str]:
+    return list(PYPROJECT["project"].get("optional-dependencies", {}).get(name, []))
+
+
+def install(session: nox.Session, *requirements: str) -> None:
+    """The wheel, and what is needed beside it."""
+    if session.python not in wheels:
+        folder = session.cache_dir / "wheel" / str(session.python or "default")
+        for old in folder.glob("*.whl"):
+            old.unlink()
+        session.run("pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", ".")
+        (wheels[session.python],) = folder.glob("*.whl")
+    wheel = str(wheels[session.python])
+    session.install(wheel, *requirements)
+    # In a reused environment pip keeps an older wheel of the same version.
+    session.install("--force-reinstall", "--no-deps", wheel)
+
+
+def count(report: Path) -> dict[str, int]:
+    suites = list(ElementTree.parse(report).getroot().iter("testsuite"))
+    number = {
+        key: sum(int(suite.get(key, 0)) for suite in suites) for key in ("tests", "failures", "errors", "skipped")
+    }
+    failed = number["failures"] + number["errors"]
+    return {"passed": number["tests"] - failed - number["skipped"], "failed": failed, "skipped": number["skipped"]}
+
+
+def pytest(session: nox.Session, what: str, *arguments: str) -> None:
+    """pytest, on the wheel and never on the tree. If every test is skipped pytest succeeds; this does not."""
+    report = session.cache_dir / "reports" / f"{session.name}-{what}.xml"
+    session.run("pytest", f"--junitxml={report}", *arguments, env={"PYTHONPATH": None})
+    if count(report)["passed"] == 0:
+        session.error(f"no test of the {what} was run")
+
+
+def without(faces: list[str]) -> list[str]:
+    return [f"--ignore-glob=tests/faces/test_{face}*" for face in faces]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything that needs no framework: the formula, the kernel, the options, the NumPy face, the demo."""
+    install(session, *group("test"), *extra("demo"))
+    pytest(session, "tests", *without(FRAMEWORKS), *session.posargs)
+    pytest(session, "examples", "--doctest-modules", "--doctest-glob=*.md", "--pyargs", "binxent.numpy", "README.md")
+
+
+def add_session(framework: str) -> None:
+    @nox.session(name=framework)
+    def face(session: nox.Session) -> None:
+        """The face of this framework, beside it alone."""
+        install(session, *group("test", framework))
+        own = sorted(map(str, Path("tests/faces").glob(f"test_{framework}*")))
+        if not own:
+            session.error(f"tests/faces has no test_{framework}*")
+        pytest(session, "tests", *own, *EVERYWHERE, *session.posargs)
+        pytest(session, "examples", "--doctest-modules", "--pyargs", f"binxent.{framework}")
+
+
+for framework in FRAMEWORKS:
+    add_session(framework)
+
+
+@nox.session(python=list(OLDEST_NUMPY), default=False)
+@nox.parametrize("numpy", ["oldest", "newest"])
+def supported(session: nox.Session, numpy: str) -> None:
+    """The NumPy face with every Python, and with the oldest and the newest NumPy there."""
+    version = [f"numpy=={OLDEST_NUMPY[str(session.python)]}"] if numpy == "oldest" else []
+    install(session, *group("test"), *version)
+    # The demo's libraries want newer ones.
+    demo = [f"--ignore=tests/test_{name}.py" for name in ("cli", "demo")]
+    pytest(session, "tests", *without(FRAMEWORKS), *demo, *session.posargs)
+
+
+@nox.session(default=False)
+def lint(session: nox.Session) -> None:
+    """ruff, as linter and as formatter."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(default=False)
+def types(session: nox.Session) -> None:
+    """mypy, strict. MindSpore is left out: it needs a NumPy that is too old for the others."""
+    typed = [framework for framework in FRAMEWORKS if framework != "mindspore"]
+    session.install(*group("types", *typed), *PYPROJECT["project"]["dependencies"], *extra("demo"))
+    session.run("mypy")
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """The documentation, into site/. A broken link or reference is an error."""
+    session.install(*group("docs"))
+    session.run("mkdocs", "build", "--strict", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session(default=False, venv_backend="none")
+def total(session: nox.Session) -> None:
+    """How many tests have passed, failed and been skipped in the sessions that were run."""
+    counts = [count(report) for report in (session.cache_dir / "reports").glob("*.xml")]
+    print(", ".join(f"{sum(c[result] for c in counts)} {result}" for result in ("passed", "failed", "skipped")))

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+from binxent import kernel
+
+# No deadline: the first call of a process makes the pool, and the machine may be busy.
+hypothesis.settings.register_profile("default", deadline=None, max_examples=100)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def any_threads() -> Iterator[None]:
+    """For tests that change the number of threads: it is put back."""
+    yield
+    kernel.set_num_threads(0)

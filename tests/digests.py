@@ -1,0 +1,75 @@
+"""One digest of the kernel's raw bits for each dtype, input, weighting and reduction.
+
+``python -m tests.digests`` prints them as JSON; the tests compare what different instruction sets print.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import sys
+
+import numpy as np
+from binxent import kernel
+
+from tests.kernel_calls import compute
+from tests.reference import DTYPES, bits
+
+SIZE = 3 * 4096 * 16 + 4097  # over the serial limit, and no whole number of blocks, tiles or groups
+SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 3e38, -3e38, 88.8, -104.2, 65504.0, 6e-8]
+
+
+def digests() -> dict[str, str]:
+    rng = np.random.default_rng(5)
+    found = {}
+    for dtype, source, weighting in itertools.product(
+        DTYPES, ("logits", "probabilities"), ("plain", "weight", "pos_weight", "row", "many")
+    ):
+        with np.errstate(all="ignore"):
+            x = rng.normal(0, 30, SIZE)
+            x[: len(SPECIAL)] = SPECIAL
+            if source == "probabilities":
+                x = 1 / (1 + np.exp(-x / 3))
+            x = x.astype(DTYPES[dtype])
+            y = np.where(rng.random(SIZE) < 0.5, rng.integers(0, 2, SIZE), rng.random(SIZE)).astype(DTYPES[dtype])
+        weights, p = [], None
+        if weighting == "weight":
+            weights = [rng.lognormal(0, 2, SIZE).astype(DTYPES[dtype])]
+        if weighting == "pos_weight":
+            p = rng.lognormal(0, 2, SIZE).astype(DTYPES[dtype])
+        if weighting == "many":
+            weights = [rng.lognormal(0, 1, SIZE).astype(np.float32) for _ in range(4)]
+        if weighting == "row":
+            x, y = x[: SIZE - SIZE % 67].reshape(-1, 67), y[: SIZE - SIZE % 67].reshape(-1, 67)
+            p = rng.lognormal(0, 2, 67).astype(np.float16)
+        for factor in (1.0, 0.7, 1 / SIZE, 65536.0):
+            value, loss, gradient = np.empty(()), np.empty_like(x), np.empty_like(x)
+            compute(
+                x,
+                y,
+                *weights,
+                pos_weight=p,
+                probabilities=source == "probabilities",
+                loss=loss,
+                gradient=gradient,
+                factor=factor,
+            )
+            rest = slice(len(SPECIAL), None)  # whose sum is a number
+            compute(
+                x[rest],
+                y[rest],
+                *(w[rest] for w in weights),
+                pos_weight=p if p is None or weighting == "row" else p[rest],
+                probabilities=source == "probabilities",
+                value=value,
+                divisor=7.0,
+            )
+            assert np.isfinite(value)
+            joined = b"".join(bits(a).tobytes() for a in (value.reshape(1), loss, gradient))
+            found[f"{dtype} {source} {weighting} {factor:g}"] = hashlib.sha256(joined).hexdigest()
+    return found
+
+
+if __name__ == "__main__":
+    json.dump({"instruction_set": kernel.instruction_set, "digests": digests()}, sys.stdout)

@@ -1,0 +1,829 @@
+"""The NumPy face: every parameter against the definition, every array that there is, every refusal in its words."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import pickle
+import tracemalloc
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from binxent import kernel
+from binxent import numpy as face
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.layouts import LAYOUTS
+from tests.reference import (
+    DTYPES,
+    INTEGER_TARGETS,
+    Array,
+    Expected,
+    assert_close,
+    assert_reduced_close,
+    bits,
+    expected,
+    rounded,
+    tolerance,
+)
+
+inf, nan = np.inf, np.nan
+REDUCTIONS = ("none", "mean", "sum")
+FUNCTIONS = {False: face.binary_cross_entropy_with_logits, True: face.binary_cross_entropy}
+CLASSES = {False: face.BCEWithLogitsLoss, True: face.BCELoss}
+both_inputs = pytest.mark.parametrize("probabilities", [False, True])
+
+
+@dataclass
+class Call:
+    """What a caller passes, and what the definition says of it."""
+
+    x: Array
+    y: Array
+    weight: Array | None = None
+    pos_weight: Array | None = None
+    sample_weight: Array | None = None
+    reduction: str = "mean"
+    probabilities: bool = False
+
+    def loss(self) -> Any:
+        return FUNCTIONS[self.probabilities](
+            self.x,
+            self.y,
+            self.weight,
+            reduction=self.reduction,
+            pos_weight=self.pos_weight,
+            sample_weight=self.sample_weight,
+        )
+
+    def value_and_grad(self, out: Array | None = None) -> tuple[Any, Array]:
+        return face.value_and_grad(
+            self.x,
+            self.y,
+            self.weight,
+            self.reduction,
+            self.pos_weight,
+            sample_weight=self.sample_weight,
+            probabilities=self.probabilities,
+            out=out,
+        )
+
+    def computed_in(self) -> str:
+        return "float64" if "float64" in (self.x.dtype.name, self.y.dtype.name) else "float32"
+
+    def result(self) -> str:
+        x, y = self.x.dtype.name, self.y.dtype.name
+        if y not in DTYPES or x == y:
+            return str(x)
+        if {x, y} == {"bfloat16", "float16"}:
+            return "float32"
+        return "float64" if "float64" in (x, y) else "float32"
+
+    def expected(self) -> Expected:
+        return expected(
+            self.x,
+            self.y,
+            self.weight,
+            self.pos_weight,
+            self.sample_weight,
+            probabilities=self.probabilities,
+            wide=np.longdouble if self.computed_in() == "float64" else np.float64,
+        )
+
+    def check(self) -> None:
+        reference, y = self.expected(), self.y.astype(np.float64)
+        kind: dict[str, Any] = {
+            "hard": bool(np.all((y == 0) | (y == 1))),
+            "outside": not np.all((y >= 0) & (y <= 1)),
+            "weights": sum(w is not None for w in (self.weight, self.pos_weight, self.sample_weight)),
+        }
+        allowed = tolerance(kernel.instruction_set, **kind)
+        value, gradient = self.value_and_grad()
+        for loss in (self.loss(), value):
+            if self.reduction == "none":
+                assert_close(
+                    loss, reference.loss, reference.larger_loss, self.result(), allowed=allowed, computed_in=self.computed_in()
+                )
+            else:
+                assert_reduced_close(
+                    loss, reference, self.reduction, self.result(), allowed=allowed, computed_in=self.computed_in()
+                )
+        divisor = max(1, reference.divisor(self.reduction))
+        exact = reference.gradient_of(self.reduction)
+        if self.probabilities and self.x.dtype == np.float16:
+            exact = np.clip(exact, -65504, 65504)
+        assert_close(
+            gradient,
+            exact,
+            reference.larger_gradient / divisor,
+            self.x.dtype.name,
+            allowed=tolerance(kernel.instruction_set, scaled=divisor > 1, **kind),
+            computed_in=self.computed_in(),
+        )
+
+
+def inputs(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, probabilities: bool) -> Array:
+    if probabilities:
+        return np.asarray(rng.random(shape)).astype(DTYPES[dtype])
+    spread = 8 if dtype == "float16" else 30
+    return np.asarray(rng.normal(0, spread, shape)).astype(DTYPES[dtype])
+
+
+def targets(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
+    if dtype in INTEGER_TARGETS:
+        return np.asarray(rng.integers(0, 2, shape)).astype(dtype)
+    return np.asarray(rng.random(shape)).astype(DTYPES[dtype])
+
+
+# What the reference pages promise
+
+
+def test_the_examples_of_the_frameworks_pages() -> None:
+    # torch
+    loss = face.BCEWithLogitsLoss(pos_weight=np.ones(64, np.float32))
+    value = loss(np.full((10, 64), 1.5, np.float32), np.ones((10, 64), np.float32))
+    assert round(float(value), 4) == 0.2014
+    # Paddle
+    value = face.BCEWithLogitsLoss()(np.array([5.0, 1.0, 3.0], np.float32), np.array([1.0, 0.0, 1.0], np.float32))
+    assert value == pytest.approx(0.45618808, abs=6e-8)
+    assert value.shape == ()
+    # MindSpore, with targets outside [0, 1] on purpose
+    x = np.array([[-0.8, 1.2, 0.7], [-0.1, -0.4, 0.7]], np.float32)
+    y = np.array([[0.3, 0.8, 1.2], [-0.6, 0.1, 2.2]], np.float32)
+    ones = np.ones(3, np.float32)
+    assert face.BCEWithLogitsLoss(ones, pos_weight=ones)(x, y) == pytest.approx(0.3463612, abs=1e-7)
+
+
+def test_100_positives_and_300_negatives() -> None:
+    """With pos_weight 3 it is as if there were 300 positives."""
+    x = np.linspace(-2, 2, 400)
+    y = np.arange(400) < 100
+    weighted = face.binary_cross_entropy_with_logits(x, y, reduction="sum", pos_weight=np.array(3.0))
+    as_if = np.concatenate([x[:100], x[:100], x]), np.concatenate([y[:100], y[:100], y])
+    assert weighted == pytest.approx(face.binary_cross_entropy_with_logits(*as_if, reduction="sum"), rel=1e-15)
+
+
+def test_signatures_are_torchs_with_our_options_after() -> None:
+    def names(function: Any, keyword_only: bool) -> list[str]:
+        found = inspect.signature(function).parameters.values()
+        return [p.name for p in found if (p.kind == p.KEYWORD_ONLY) == keyword_only]
+
+    legacy = ["weight", "size_average", "reduce", "reduction"]
+    assert names(face.binary_cross_entropy, False) == ["input", "target", *legacy]
+    assert names(face.binary_cross_entropy, True) == ["pos_weight", "sample_weight"]
+    assert names(face.binary_cross_entropy_with_logits, False) == ["input", "target", *legacy, "pos_weight"]
+    assert names(face.binary_cross_entropy_with_logits, True) == ["sample_weight"]
+    assert names(face.BCELoss, False) == legacy
+    assert names(face.BCELoss, True) == ["pos_weight"]
+    assert names(face.BCEWithLogitsLoss, False) == [*legacy, "pos_weight"]
+    assert names(face.BCEWithLogitsLoss, True) == []
+    for function in (*FUNCTIONS.values(), *CLASSES.values()):
+        defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
+        assert defaults.pop("reduction") == "mean"
+        assert {d for n, d in defaults.items() if n not in ("input", "target")} == {None}
+    assert set(face.__all__) == {
+        "BCELoss",
+        "BCEWithLogitsLoss",
+        "binary_cross_entropy",
+        "binary_cross_entropy_with_logits",
+        "value_and_grad",
+    }
+
+
+# Against the definition
+
+WEIGHTS: dict[str, dict[str, tuple[int, ...]]] = {
+    "none": {},
+    "weight of a class": {"weight": (5,)},
+    "weight of a sample": {"weight": (40, 1)},
+    "weight of an element": {"weight": (40, 5)},
+    "one weight": {"weight": ()},
+    "pos_weight": {"pos_weight": (5,)},
+    "pos_weight of an element": {"pos_weight": (40, 5)},
+    "sample_weight": {"sample_weight": (40,)},
+    "all": {"weight": (1, 5), "pos_weight": (1,), "sample_weight": (40,)},
+}
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@both_inputs
+def test_every_parameter(probabilities: bool, dtype: str, reduction: str, weights: str) -> None:
+    rng = np.random.default_rng(1)
+    for weight_dtype in (dtype, "float64", "float16"):
+        given_weights = {
+            name: np.asarray(rng.lognormal(0, 1, shape)).astype(DTYPES[weight_dtype])
+            for name, shape in WEIGHTS[weights].items()
+        }
+        x, y = inputs(rng, (40, 5), dtype, probabilities), targets(rng, (40, 5), dtype)
+        Call(x, y, reduction=reduction, probabilities=probabilities, **given_weights).check()
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("target", [*DTYPES, *INTEGER_TARGETS])
+@pytest.mark.parametrize("dtype", DTYPES)
+@both_inputs
+def test_every_pair_of_dtypes(probabilities: bool, dtype: str, target: str, reduction: str) -> None:
+    rng = np.random.default_rng(2)
+    for shape in ((), (1,), (7, 9), (5000,)):
+        x, y = inputs(rng, shape, dtype, probabilities), targets(rng, shape, target)
+        call = Call(x, y, reduction=reduction, probabilities=probabilities)
+        call.check()
+        value, gradient = call.value_and_grad()
+        assert value.dtype == DTYPES[call.result()]
+        assert gradient.dtype == x.dtype
+
+
+def test_the_result_has_the_wider_dtype_of_input_and_target() -> None:
+    for (x, y), result in {
+        ("float16", "float16"): "float16",
+        ("bfloat16", "bfloat16"): "bfloat16",
+        ("float16", "bfloat16"): "float32",
+        ("bfloat16", "float16"): "float32",
+        ("float16", "float32"): "float32",
+        ("float32", "bfloat16"): "float32",
+        ("bfloat16", "float64"): "float64",
+        ("float64", "float16"): "float64",
+        ("float32", "int64"): "float32",
+        ("bfloat16", "bool"): "bfloat16",
+        ("float16", "int32"): "float16",
+    }.items():
+        a, b = np.zeros(3, DTYPES[x]), np.zeros(3, DTYPES.get(y, y))
+        wide = np.ones(3)  # weights never widen it
+        for reduction in REDUCTIONS:
+            loss = face.binary_cross_entropy_with_logits(a, b, wide, reduction=reduction, pos_weight=wide, sample_weight=wide)
+            assert loss.dtype == DTYPES[result], (x, y)
+
+
+@pytest.mark.parametrize("dtype", INTEGER_TARGETS)
+def test_integer_targets_are_numbers(dtype: str) -> None:
+    """Any number for logits; for probabilities, 0 and 1."""
+    x = np.linspace(-3, 3, 6, dtype=np.float32)
+    y = np.array([0, 1, 1, 0, 1, 0], dtype)
+    same = face.binary_cross_entropy_with_logits(x, y.astype(np.float32), reduction="none")
+    np.testing.assert_array_equal(face.binary_cross_entropy_with_logits(x, y, reduction="none"), same)
+    if dtype != "bool":
+        y[2] = 7
+        Call(x, y, reduction="none").check()
+        with pytest.raises(ValueError, match=r"target\[2\] is 7"):
+            face.binary_cross_entropy(np.full(6, 0.5), y)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> Call:
+    shape = tuple(draw(st.lists(st.integers(0, 9), max_size=4)))
+    if draw(st.booleans()):
+        shape = tuple(draw(st.sampled_from([(4096,), (4097,), (130, 33), (70_000,), (2, 2500)])))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    probabilities = draw(st.booleans())
+    x = inputs(rng, shape, draw(st.sampled_from(sorted(DTYPES))), probabilities)
+    y = targets(rng, shape, draw(st.sampled_from(sorted(DTYPES) + list(INTEGER_TARGETS))))
+    if draw(st.booleans()) and y.dtype.name in DTYPES:
+        y = np.rint(y.astype(np.float64)).astype(y.dtype)
+    weights: dict[str, Array] = {}
+    for name in ("weight", "pos_weight"):
+        if draw(st.booleans()):
+            axes = draw(st.integers(0, len(shape)))
+            own = tuple(n if draw(st.booleans()) else 1 for n in shape[len(shape) - axes :])
+            weights[name] = np.asarray(rng.lognormal(0, 1, own)).astype(DTYPES[draw(st.sampled_from(sorted(DTYPES)))])
+    if shape and draw(st.booleans()):
+        weights["sample_weight"] = rng.integers(0, 4, shape[0]).astype(draw(st.sampled_from(["int64", "float32", "bool"])))
+    lay = LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))]
+    x, y = (lay(a) if a.ndim and a.size else a for a in (x, y))
+    return Call(x, y, **weights, reduction=draw(st.sampled_from(REDUCTIONS)), probabilities=probabilities)
+
+
+@given(calls())
+def test_any_call(call: Call) -> None:
+    call.check()
+
+
+@given(calls())
+def test_outputs_agree_bit_for_bit(call: Call) -> None:
+    """The loss is the same with and without a gradient, and the gradient the same wherever it is written."""
+    value, gradient = call.value_and_grad()
+    np.testing.assert_array_equal(bits(np.asarray(call.loss())), bits(np.asarray(value)))
+    assert gradient.shape == call.x.shape
+    assert gradient.flags.c_contiguous
+    out = np.empty_like(gradient, order="F")
+    again, same = call.value_and_grad(out)
+    assert same is out
+    np.testing.assert_array_equal(bits(out), bits(gradient))
+    np.testing.assert_array_equal(bits(np.asarray(again)), bits(np.asarray(value)))
+    assert type(value) is type(again)
+
+
+@both_inputs
+def test_the_gradient_is_that_of_the_loss(probabilities: bool) -> None:
+    """By differences of the loss itself, with no formula."""
+    rng = np.random.default_rng(3)
+    x, y = inputs(rng, (6, 4), "float64", probabilities) / (1 if probabilities else 10), rng.random((6, 4))
+    weights = {"weight": rng.random(4), "pos_weight": rng.random((6, 1)), "sample_weight": rng.random(6)}
+    for reduction in ("mean", "sum"):
+        _, gradient = Call(x, y, **weights, reduction=reduction, probabilities=probabilities).value_and_grad()
+        for i in np.ndindex(x.shape):
+            step = np.zeros_like(x)
+            step[i] = 1e-6
+            up, down = (
+                Call(x + s, y, **weights, reduction=reduction, probabilities=probabilities).loss() for s in (step, -step)
+            )
+            assert gradient[i] == pytest.approx((up - down) / 2e-6, rel=1e-4, abs=1e-8)
+
+
+# Limits
+
+
+@both_inputs
+def test_empty_arrays(probabilities: bool) -> None:
+    for shape in ((0,), (0, 3), (2, 0)):
+        for dtype in DTYPES:
+            x = np.zeros(shape, DTYPES[dtype])
+            for reduction in REDUCTIONS:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    loss, gradient = Call(x, x, reduction=reduction, probabilities=probabilities).value_and_grad()
+                assert gradient.shape == shape
+                if reduction == "none":
+                    assert loss.shape == shape
+                elif reduction == "sum":
+                    assert loss == 0
+                else:
+                    assert np.isnan(loss)
+            face.value_and_grad(
+                x,
+                x,
+                np.ones(shape[-1:]),
+                "sum",
+                np.ones(()),
+                sample_weight=np.ones(shape[0]),
+                probabilities=probabilities,
+            )
+
+
+@both_inputs
+def test_scalars(probabilities: bool) -> None:
+    """A 0-d array, and what indexing one gives."""
+    for x in (np.array(0.5, np.float32), np.float32(0.5), np.array([0.5], np.float32)[0]):
+        for reduction in REDUCTIONS:
+            loss, gradient = face.value_and_grad(x, np.array(1), None, reduction, probabilities=probabilities)
+            assert isinstance(loss, np.float32)
+            assert gradient.shape == ()
+            assert isinstance(gradient, np.ndarray)
+
+
+def test_infinite_and_nan_logits() -> None:
+    x = np.array([inf, -inf, inf, -inf, nan, 1.0])
+    y = np.array([1, 0, 0, 1, 0, nan])
+    loss, gradient = face.value_and_grad(x, y, reduction="none")
+    np.testing.assert_array_equal(loss, [0, 0, inf, inf, nan, nan])
+    np.testing.assert_array_equal(gradient, [0, 0, 1, -1, nan, nan])
+    weighted, gradient = face.value_and_grad(x, y, np.array(0.0), "none")
+    np.testing.assert_array_equal(weighted, [0, 0, 0, 0, nan, nan])
+    np.testing.assert_array_equal(gradient, [0, 0, 0, 0, nan, nan])
+    assert face.binary_cross_entropy_with_logits(x[:2], y[:2]) == 0
+    assert face.binary_cross_entropy_with_logits(x[:4], y[:4]) == inf
+    assert np.isnan(face.binary_cross_entropy_with_logits(x, y))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_probabilities_of_0_and_1(dtype: str) -> None:
+    q = np.array([0, 0, 1, 1]).astype(DTYPES[dtype])
+    y = np.array([0, 1, 0, 1])
+    loss, gradient = face.value_and_grad(q, y, reduction="none", probabilities=True)
+    np.testing.assert_array_equal(loss.astype(float), [0, 100, 100, 0])
+    steep = 65504 if dtype == "float16" else 1e12
+    np.testing.assert_array_equal(bits(gradient), bits(rounded(np.array([0.0, -steep, steep, 0.0]), dtype)))
+    # It saturates after it is scaled, not before.
+    _, gradient = face.value_and_grad(q, y, np.array(4e-8), "sum", probabilities=True)
+    np.testing.assert_allclose(gradient.astype(float), [0, -4e4, 4e4, 0], rtol=2**-8 if dtype == "bfloat16" else 1e-6)
+
+
+def test_confident_logits_keep_their_loss() -> None:
+    x = np.full(1000, -20.0, np.float32)
+    loss, gradient = face.value_and_grad(x, np.zeros(1000, np.float32))
+    assert loss == pytest.approx(2.0611536e-9, rel=1e-6)
+    np.testing.assert_allclose(gradient, 2.0611536e-12, rtol=1e-6)
+
+
+# Arrays of every kind
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@both_inputs
+def test_any_layout(probabilities: bool, dtype: str, layout: str) -> None:
+    rng = np.random.default_rng(4)
+    for shape in ((6, 7, 8), (260, 270)):
+        lay = LAYOUTS[layout]
+        x, y = inputs(rng, shape, dtype, probabilities), targets(rng, shape, dtype)
+        w = rng.random(shape).astype(np.float32)
+        wanted = Call(x, y, w, probabilities=probabilities).value_and_grad()
+        found = Call(lay(x), lay(y), lay(w), probabilities=probabilities).value_and_grad(lay(np.zeros_like(x)))
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(bits(np.asarray(a)), bits(np.asarray(b)))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_foreign_byte_order(dtype: str) -> None:
+    rng = np.random.default_rng(5)
+    x, y, w = (rng.random((30, 40)).astype(dtype) for _ in range(3))
+    foreign = np.dtype(dtype).newbyteorder("S")
+    for a, b, c in itertools.product((x, x.astype(foreign)), (y, y.astype(foreign), y.astype(">i8")), (w, w.astype(foreign))):
+        for reduction in REDUCTIONS:
+            options = {"sample_weight": c[:, 0], "pos_weight": c}
+            wanted = face.value_and_grad(x, b.astype(b.dtype.newbyteorder("=")), w, reduction, w, sample_weight=w[:, 0])
+            found = face.value_and_grad(a, b, c, reduction, **options)
+            for f, g in zip(found, wanted, strict=True):
+                assert f.dtype.isnative
+                np.testing.assert_array_equal(f, g)
+
+
+def test_read_only_arrays() -> None:
+    x, y, w = np.linspace(-1, 1, 5), np.ones(5), np.ones(5)
+    wanted = face.value_and_grad(x, y, w)
+    for a in (x, y, w):
+        a.flags.writeable = False
+    np.testing.assert_array_equal(face.value_and_grad(x, y, w, pos_weight=w, sample_weight=w)[1], wanted[1])
+    assert not x.flags.writeable
+
+
+def test_fields_of_records() -> None:
+    records = np.zeros(50, [("flag", "i1"), ("logit", "f8"), ("label", "?"), ("weight", "f4")])
+    records["logit"], records["label"], records["weight"] = np.linspace(-3, 3, 50), np.arange(50) % 3 == 0, 0.5
+    assert not records["logit"].flags.aligned
+    loss, gradient = face.value_and_grad(records["logit"], records["label"], records["weight"])
+    packed = [records[name].copy() for name in ("logit", "label", "weight")]
+    wanted = face.value_and_grad(*packed)
+    assert loss == wanted[0]
+    np.testing.assert_array_equal(gradient, wanted[1])
+    _, same = face.value_and_grad(records["logit"], packed[1], packed[2], out=records["logit"])
+    np.testing.assert_array_equal(records["logit"], wanted[1])
+    assert (records["flag"] == 0).all()
+    assert (records["weight"] == 0.5).all()
+
+
+def test_subclasses_that_are_arrays(tmp_path: Any) -> None:
+    x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    wanted = face.binary_cross_entropy_with_logits(x, x)
+    mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=(3, 4))
+    mapped[...] = x
+    assert face.binary_cross_entropy_with_logits(mapped, mapped) == wanted
+    assert face.binary_cross_entropy_with_logits(x.view(np.recarray), x) == wanted
+
+
+def test_broadcast_arrays_are_inputs_too() -> None:
+    x, y = np.broadcast_to(np.float32(0.5), (300, 400)), np.broadcast_to(np.arange(400) % 2 == 0, (300, 400))
+    loss, gradient = face.value_and_grad(x, y)
+    wanted = face.value_and_grad(x.copy(), y.copy())
+    assert loss == wanted[0]
+    np.testing.assert_array_equal(gradient, wanted[1])
+
+
+def test_inputs_are_left_alone() -> None:
+    rng = np.random.default_rng(6)
+    arrays = [rng.random((5, 6)) for _ in range(4)] + [rng.random(5)]
+    before = [a.copy() for a in arrays]
+    x, y, w, p, s = arrays
+    for probabilities, reduction in itertools.product((False, True), REDUCTIONS):
+        face.value_and_grad(x, y, w, reduction, p, sample_weight=s, probabilities=probabilities)
+    for a, b in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# The gradient's place
+
+
+@both_inputs
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_in_place(dtype: str, probabilities: bool, reduction: str) -> None:
+    rng = np.random.default_rng(7)
+    for shape in ((), (5,), (300, 400)):
+        x, y = inputs(rng, shape, dtype, probabilities), targets(rng, shape, dtype)
+        wanted = Call(x, y, reduction=reduction, probabilities=probabilities).value_and_grad()
+        value, gradient = Call(x, y, reduction=reduction, probabilities=probabilities).value_and_grad(x)
+        assert gradient is x
+        np.testing.assert_array_equal(bits(np.asarray(value)), bits(np.asarray(wanted[0])))
+        np.testing.assert_array_equal(bits(x), bits(wanted[1]))
+
+
+@both_inputs
+@pytest.mark.parametrize("in_place", [False, True])
+def test_with_out_nothing_is_allocated(in_place: bool, probabilities: bool) -> None:
+    x = np.full((1000, 1000), 0.25, np.float32)
+    y, out = np.ones_like(x), x if in_place else np.empty_like(x)
+    face.value_and_grad(x, y, out=out, probabilities=probabilities)
+    x[...] = 0.25
+    tracemalloc.start()
+    try:
+        face.value_and_grad(x, y, np.ones(1000, np.float32), out=out, probabilities=probabilities)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000, f"{peak} bytes"
+
+
+def test_what_may_not_be_out() -> None:
+    x, y = np.linspace(-1, 1, 12).reshape(3, 4), np.full((3, 4), 0.5)
+    read_only = np.full_like(x, 7)
+    read_only.flags.writeable = False
+    shared = np.full((6, 4), 7.0)
+    for out, error, words in (
+        ([0.0] * 12, TypeError, "out: expected a numpy.ndarray, got list"),
+        (1.0, TypeError, "out: expected a numpy.ndarray, got float"),
+        (np.full((4, 3), 7.0), ValueError, "out: float64 of shape (4, 3); expected float64 of shape (3, 4), as the input"),
+        (np.full(12, 7.0), ValueError, "out: float64 of shape (12,); expected"),
+        (np.full((3, 4), 7, np.float32), ValueError, "out: float32 of shape (3, 4); expected float64 of shape (3, 4)"),
+        (np.full((3, 4), 7, np.int64), ValueError, "out: int64 of shape (3, 4); expected float64"),
+        (np.full((3, 4), 7.0, ">f8"), ValueError, "out: >f8 of shape (3, 4); expected float64"),
+        (read_only, ValueError, "out: the array is read-only; expected one that can be written"),
+        (y, ValueError, "out: overlaps an operand; expected memory of its own, or exactly the input for in place"),
+    ):
+        before = np.array(out)
+        with pytest.raises(error) as caught:
+            face.value_and_grad(x, y, out=out)
+        assert str(caught.value).startswith(words)
+        np.testing.assert_array_equal(np.array(out), before)
+    # Half of the input, and the other way round; a weight; the input with a target that lies in it.
+    for operands, out in (
+        ((shared[:3], y), shared[1:4]),
+        ((shared[:3], y), shared[:3][::-1]),
+        ((x, y, shared[:3]), shared[:3]),
+        ((x, y, shared[0]), shared[:3]),
+        ((x, y, None, "mean", shared[0]), shared[:3]),
+        ((shared[:3], shared[:3]), shared[:3]),
+        ((shared[:3], shared[2:5]), shared[:3]),
+    ):
+        with pytest.raises(ValueError, match="out: overlaps an operand"):
+            face.value_and_grad(*operands, out=out)
+        with pytest.raises(ValueError, match="out: overlaps an operand"):
+            face.value_and_grad(x, y, sample_weight=shared[:, 0][:3], out=shared[:3])
+        assert (shared == 7).all()
+
+
+def test_a_refusal_writes_nothing() -> None:
+    q, y = np.full(200_000, 0.5), np.ones(200_000)
+    for bad in ((199_999, 1.5), (3, nan)):
+        x, out = q.copy(), np.full_like(q, 7)
+        x[bad[0]] = bad[1]
+        before = x.copy()
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            face.value_and_grad(x, y, probabilities=True, out=out)
+        assert (out == 7).all()
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            face.value_and_grad(x, y, probabilities=True, out=x)
+        np.testing.assert_array_equal(x, before)
+        for arguments in ({"reduction": "all"}, {"weight": np.ones(3)}, {"sample_weight": np.ones(3)}):
+            with pytest.raises(ValueError, match="^(reduction|weight|sample_weight): "):
+                face.value_and_grad(x, y, out=out, **arguments)
+        assert (out == 7).all()
+
+
+# Classes
+
+
+@both_inputs
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_classes_keep_parameters(probabilities: bool, reduction: str) -> None:
+    rng = np.random.default_rng(9)
+    x, y, w, p, s = rng.random((6, 4)), rng.random((6, 4)), rng.random(4), rng.random(4), rng.random(6)
+    loss = CLASSES[probabilities](w, reduction=reduction, pos_weight=p)
+    wanted = FUNCTIONS[probabilities](x, y, w, reduction=reduction, pos_weight=p, sample_weight=s)
+    np.testing.assert_array_equal(loss(x, y, sample_weight=s), wanted)
+    call = Call(x, y, w, p, s, reduction, probabilities)
+    for a, b in zip(loss.value_and_grad(x, y, sample_weight=s), call.value_and_grad(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    out = np.empty_like(x)
+    assert loss.value_and_grad(x, y, out=out)[1] is out
+    again = pickle.loads(pickle.dumps(loss))
+    np.testing.assert_array_equal(again(x, y, sample_weight=s), wanted)
+    with pytest.raises(TypeError):
+        loss(x, y, s)  # sample_weight is a keyword: a third array could be anything
+
+
+def test_repr_shows_what_is_not_the_default() -> None:
+    w = np.ones((3, 1), np.float32)
+    assert repr(face.BCELoss()) == "BCELoss()"
+    assert repr(face.BCEWithLogitsLoss()) == "BCEWithLogitsLoss()"
+    assert repr(face.BCELoss(reduction="sum")) == "BCELoss(reduction='sum')"
+    assert (
+        repr(face.BCEWithLogitsLoss(w, reduction="none", pos_weight=w[0].astype(np.float64)))
+        == "BCEWithLogitsLoss(reduction='none', weight=float32[3, 1], pos_weight=float64[1])"
+    )
+
+
+@pytest.mark.parametrize("cls", CLASSES.values())
+def test_classes_refuse_at_once(cls: Any) -> None:
+    with pytest.raises(ValueError, match="reduction: 'avg' is not a valid value"):
+        cls(reduction="avg")
+    for name in ("weight", "pos_weight"):
+        with pytest.raises(TypeError, match=f"{name}: expected a numpy.ndarray, got list"):
+            cls(**{name: [1.0, 2.0]})
+
+
+# The deprecated pair
+
+LEGACY = [
+    (True, None, "mean"),
+    (False, None, "sum"),
+    (None, True, "mean"),
+    (None, False, "none"),
+    (True, True, "mean"),
+    (True, False, "none"),
+    (False, True, "sum"),
+    (False, False, "none"),
+]
+
+
+@both_inputs
+@pytest.mark.parametrize(("size_average", "reduce", "meant"), LEGACY)
+def test_the_deprecated_pair(probabilities: bool, size_average: Any, reduce: Any, meant: str) -> None:
+    x = np.linspace(0.1, 0.9, 5)
+    y = np.ones(5)
+    wanted = FUNCTIONS[probabilities](x, y, reduction=meant)
+    message = f"size_average and reduce args will be deprecated, please use reduction='{meant}' instead."
+    for reduction in REDUCTIONS:
+        with pytest.warns(UserWarning) as caught:
+            found = FUNCTIONS[probabilities](x, y, None, size_average, reduce, reduction)
+        np.testing.assert_array_equal(found, wanted)
+        assert [(str(w.message), w.filename) for w in caught] == [(message, __file__)]  # it points at the caller
+        with pytest.warns(UserWarning) as caught:
+            loss = CLASSES[probabilities](None, size_average, reduce, reduction)
+        assert [(str(w.message), w.filename) for w in caught] == [(message, __file__)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a class warns when it is made
+            np.testing.assert_array_equal(loss(x, y), wanted)
+
+
+# Refusals
+
+
+class Duck:
+    """Almost an array."""
+
+    shape, dtype, ndim, size = (3,), np.dtype(np.float32), 1, 3
+
+    def __array__(self, *_: Any, **__: Any) -> Array:
+        return np.zeros(3, np.float32)
+
+
+NO_ARRAYS = [None, 1.0, 1, True, "abc", b"abc", [0.5], (0.5,), {0.5}, {}, object(), Duck(), np.float32, range(3), memoryview(b"ab")]
+NO_DTYPES = ["complex64", "complex128", "U3", "S3", "O", "M8[s]", "m8[s]", "uint16", "uint32", "uint64", "V4", "longdouble"]
+
+
+@pytest.mark.parametrize("argument", ["input", "target", "weight", "pos_weight", "sample_weight"])
+@both_inputs
+def test_what_is_no_array(probabilities: bool, argument: str) -> None:
+    for wrong in NO_ARRAYS:
+        arguments: dict[str, Any] = {"input": np.full(3, 0.5), "target": np.ones(3), argument: wrong}
+        if wrong is None and argument not in ("input", "target"):
+            continue  # that is the default
+        with pytest.raises(TypeError) as caught:
+            FUNCTIONS[probabilities](**arguments)
+        assert str(caught.value).startswith(f"{argument}: expected a numpy.ndarray, got {type(wrong).__name__}; ")
+        with pytest.raises(TypeError, match=f"{argument}: expected a numpy.ndarray"):
+            face.value_and_grad(**arguments, probabilities=probabilities)
+
+
+@pytest.mark.parametrize("argument", ["input", "target", "weight", "pos_weight", "sample_weight"])
+@both_inputs
+def test_dtypes_that_are_not_supported(probabilities: bool, argument: str) -> None:
+    for wrong in [*NO_DTYPES, *(INTEGER_TARGETS if argument == "input" else ())]:
+        arguments: dict[str, Any] = {"input": np.full(3, 0.5), "target": np.ones(3), argument: np.zeros(3).astype(wrong)}
+        with pytest.raises(TypeError) as caught:
+            FUNCTIONS[probabilities](**arguments)
+        message = str(caught.value)
+        assert message.startswith(f"{argument}: dtype {np.dtype(wrong)} is not supported; expected one of ")
+        assert ", float32" in message
+        assert (", int64" in message) == (argument != "input")
+
+
+def test_masked_arrays_are_refused() -> None:
+    """Their mask would be ignored without a word."""
+    masked = np.ma.masked_greater(np.linspace(-1, 1, 5), 0)
+    for argument in ("input", "target", "weight", "pos_weight", "sample_weight"):
+        arguments = {"input": np.ones(5), "target": np.ones(5), argument: masked}
+        with pytest.raises(TypeError, match=rf"{argument}: the mask of a numpy.ma.MaskedArray would be ignored"):
+            face.binary_cross_entropy_with_logits(**arguments)
+
+
+@both_inputs
+@pytest.mark.parametrize(
+    ("x", "y"), [((4,), (4, 1)), ((), (1,)), ((1,), ()), ((2, 3), (3,)), ((2, 3), (3, 2)), ((0,), (0, 1)), ((6,), (2, 3))]
+)
+def test_the_target_has_the_inputs_shape(probabilities: bool, x: tuple[int, ...], y: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError) as caught:
+        FUNCTIONS[probabilities](np.zeros(x), np.zeros(y))
+    assert str(caught.value) == f"target: shape {y} must be the same as the input's, {x}"
+
+
+@both_inputs
+@pytest.mark.parametrize("name", ["weight", "pos_weight"])
+def test_weights_must_broadcast_to_the_input(probabilities: bool, name: str) -> None:
+    x = np.full((2, 3), 0.5)
+    for shape in ((2,), (4,), (1, 2, 3), (5, 2, 3), (3, 2), (0,)):
+        with pytest.raises(ValueError) as caught:
+            FUNCTIONS[probabilities](x, x, **{name: np.ones(shape)})
+        assert str(caught.value).startswith(f"{name}: shape {shape} does not broadcast to the input's shape (2, 3).")
+    with pytest.raises(ValueError, match=r"pass sample_weight= or reshape it to \(2, 1\)"):
+        FUNCTIONS[probabilities](x, x, **{name: np.ones(2)})
+    with pytest.raises(ValueError, match="sample_weight: shape"):
+        FUNCTIONS[probabilities](x, x, sample_weight=np.ones(3))
+    with pytest.raises(ValueError, match=r"the input's shape is \(\); expected an input with a first axis"):
+        FUNCTIONS[probabilities](np.array(0.5), np.array(0.5), sample_weight=np.array(1.0))
+
+
+@both_inputs
+def test_unknown_reductions(probabilities: bool) -> None:
+    x = np.full(3, 0.5)
+    for wrong in ("avg", "Mean", None, 1, ["mean"], np.array(["mean", "sum"])):
+        with pytest.raises(ValueError, match="reduction: .* is not a valid value for reduction; expected one of"):
+            FUNCTIONS[probabilities](x, x, reduction=wrong)
+        with pytest.raises(ValueError, match="reduction: "):
+            face.value_and_grad(x, x, reduction=wrong, probabilities=probabilities)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.0000001, -1e-45, nan, inf, -inf, 2.0])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_probabilities_outside_0_and_1(wrong: float, reduction: str) -> None:
+    good = np.full((400, 500), 0.5, np.float32)
+    bad = good.copy()
+    bad[3, 77] = bad[399, 499] = wrong
+    shown = str(bad[3, 77])
+    with pytest.raises(ValueError) as caught:
+        face.binary_cross_entropy(bad, good, reduction=reduction)
+    assert str(caught.value) == (
+        f"all elements of input should be between 0 and 1, but input[3, 77] is {shown}; "
+        "logits belong to binary_cross_entropy_with_logits"
+    )
+    with pytest.raises(ValueError) as caught:
+        face.binary_cross_entropy(good, bad, reduction=reduction)
+    assert str(caught.value) == f"all elements of target should be between 0 and 1, but target[3, 77] is {shown}"
+    with pytest.raises(ValueError, match="all elements of input"):  # a weight of 0 excuses nothing
+        face.binary_cross_entropy(bad, bad, np.zeros(()), reduction=reduction)
+    with pytest.raises(ValueError, match="input is"):
+        face.binary_cross_entropy(np.array(wrong, np.float32), np.array(1))
+
+
+def test_minus_0_is_a_probability() -> None:
+    assert face.binary_cross_entropy(np.array([-0.0]), np.array([-0.0])) == 0
+
+
+# Anything at all
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=3),
+    st.binary(max_size=3),
+    st.lists(st.floats(), max_size=3),
+    st.builds(object),
+    st.builds(
+        lambda shape, dtype, fill, lay: lay(np.full(shape, fill).astype(dtype)),
+        st.lists(st.integers(0, 3), max_size=3).map(tuple),
+        st.sampled_from([*DTYPES.values(), *INTEGER_TARGETS, "uint64", "complex64", "O", "U2", ">f4", ">i8", "M8[s]"]),
+        st.integers(0, 1),
+        st.sampled_from([lambda a: a, lambda a: a[..., ::-1] if a.ndim else a, lambda a: a.T]),
+    ),
+)
+
+
+@given(
+    st.tuples(ANYTHING, ANYTHING),
+    st.dictionaries(st.sampled_from(["weight", "pos_weight", "sample_weight", "reduction"]), ANYTHING, max_size=2),
+    ANYTHING,
+    st.booleans(),
+)
+def test_anything_gives_a_result_or_an_error(
+    operands: tuple[Any, Any], options: dict[str, Any], out: Any, probabilities: bool
+) -> None:
+    for call in (
+        lambda: FUNCTIONS[probabilities](*operands, **options),
+        lambda: face.value_and_grad(*operands, **options, out=out, probabilities=probabilities),
+        lambda: CLASSES[probabilities](options.get("weight"), reduction=options.get("reduction", "mean"))(*operands),
+    ):
+        try:
+            result = call()
+        except (TypeError, ValueError) as error:
+            named = str(error).partition(":")[0]
+            assert named in ("input", "target", "weight", "pos_weight", "sample_weight", "reduction", "out") or (
+                str(error).startswith("all elements of ")
+            )
+        else:
+            assert np.asarray(result[0] if isinstance(result, tuple) else result).dtype in DTYPES.values()
+
+
+def test_too_much_to_hold_is_a_memory_error() -> None:
+    """An expanded view of 2⁵⁰ elements: it can be neither copied nor summed in a lifetime, and nothing dies of it."""
+    x = np.broadcast_to(np.float32(0), (2**30, 2**20))
+    with pytest.raises(MemoryError):
+        face.binary_cross_entropy_with_logits(x, x, reduction="none")
+    with pytest.raises(MemoryError):
+        face.value_and_grad(x, x)
