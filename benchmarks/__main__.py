@@ -47,7 +47,9 @@ def main() -> int:
         writer.writerows([*row, *machine.values()] for row in rows)
 
     if arguments.check and ratios["fresh"] > streaming.MOST:
-        console.print(f"{ratios['fresh']:.2f} times the roof into fresh memory; at most {streaming.MOST} was the target")
+        console.print(
+            f"{ratios['fresh']:.2f} times the roof into fresh memory; at most {streaming.MOST} was the target"
+        )
         return 1
     return 0
 

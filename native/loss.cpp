@@ -404,6 +404,7 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
 }
 
 unsigned run_blocks(const Job& job, int64_t first_block, int64_t last_block) {
+    if (first_block == last_block) return 0;  // an empty array has no memory that could be read
     const DefaultRounding mode;
     return job.in_double() ? run<double>(job, first_block, last_block) : run<float>(job, first_block, last_block);
 }

@@ -71,6 +71,72 @@ def _torch(call: Call) -> Outcome:
     return array(loss), array(input.grad)
 
 
+def _paddle(call: Call) -> Outcome:
+    import binxent.paddle as face
+    import paddle
+
+    def tensor(array: Array) -> Any:
+        if array.dtype == DTYPES["bfloat16"]:  # its own import reads uint16 as the bits of a bfloat16
+            return paddle.to_tensor(np.ascontiguousarray(array).view(np.uint16).reshape(array.shape), dtype="bfloat16")
+        return paddle.to_tensor(array)
+
+    def array(tensor: Any) -> Array:
+        values: Array = tensor.detach().numpy()
+        return values.view(DTYPES["bfloat16"]) if tensor.dtype == paddle.bfloat16 else values
+
+    input = tensor(call.input)
+    input.stop_gradient = False
+    options = {name: tensor(value) for name, value in call.options.items()}
+    loss = getattr(face, _name(call))(input, tensor(call.target), reduction=call.reduction, **options)
+    loss.backward(paddle.full_like(loss, call.incoming))
+    return array(loss), array(input.grad)
+
+
+def _mindspore(call: Call) -> Outcome:
+    import binxent.mindspore as face
+    import mindspore as ms
+
+    def tensor(array: Array) -> Any:
+        if array.dtype == DTYPES["bfloat16"]:
+            return ms.Tensor(array.astype(np.float32), ms.bfloat16)
+        return ms.Tensor(array)
+
+    def array(tensor: Any) -> Array:
+        if tensor.dtype == ms.bfloat16:
+            return np.asarray(tensor.float().asnumpy()).astype(DTYPES["bfloat16"])
+        return np.asarray(tensor.asnumpy())
+
+    options = {name: tensor(value) for name, value in call.options.items()}
+    target = tensor(call.target)
+
+    def forward(input: Any) -> Any:
+        return getattr(face, _name(call))(input, target, reduction=call.reduction, **options)
+
+    input = tensor(call.input)
+    loss = forward(input)
+    incoming = tensor(np.full(loss.shape, call.incoming, array(loss).dtype))
+    gradient = ms.ops.GradOperation(sens_param=True)(forward)(input, incoming)
+    return array(loss), array(gradient)
+
+
+def _jax(call: Call) -> Outcome:
+    import binxent.jax as face
+    import jax
+    import jax.numpy as jnp
+
+    double = "float64" in (call.input.dtype.name, call.target.dtype.name) or call.target.dtype == np.int64
+    with jax.enable_x64(double):
+        options = {name: jnp.asarray(value) for name, value in call.options.items()}
+        target = jnp.asarray(call.target)
+
+        def forward(input: Any) -> Any:
+            return getattr(face, _name(call))(input, target, reduction=call.reduction, **options)
+
+        loss, pull_back = jax.vjp(forward, jnp.asarray(call.input))
+        (gradient,) = pull_back(jnp.full_like(loss, call.incoming))
+        return np.asarray(loss), np.asarray(gradient)
+
+
 @dataclass(frozen=True)
 class Face:
     name: str
@@ -86,4 +152,7 @@ class Face:
 FACES = [
     Face("numpy", _numpy, takes_incoming=False),
     Face("torch", _torch),
+    Face("paddle", _paddle),
+    Face("mindspore", _mindspore, dtypes=FLOATING[:3]),
+    Face("jax", _jax),
 ]

@@ -59,22 +59,22 @@ def _probabilities_loss(call: Call, operands: Operands) -> Tensor:
     if (q.is_cpu or call.check_range) and not tracing:
         _check_range("input", q)
         _check_range("target", y)
-    zeros = torch.zeros_like(q)
+    zeros, nan = torch.zeros_like(q), torch.full_like(q, torch.nan)
     if q.is_cpu:
         # torch's operation refuses what is out of range, in a graph too: a NaN stands for such a target.
-        safe, ones = q, torch.where(y_valid, torch.ones_like(q), torch.nan)
+        safe, ones = q, torch.where(y_valid, torch.ones_like(q), nan)
         if torch.compiler.is_exporting():  # a decomposed operation does not
             _assert_range("input", q_valid)
             _assert_range("target", y_valid)
     else:  # it would abort the whole CUDA context
-        safe, ones = torch.where(q_valid, q, 0.5), torch.ones_like(q)
+        safe, ones = torch.where(q_valid, q, torch.full_like(q, 0.5)), torch.ones_like(q)
     minus_log = torch_binary_cross_entropy(safe, ones, reduction="none")
     minus_log1m = torch_binary_cross_entropy(safe, zeros, reduction="none")
     loss = _positive(y, pos_weight) * minus_log + (1 - y) * minus_log1m
     for w in (weight, sample_weight):
         loss = loss if w is None else w * loss
     # NaN, and a gradient of NaN, where that is out of range.
-    return loss + torch.where(q_valid & y_valid, zeros, torch.nan) * (q + y)
+    return loss + torch.where(q_valid & y_valid, zeros, nan) * (q + y)
 
 
 def _probabilities_slope(q: Tensor, y: Tensor, pos_weight: Tensor | None) -> Tensor:

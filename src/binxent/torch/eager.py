@@ -42,9 +42,9 @@ class KernelLoss(torch.autograd.Function):
         loss = new_loss(call, operands)
         fused = call.reduction != "none" and not call.inplace_backward
         if fused and ctx.needs_input_grad[1] and not _has_saved_tensor_hooks():
-            gradient = torch.empty_like(operands[0])
-            run(call, operands, loss, gradient, _expected_incoming)
-            ctx.made = (gradient, _expected_incoming)
+            gradient, incoming = torch.empty_like(operands[0]), _expected_incoming  # read once: threads write it
+            run(call, operands, loss, gradient, incoming)
+            ctx.made = (gradient, incoming)
         else:
             run(call, operands, loss, None)
             ctx.made = None

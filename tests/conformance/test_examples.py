@@ -1,0 +1,38 @@
+"""The examples train the same small model in each framework: all end at the same loss."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FRAMEWORKS = [path.stem.removeprefix("train_") for path in sorted(EXAMPLES.glob("train_*.py"))]
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")
+
+
+def losses(framework: str) -> list[float]:
+    script = EXAMPLES / f"train_{framework}.py"
+    # In the scripts' folder, so that it is the installed package that they import.
+    done = subprocess.run([sys.executable, script], cwd=EXAMPLES, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.replace(",", "").split()
+    assert words[::2] == ["training", "test"]
+    return [float(word) for word in words[1::2]]
+
+
+@pytest.fixture(scope="module")
+def in_numpy() -> list[float]:
+    return losses("numpy")
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_same_losses(framework: str, in_numpy: list[float]) -> None:
+    if importlib.util.find_spec(framework) is None:
+        pytest.skip(f"{framework} is not installed")
+    assert losses(framework) == pytest.approx(in_numpy, abs=2e-5)
+    assert in_numpy[0] < 0.35  # from 0.69·(1 + pos_weight)/2 and more
