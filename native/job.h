@@ -6,6 +6,15 @@
 namespace binxent {
 
 enum class DType : int { float64, float32, bfloat16, float16, boolean, uint8, int8, int16, int32, int64 };
+constexpr struct {
+    const char* name;
+    DType dtype;
+} dtype_names[] = {
+    {"float64", DType::float64}, {"float32", DType::float32}, {"bfloat16", DType::bfloat16},
+    {"float16", DType::float16}, {"bool", DType::boolean},    {"uint8", DType::uint8},
+    {"int8", DType::int8},       {"int16", DType::int16},     {"int32", DType::int32},
+    {"int64", DType::int64},
+};
 enum class Input : int { logits, probabilities };
 
 // Blocks of this many elements, consecutive in row-major order, are summed by themselves and their sums added in
@@ -51,6 +60,7 @@ constexpr unsigned input_out_of_range = 1, target_out_of_range = 2;  // of [0, 1
 struct Kernel {
     unsigned (*run_blocks)(const Job&, int64_t first_block, int64_t last_block);
     void (*write_value)(const Job&, int64_t blocks);
+    double (*read_factor)(const View& incoming, double divisor);
 };
 
 }  // namespace binxent

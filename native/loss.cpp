@@ -325,6 +325,15 @@ bool out_of_range(int64_t n, const T* v) {
     return outside != 0;
 }
 
+// For a caller that cannot raise: NaN for every element that is out of range.
+template <class T>
+void spoil_out_of_range(int64_t n, const Tile<T>& tile) {
+    for (int64_t i = 0; i < n; ++i) {
+        const T q = tile.x[i], target = tile.target[i];
+        if (!(q >= 0 && q <= 1 && target >= 0 && target <= 1)) tile.loss[i] = tile.gradient[i] = T(__builtin_nan(""));
+    }
+}
+
 // A float16 gradient of probabilities saturates: it is bounded by 1e12 in the other types.
 template <class T>
 void saturate_half(int64_t n, T* v) {
@@ -388,11 +397,14 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
                 tile.weight = product;
             }
             if (job.pos_weight) tile.pos_weight = pos_weight.tile(start, n);
+            unsigned outside = 0;
             if (job.input == Input::probabilities) {
-                if (out_of_range(n, tile.x)) flags |= input_out_of_range;
-                if (out_of_range(n, tile.target)) flags |= target_out_of_range;
+                if (out_of_range(n, tile.x)) outside |= input_out_of_range;
+                if (out_of_range(n, tile.target)) outside |= target_out_of_range;
             }
             step(job.input, n, tile, factor);
+            if (outside) spoil_out_of_range(n, tile);
+            flags |= outside;
             if (saturate) saturate_half(n, tile.gradient);
             gradients.write(start, n);
             losses.write(start, n);
@@ -427,9 +439,16 @@ void write_value(const Job& job, int64_t blocks) {
     store_run(job.value.dtype, job.value.data, 0, 1, &value);
 }
 
+double read_factor(const View& incoming, double divisor) {
+    const DefaultRounding mode;
+    double number;
+    load_run(incoming.dtype, incoming.data, 0, 1, &number);
+    return number / divisor;
+}
+
 }  // namespace
 
 extern const Kernel kernel;
-const Kernel kernel{run_blocks, write_value};
+const Kernel kernel{run_blocks, write_value, read_factor};
 
 }  // namespace binxent::BINXENT_ISA

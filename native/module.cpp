@@ -2,22 +2,15 @@
 #include <nanobind/nanobind.h>
 
 #include <string>
-#include <utility>
 
 #include "dlpack.h"
 #include "run.h"
+#include "xla.h"
 
 namespace nb = nanobind;
 using namespace binxent;
 
 namespace {
-
-constexpr std::pair<const char*, DType> dtype_names[] = {
-    {"float64", DType::float64}, {"float32", DType::float32}, {"bfloat16", DType::bfloat16},
-    {"float16", DType::float16}, {"bool", DType::boolean},    {"uint8", DType::uint8},
-    {"int8", DType::int8},       {"int16", DType::int16},     {"int32", DType::int32},
-    {"int64", DType::int64},
-};
 
 struct Shape {
     int dims = 0;
@@ -175,6 +168,7 @@ NB_MODULE(_native, m) {
     m.attr("instruction_set") = instruction_set();
     m.attr("INPUT_OUT_OF_RANGE") = input_out_of_range;
     m.attr("TARGET_OUT_OF_RANGE") = target_out_of_range;
+    m.attr("xla_handler") = nb::capsule(reinterpret_cast<void*>(&xla_handler));
     nb::dict dtypes;
     for (const auto& [name, dtype] : dtype_names) dtypes[name] = int(dtype);
     m.attr("DTYPES") = dtypes;

@@ -145,7 +145,9 @@ std::atomic<int64_t> runs{0};
 
 int64_t runs_so_far() { return runs; }
 
-unsigned run(Job job, ParallelFor lent) {
+double read_factor(const View& incoming, double divisor) { return chosen()->kernel.read_factor(incoming, divisor); }
+
+unsigned run(Job& job, ParallelFor lent) {
     ++runs;
     const int64_t blocks = (job.size + block_size - 1) / block_size;
     double few[64];

@@ -7,7 +7,10 @@
 namespace binxent {
 
 // The job's outputs are written; the flags of job.h are returned. `lent` may be null.
-unsigned run(Job job, ParallelFor lent);
+unsigned run(Job& job, ParallelFor lent);
+
+// A job's factor, of the one number that `incoming` holds.
+double read_factor(const View& incoming, double divisor);
 
 // How many times run() was called: it shows whether a mode of a framework reaches the kernel or the formula.
 int64_t runs_so_far();

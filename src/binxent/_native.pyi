@@ -3,7 +3,9 @@ from binxent.kernel import Operand
 DTYPES: dict[str, int]
 INPUT_OUT_OF_RANGE: int
 TARGET_OUT_OF_RANGE: int
+__file__: str
 instruction_set: str
+xla_handler: object
 
 def runs() -> int: ...
 def num_threads() -> int: ...

@@ -22,8 +22,10 @@ FLOATING = ("float16", "bfloat16", "float32", "float64")
 INPUT_OUT_OF_RANGE: int = _native.INPUT_OUT_OF_RANGE
 TARGET_OUT_OF_RANGE: int = _native.TARGET_OUT_OF_RANGE
 
+library: str = _native.__file__  # for a framework that loads operators from it by name
 instruction_set: str = _native.instruction_set
 num_threads = _native.num_threads
 set_num_threads = _native.set_num_threads
 compute = _native.compute
 runs = _native.runs  # how many times the kernel has run in this process
+xla_handler = _native.xla_handler  # of XLA's foreign function interface, in a capsule

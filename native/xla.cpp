@@ -1,0 +1,272 @@
+#include "xla.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include "run.h"
+
+namespace binxent {
+namespace {
+
+using xla::CallFrame;
+
+constexpr int64_t serial_size = 65536;  // elements that one thread computes: of several small items
+
+DType dtype_of(int element) {
+    switch (element) {
+        case xla::f64: return DType::float64;
+        case xla::f32: return DType::float32;
+        case xla::bf16: return DType::bfloat16;
+        case xla::f16: return DType::float16;
+        case xla::pred: return DType::boolean;
+        case xla::u8: return DType::uint8;
+        case xla::s8: return DType::int8;
+        case xla::s16: return DType::int16;
+        case xla::s32: return DType::int32;
+        case xla::s64: return DType::int64;
+        default: throw std::invalid_argument("an operand's type is not supported");
+    }
+}
+
+// XLA's pool, lent for one call. A helper may run at once in this thread, later, or never: none is waited for that
+// has not begun, and one that begins too late finds the work closed.
+class Lent {
+    std::atomic<int> owners_{1};
+    std::mutex mutex_;
+    std::condition_variable left_;
+    bool open_ = true;  // guarded by the mutex, as the next
+    int helpers_ = 0;
+    const Body body_;
+    void* const context_;
+    const int64_t tasks_;
+
+    void release() {
+        if (owners_.fetch_sub(1) == 1) delete this;
+    }
+
+    static void help(void* data) {
+        Lent& lent = *static_cast<Lent*>(data);
+        std::unique_lock<std::mutex> lock(lent.mutex_);
+        if (lent.open_) {
+            ++lent.helpers_;
+            lock.unlock();
+            lent.body_(0, lent.tasks_, lent.context_);
+            lock.lock();
+            if (--lent.helpers_ == 0) lent.left_.notify_all();
+        }
+        lock.unlock();
+        lent.release();
+    }
+
+  public:
+    Lent(int64_t tasks, Body body, void* context) : body_(body), context_(context), tasks_(tasks) {}
+
+    void run(const CallFrame& frame, int64_t helpers) {
+        for (; helpers > 0; --helpers) {
+            ++owners_;
+            xla::ThreadPoolSchedule schedule{sizeof schedule, nullptr, frame.context, help, this};
+            if (xla::Error* error = frame.api->thread_pool_schedule(&schedule)) {
+                xla::ErrorDestroy destroy{sizeof destroy, nullptr, error};
+                frame.api->error_destroy(&destroy);
+                --owners_;
+                break;
+            }
+        }
+        body_(0, tasks_, context_);
+        std::unique_lock<std::mutex> lock(mutex_);
+        open_ = false;
+        left_.wait(lock, [&] { return helpers_ == 0; });
+        lock.unlock();
+        release();
+    }
+};
+
+thread_local const CallFrame* frame_of_this_thread = nullptr;
+
+// A ParallelFor whose body draws its own share, as threads.cpp's does.
+int lend_xla_threads(int64_t begin, int64_t end, int64_t, Body body, void* context) {
+    const CallFrame& frame = *frame_of_this_thread;
+    int64_t threads = 0;
+    xla::ThreadPoolNumThreads query{sizeof query, nullptr, frame.context, &threads};
+    if (xla::Error* error = frame.api->thread_pool_num_threads(&query)) {
+        xla::ErrorDestroy destroy{sizeof destroy, nullptr, error};
+        frame.api->error_destroy(&destroy);
+        return 1;
+    }
+    (new Lent(end, body, context))->run(frame, std::min(end - begin, threads) - 1);
+    return 0;
+}
+
+int64_t product(const int64_t* sizes, int dims) {
+    int64_t n = 1;
+    for (int d = 0; d < dims; ++d) n *= sizes[d];
+    return n;
+}
+
+// The shape that operands of one rank broadcast to.
+struct FullShape {
+    int dims = 0;
+    int64_t size[max_dims];
+
+    explicit FullShape(const xla::Buffers& operands) {
+        for (int64_t k = 0; k < operands.size; ++k) {
+            const xla::Buffer& operand = *operands.buffers[k];
+            if (k == 0) dims = int(operand.rank);
+            if (operand.rank != dims || dims > max_dims) throw std::invalid_argument("the operands' ranks do not match");
+            for (int d = 0; d < dims; ++d)
+                if (k == 0 || size[d] == 1) size[d] = operand.dims[d];
+        }
+    }
+};
+
+// An operand or result of a batch of items, each of which is one job of the kernel.
+class Batched {
+    View items_;  // each item an element of this
+
+  public:
+    View first;
+
+    Batched(const xla::Buffer& buffer, const FullShape& full, int kept) {
+        const int rank = int(buffer.rank), own = std::min(rank, kept);
+        const DType dtype = dtype_of(buffer.dtype);
+        int64_t strides[max_dims];
+        int64_t packed = element_size(dtype) * product(buffer.dims + own, rank - own);
+        for (int d = own - 1; d >= 0; packed *= buffer.dims[d--]) strides[d] = packed;
+        if (!make_view(items_, buffer.data, dtype, kept, full.size, own, buffer.dims, strides) ||
+            !make_view(first, buffer.data, dtype, full.dims - kept, full.size + kept, rank - own, buffer.dims + own,
+                       nullptr))
+            throw std::invalid_argument("the operands' shapes do not match");
+    }
+
+    char* operator[](int64_t item) const {
+        char* address = items_.data;
+        for (int d = items_.dims - 1; d >= 0; item /= items_.shape[d--])
+            address += item % items_.shape[d] * items_.stride[d];
+        return address;
+    }
+};
+
+double scalar(const CallFrame& frame, int64_t index) {
+    const xla::Attributes& attributes = frame.attributes;
+    if (index >= attributes.size || attributes.types[index] != xla::attribute_scalar)
+        throw std::invalid_argument("an attribute is missing");
+    const xla::Scalar& value = *attributes.scalars[index];
+    switch (value.dtype) {
+        case xla::pred: return *static_cast<const bool*>(value.value);
+        case xla::s64: return double(*static_cast<const int64_t*>(value.value));
+        case xla::f64: return *static_cast<const double*>(value.value);
+        default: throw std::invalid_argument("an attribute is of another type");
+    }
+}
+
+// One call of the handler: jobs that differ in their addresses and their factor.
+class Batch {
+    // In alphabetical order, as XLA sorts them.
+    enum Attribute { divisor, gradient, incoming, kept, loss, pos_weight, probabilities, saved };
+
+    struct Item {
+        Job job;
+        View incoming;  // a number; for the loss of each element it is one more weight
+    };
+
+    const bool has_incoming_, has_saved_, has_pos_weight_, want_loss_;
+    bool each_element_;
+    std::vector<Batched> operands_, results_;
+    Item pattern_;
+    int64_t items_;
+
+    View& place(Item& item, int operand) const {
+        Job& job = item.job;
+        if (has_pos_weight_ && operand == int(operands_.size()) - 1) return job.pos_weight;
+        const int own = operand - has_incoming_;
+        if (own < 0) return each_element_ ? job.weight[job.weights - 1] : item.incoming;
+        return own == 0 ? job.x : own == 1 ? job.target : job.weight[own - 2];
+    }
+
+    View& place_result(Item& item, int result) const {
+        if (result == 0 && want_loss_) return each_element_ ? item.job.loss : item.job.value;
+        return item.job.gradient;
+    }
+
+    void run_items(int64_t begin, int64_t end, ParallelFor lent) const {
+        Item item = pattern_;
+        for (int64_t i = begin; i < end; ++i) {
+            for (int k = 0; k < int(operands_.size()); ++k) place(item, k).data = operands_[k][i];
+            for (int k = 0; k < int(results_.size()); ++k) place_result(item, k).data = results_[k][i];
+            if (item.incoming) {
+                if (has_saved_ && read_factor(item.incoming, 1) == 1) continue;  // the result's memory holds it already
+                item.job.factor = read_factor(item.incoming, item.job.divisor);
+            }
+            binxent::run(item.job, lent);
+        }
+    }
+
+  public:
+    explicit Batch(const CallFrame& frame)
+        : has_incoming_(scalar(frame, incoming) != 0),
+          has_saved_(scalar(frame, saved) != 0),
+          has_pos_weight_(scalar(frame, pos_weight) != 0),
+          want_loss_(scalar(frame, loss) != 0) {
+        const xla::Buffers &arguments = frame.arguments, &results = frame.results;
+        const FullShape full(arguments);
+        const int outer = int(scalar(frame, kept));
+        each_element_ = outer == full.dims;
+        const int batch_dims = each_element_ ? 0 : outer;
+        items_ = product(full.size, batch_dims);
+
+        Job& job = pattern_.job;
+        job.input = scalar(frame, probabilities) != 0 ? Input::probabilities : Input::logits;
+        job.size = product(full.size + batch_dims, full.dims - batch_dims);
+        job.divisor = scalar(frame, divisor);
+        job.factor = 1 / job.divisor;
+        job.weights = int(arguments.size) - 2 - has_saved_ - has_pos_weight_ - (has_incoming_ && !each_element_);
+        if (job.weights < 0 || job.weights > max_weights || results.size != want_loss_ + (scalar(frame, gradient) != 0))
+            throw std::invalid_argument("no such number of operands or results");
+        for (int64_t k = 0; k < arguments.size; ++k)
+            if (!(has_saved_ && k == 1)) operands_.emplace_back(*arguments.buffers[k], full, batch_dims);
+        for (int64_t k = 0; k < results.size; ++k) results_.emplace_back(*results.buffers[k], full, batch_dims);
+        for (int k = 0; k < int(operands_.size()); ++k) place(pattern_, k) = operands_[k].first;
+        for (int k = 0; k < int(results_.size()); ++k) place_result(pattern_, k) = results_[k].first;
+    }
+
+    void run() const {
+        const int64_t size = pattern_.job.size, share = size < serial_size ? serial_size / std::max<int64_t>(1, size) : 0;
+        if (share == 0 || items_ <= share) return run_items(0, items_, lend_xla_threads);
+        const auto run_share = [](int64_t begin, int64_t end, void* self) {
+            const auto [batch, share] = *static_cast<std::pair<const Batch*, int64_t>*>(self);
+            batch->run_items(begin * share, std::min(end * share, batch->items_), nullptr);
+        };
+        std::pair<const Batch*, int64_t> context{this, share};
+        parallel_for((items_ + share - 1) / share, run_share, &context, lend_xla_threads);
+    }
+};
+
+}  // namespace
+
+xla::Error* xla_handler(CallFrame* frame) {
+    const xla::Extension* extension = frame->extension;
+    if (extension && extension->type == xla::extension_metadata) {
+        // Minor versions are compatible, and XLA refuses those above its own, and in the long run those far below.
+        xla::Version& version = reinterpret_cast<const xla::MetadataExtension*>(extension)->metadata->api_version;
+        const int minor = frame->api ? std::min(xla::minor_version, frame->api->api_version.minor_version)
+                                     : xla::oldest_minor_version;
+        version = {sizeof version, nullptr, xla::major_version, minor};
+        return nullptr;
+    }
+    try {
+        frame_of_this_thread = frame;
+        Batch(*frame).run();
+        return nullptr;
+    } catch (const std::exception& failure) {
+        xla::ErrorCreate create{sizeof create, nullptr, failure.what(), xla::error_invalid_argument};
+        return frame->api->error_create(&create);
+    }
+}
+
+}  // namespace binxent

@@ -1,0 +1,255 @@
+"""The loss on JAX arrays: pure functions, and callables that keep their parameters and are pytrees.
+
+On CPU the kernel runs inside compiled programs, on XLA's own threads; elsewhere XLA compiles the formula. Every
+transformation of JAX applies, in any order.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.interpreters.partial_eval import DynamicJaxprTracer
+
+from binxent import kernel, options
+from binxent.jax import cpu
+from binxent.jax.definition import Array, Plan
+from binxent.jax.primitives import compute
+
+__all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
+
+
+def _checked(name: str, value: Any, *, floating: bool = False) -> Array:
+    """An array that the kernel can read."""
+    if not isinstance(value, (jax.Array, np.ndarray, np.generic, bool, int, float)):
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}; wrap it in jax.numpy.asarray(…)")
+    array = jnp.asarray(value)
+    known = kernel.FLOATING if floating else tuple(kernel.TAGS)
+    if array.dtype.name not in known:
+        raise TypeError(f"{name}: dtype {array.dtype} is not supported; expected one of {', '.join(known)}")
+    return array
+
+
+def _vary_alike(first: Array, others: list[Array]) -> Array:
+    """Inside ``jax.shard_map`` the input varies over the mesh's axes that any operand varies over.
+
+    An ordinary operation on both makes it so, whose transpose adds up what it must; XLA removes it.
+    """
+    always = jnp.ones(first.shape, bool)
+    for other in others:
+        first = jax.lax.select(always, first, jnp.broadcast_to(other, first.shape).astype(first.dtype))
+    return first
+
+
+@functools.partial(jax.jit, static_argnames=("probabilities", "reduction", "may_fuse"), inline=True)
+def _compute(
+    input: Any,
+    target: Any,
+    weight: Any,
+    pos_weight: Any,
+    sample_weight: Any,
+    *,
+    probabilities: bool,
+    reduction: str,
+    may_fuse: bool,
+) -> Array:
+    x = _checked("input", input, floating=True)
+    y = _checked("target", target)
+    if not all(isinstance(size, int) for size in x.shape):
+        raise NotImplementedError(f"input: its shape must be known, not symbolic as {x.shape}")
+    if y.shape != x.shape:
+        raise ValueError(f"target: shape {y.shape} must be the same as the input's, {x.shape}")
+    rest = []
+    if weight is not None:
+        rest.append(_checked("weight", weight))
+        options.check_broadcast("weight", rest[0].shape, x.shape)
+    if sample_weight is not None:
+        each = _checked("sample_weight", sample_weight)
+        options.check_sample_weight(each.shape, x.shape)
+        rest.append(jnp.expand_dims(each, range(1, x.ndim)))
+    if pos_weight is not None:
+        rest.append(_checked("pos_weight", pos_weight))
+        options.check_broadcast("pos_weight", rest[-1].shape, x.shape)
+    rest = [jnp.expand_dims(a, range(x.ndim - a.ndim)) for a in rest]
+    if y.dtype.name in kernel.FLOATING:
+        dtype = jnp.result_type(x, y)  # a Python number takes the other's type, as everywhere in JAX
+        x, y = (a.astype(dtype) if jax.typeof(a).weak_type else a for a in (x, y))
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        x = _vary_alike(x, [y, *rest])
+    plan = Plan(
+        probabilities=probabilities,
+        pos_weight=pos_weight is not None,
+        kept=x.ndim if reduction == "none" else 0,
+        divisor=options.divisor(reduction, x.shape),
+        may_fuse=may_fuse,
+    )
+    return compute(x, y, *rest, plan=plan)
+
+
+def _primal(value: Any) -> Any:
+    """What is differentiated, if it is."""
+    while isinstance(value, jax.core.Tracer) and (primal := getattr(value, "primal", None)) is not None:
+        value = primal
+    return value
+
+
+def _call(
+    probabilities: bool, input: Any, target: Any, weight: Any, reduction: str, pos_weight: Any, sample_weight: Any
+) -> Array:
+    options.check_reduction(reduction)
+    operands = (input, target, weight, pos_weight, sample_weight)
+    # Under one jit the backward follows in the same program; else what it takes over would have to be copied.
+    under_jit = any(isinstance(_primal(a), DynamicJaxprTracer) for a in operands)
+    may_fuse = under_jit and not cpu.several_devices()
+    loss: Array = _compute(*operands, probabilities=probabilities, reduction=reduction, may_fuse=may_fuse)
+    if probabilities:
+        _refuse_out_of_range(*map(_primal, (loss, input, target)))
+    return loss
+
+
+def _refuse_out_of_range(loss: Any, input: Any, target: Any) -> None:
+    """Where the values are at hand, on CPU, NaN is followed to an element that is no probability."""
+    if isinstance(loss, jax.core.Tracer) or not loss.is_fully_addressable:
+        return
+    if any(device.platform != "cpu" for device in loss.devices()) or not np.isnan(loss).any():
+        return
+    for name, array in (("input", np.asarray(input)), ("target", np.asarray(target))):
+        outside = np.argwhere(~((array >= 0) & (array <= 1)))
+        if len(outside):
+            first = tuple(int(i) for i in outside[0])
+            element = f"{name}[{', '.join(map(str, first))}]" if first else name
+            hint = "; logits belong to binary_cross_entropy_with_logits" if name == "input" else ""
+            raise ValueError(f"all elements of {name} should be between 0 and 1, but {element} is {array[first]}{hint}")
+
+
+def binary_cross_entropy_with_logits(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    reduction: str = "mean",
+    pos_weight: Any = None,
+    *,
+    sample_weight: Any = None,
+) -> Array:
+    """Binary cross-entropy of logits.
+
+    ``w · [p·y·softplus(−x) + (1−y)·softplus(x)]`` for each element, with x the input, y the target, w the weight and
+    p the pos_weight; then the mean (divided by the number of elements), the sum, or none.
+
+    Args:
+        input: logits, of any shape; float16, bfloat16, float32 or float64.
+        target: of the input's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in
+            [0, 1], which is not enforced.
+        weight: broadcasts to the input.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; static under ``jax.jit``.
+        pos_weight: broadcasts to the input; multiplies the loss of positives.
+        sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
+
+    Returns:
+        A scalar, or an array of the input's shape for ``"none"``; of the wider floating dtype of input and target.
+
+    Raises:
+        TypeError: an argument is no array or number, or of a dtype that is not supported.
+        ValueError: a shape does not fit, or the reduction is unknown.
+
+    Differences from ``optax.sigmoid_binary_cross_entropy``, which gives the loss of each element: it reduces, target
+    and input do not broadcast, and there are weights; float16 and bfloat16 are computed in float32 and rounded once.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> target = jnp.ones((10, 64))
+        >>> output = jnp.full((10, 64), 1.5)
+        >>> loss, gradient = jax.value_and_grad(binary_cross_entropy_with_logits)(output, target)
+        >>> print(f"{loss:.4f}", gradient.shape)
+        0.2014 (10, 64)
+    """
+    return _call(False, input, target, weight, reduction, pos_weight, sample_weight)
+
+
+def binary_cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    reduction: str = "mean",
+    *,
+    pos_weight: Any = None,
+    sample_weight: Any = None,
+) -> Array:
+    """Binary cross-entropy of probabilities.
+
+    ``w · [p·y·(−log q) + (1−y)·(−log(1−q))]`` for each element, with q the input, y the target, w the weight and p
+    the pos_weight; both logarithms are clamped at −100. Then the mean, the sum, or none.
+
+    Arguments, results and errors are those of ``binary_cross_entropy_with_logits``; besides, input and target must
+    lie in [0, 1]. Called with values on CPU, a ValueError names the first element that does not; inside ``jax.jit``
+    or another trace, and on accelerators, such an element is NaN in the loss and in the gradient.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> binary_cross_entropy(jnp.array([0.5, 0.9]), jnp.array([1, 1]), reduction="none").round(4)
+        Array([0.6931, 0.1054], dtype=float32)
+    """
+    return _call(True, input, target, weight, reduction, pos_weight, sample_weight)
+
+
+class _Loss:
+    """What the two classes share. They are pytrees: an array that is kept is a leaf, the reduction is static."""
+
+    probabilities: ClassVar[bool]
+    weight: Any
+    reduction: str
+    pos_weight: Any
+
+    def __post_init__(self) -> None:
+        options.check_reduction(self.reduction)
+
+    def __call__(self, input: Any, target: Any, *, sample_weight: Any = None) -> Array:
+        return _call(self.probabilities, input, target, self.weight, self.reduction, self.pos_weight, sample_weight)
+
+    def __repr__(self) -> str:
+        given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
+        for name in ("weight", "pos_weight"):
+            if (array := getattr(self, name)) is not None:
+                given[name] = f"{array.dtype}{list(array.shape)}" if hasattr(array, "dtype") else repr(array)
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in given.items())})"
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False, repr=False)
+class BCEWithLogitsLoss(_Loss):
+    """``binary_cross_entropy_with_logits`` with its parameters kept.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> loss = BCEWithLogitsLoss(reduction="sum", pos_weight=jnp.array([3.0]))
+        >>> jax.jit(jax.grad(loss))(jnp.zeros(2), jnp.array([1, 0]))
+        Array([-1.5,  0.5], dtype=float32)
+    """
+
+    probabilities = False
+
+    weight: Any = None
+    reduction: str = field(default="mean", metadata={"static": True})
+    pos_weight: Any = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False, repr=False)
+class BCELoss(_Loss):
+    """``binary_cross_entropy`` with its parameters kept.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> BCELoss()(jnp.array([0.5]), jnp.array([1])).round(4)
+        Array(0.6931, dtype=float32)
+    """
+
+    probabilities = True
+
+    weight: Any = None
+    reduction: str = field(default="mean", metadata={"static": True})
+    pos_weight: Any = field(default=None, kw_only=True)

@@ -1,0 +1,139 @@
+"""The kernel as part of a compiled program on CPU, of one device or of several."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, custom_partitioning
+from jax.interpreters import mlir
+from jax.sharding import NamedSharding, PartitionSpec
+
+from binxent import kernel
+from binxent.jax.definition import Array, Operands, Plan, full_shape, result_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+jax.ffi.register_ffi_target("binxent", kernel.xla_handler, platform="cpu")
+
+
+def several_devices() -> bool:
+    return jax.default_backend() == "cpu" and jax.device_count() > 1
+
+
+def _call(plan: Plan, results: tuple[Any, ...], operands: Operands, *given: str, **options: Any) -> Sequence[Array]:
+    flags = {name: name in given for name in ("incoming", "saved", "loss", "gradient")}
+    return jax.ffi.ffi_call("binxent", results, **options)(
+        *operands,
+        divisor=np.float64(plan.divisor),
+        kept=np.int64(plan.kept),
+        pos_weight=plan.pos_weight,
+        probabilities=plan.probabilities,
+        **flags,
+    )
+
+
+def loss(*operands: Any, plan: Plan, dtype: Any = None) -> Sequence[Array]:
+    """The loss; and with it the gradient for an incoming gradient of 1, if the plan is fused."""
+    shape = full_shape(*operands)
+    value = jax.ShapeDtypeStruct(shape[: plan.kept], dtype or result_dtype(*operands[:2]))
+    if not plan.fused:
+        return _call(plan, (value,), operands, "loss")
+    return _call(plan, (value, jax.ShapeDtypeStruct(shape, operands[0].dtype)), operands, "loss", "gradient")
+
+
+def gradient(incoming: Any, *operands: Any, plan: Plan) -> Sequence[Array]:
+    """If the plan is fused, what the loss saved lies before the operands: it is handed on, or its memory used."""
+    saved, operands = (operands[:1], operands[1:]) if plan.fused else ((), operands)
+    shape = full_shape(incoming, *operands)
+    result = jax.ShapeDtypeStruct(shape, operands[0].dtype)
+    if saved and saved[0].shape == shape:
+        given, aliases = ("incoming", "saved", "gradient"), {1: 0}
+        return _call(plan, (result,), (incoming, *saved, *operands), *given, input_output_aliases=aliases)
+    return _call(plan, (result,), (incoming, *operands), "incoming", "gradient")
+
+
+# Arrays that lie on several devices: each computes its own shard, and only the loss is added up between them.
+
+
+def _sharding_rule(plan: Plan, mesh: Any, operands: Any, results: Any) -> SdyShardingRule:
+    """An axis is the same in every array that has it in full; one of size 1 is nobody else's."""
+    full = full_shape(*operands)
+    own = itertools.count()
+
+    def mapping(array: Any) -> ArrayMapping:
+        return ArrayMapping(*(f"axis{d}" if n == full[d] else f"one{next(own)}" for d, n in enumerate(array.shape)))
+
+    return SdyShardingRule(tuple(map(mapping, operands)), tuple(map(mapping, results)))
+
+
+def _axes(entry: Any) -> tuple[str, ...]:
+    return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
+
+
+def _spec(mesh: Any, operands: Any) -> list[tuple[str, ...]]:
+    """How each axis is divided: as the first operand that divides it, and in equal parts."""
+    spec: list[tuple[str, ...]] = []
+    for d, size in enumerate(full_shape(*operands)):
+        entries = [_axes(a.sharding.spec[d]) for a in operands if a.shape[d] == size]
+        taken = {name for axes in spec for name in axes}
+        fit = (e for e in entries if e and not taken & {*e} and size % math.prod(mesh.shape[n] for n in e) == 0)
+        spec.append(next(fit, ()))
+    return spec
+
+
+def _partition(local: Callable[..., Any], plan: Plan, mesh: Any, operands: Any, results: Any) -> Any:
+    spec, full = _spec(mesh, operands), full_shape(*operands)
+
+    def sharding(array: Any) -> NamedSharding:
+        parts = (spec[d] or None if n == full[d] else None for d, n in enumerate(array.shape))
+        return NamedSharding(mesh, PartitionSpec(*parts))
+
+    summed = tuple(name for axes in spec[plan.kept :] for name in axes)
+    fun = functools.partial(local, plan=plan, summed=summed)
+    return mesh, fun, jax.tree.map(sharding, results), jax.tree.map(sharding, operands)
+
+
+def loss_of_shard(*operands: Any, plan: Plan, summed: tuple[str, ...] = ()) -> Sequence[Array]:
+    if not summed:
+        return loss(*operands, plan=plan)
+    with jax.enable_x64(True):  # the devices' sums are added in float64 and rounded once
+        (part,) = loss(*operands, plan=plan._replace(divisor=1.0), dtype=np.dtype(np.float64))
+        total = jax.lax.psum(part, summed) / plan.divisor
+        return [total.astype(result_dtype(*operands[:2]))]
+
+
+def gradient_of_shard(*operands: Any, plan: Plan, summed: tuple[str, ...] = ()) -> Sequence[Array]:
+    return gradient(*operands, plan=plan)
+
+
+def lowering(local: Callable[..., Any], formula: Callable[..., Any]) -> Any:
+    partitioned = custom_partitioning(lambda plan, *operands: local(*operands, plan=plan), static_argnums=(0,))
+    partitioned.def_partition(
+        functools.partial(_partition, local),
+        infer_sharding_from_operands=lambda *given: _partition(local, *given)[2],
+        sharding_rule=_sharding_rule,
+    )
+
+    def lower(ctx: Any, *operands: Any, plan: Plan) -> Any:
+        context = ctx.module_context.axis_context
+        alone, divisible = True, False
+        if isinstance(context, mlir.ShardingContext):
+            alone = context.num_devices == 1
+            divisible = None not in (context.device_assignment, context.abstract_mesh) and not plan.fused
+        elif isinstance(context, mlir.SPMDAxisContext):  # inside shard_map
+            alone = context.manual_axes == {*context.mesh.axis_names}
+        if alone:
+            fun = functools.partial(local, plan=plan)
+        elif divisible:
+            fun = functools.partial(partitioned, plan)
+        else:
+            fun = functools.partial(formula, plan=plan)
+        return mlir.lower_fun(fun, multiple_results=True)(ctx, *operands)
+
+    return lower
