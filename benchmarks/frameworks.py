@@ -37,8 +37,9 @@ def repeated(step: Step, times: int) -> Step:
 
 
 def torch_ways(shape: tuple[int, ...], case: str) -> Ways:
-    import binxent.torch as bx
     import torch
+
+    import binxent.torch as bx
 
     dtype = torch.bfloat16 if case == "bfloat16" else torch.float32
     x, y, p = (torch.from_numpy(a).to(dtype) for a in operands(shape))

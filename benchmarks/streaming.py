@@ -9,16 +9,17 @@ huge pages.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from binxent import kernel
-from binxent.numpy import value_and_grad
 
 from benchmarks.timing import Times, in_turn
+from binxent import kernel
+from binxent.numpy import value_and_grad
 
 SHAPE = (4096, 4096)
 MOST = 2.5  # times the roof, into fresh memory
@@ -69,7 +70,7 @@ def measure(rounds: int) -> Iterator[tuple[str, dict[str, Times]]]:
         def stream(way: Callable[[Array, Array, Array], None], place: Callable[[], Array]) -> Callable[[], object]:
             def step() -> None:
                 out = place()
-                parts = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+                parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
                 list(pool.map(lambda part: way(x[part], y[part], out[part]), parts))
 
             return step

@@ -1,8 +1,9 @@
 """A linear multi-label classifier of the digits, in JAX."""
 
-import binxent.jax as bx
 import jax
 import jax.numpy as jnp
+
+import binxent.jax as bx
 from binxent.demo.digits import balance, load
 
 train, test = load(seed=0)

@@ -1,7 +1,8 @@
 """A linear multi-label classifier of the digits, in MindSpore."""
 
-import binxent.mindspore as bx
 import mindspore as ms
+
+import binxent.mindspore as bx
 from binxent.demo.digits import balance, load
 
 train, test = load(seed=0)

@@ -1,7 +1,8 @@
 """A linear multi-label classifier of the digits, in NumPy."""
 
-import binxent.numpy as bx
 import numpy as np
+
+import binxent.numpy as bx
 from binxent.demo.digits import balance, load
 
 train, test = load(seed=0)

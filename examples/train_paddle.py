@@ -1,7 +1,8 @@
 """A linear multi-label classifier of the digits, in PaddlePaddle."""
 
-import binxent.paddle as bx
 import paddle
+
+import binxent.paddle as bx
 from binxent.demo.digits import balance, load
 
 train, test = load(seed=0)

@@ -1,7 +1,8 @@
 """A linear multi-label classifier of the digits, in PyTorch."""
 
-import binxent.torch as bx
 import torch
+
+import binxent.torch as bx
 from binxent.demo.digits import balance, load
 
 train, test = load(seed=0)

@@ -12,8 +12,8 @@ import sys
 from typing import Any
 
 import numpy as np
-from binxent import kernel
 
+from binxent import kernel
 from tests.kernel_calls import compute
 from tests.reference import DTYPES, error, expected
 
@@ -74,7 +74,12 @@ def measure(size: int) -> dict[str, float]:
             if weighting in ("pos_weight", "both"):
                 p = rng.lognormal(0, 3, x.shape).astype(x.dtype)
             exact = expected(
-                x, y, w, p, probabilities=source == "probabilities", wide=np.float64 if dtype == "float32" else np.longdouble
+                x,
+                y,
+                w,
+                p,
+                probabilities=source == "probabilities",
+                wide=np.float64 if dtype == "float32" else np.longdouble,
             )
             loss, gradient = np.empty_like(x), np.empty_like(x)
             for factor in FACTORS if weighting == "factor" else (1.0,):
@@ -96,7 +101,10 @@ def measure(size: int) -> dict[str, float]:
             off = error(loss, exact.loss, exact.larger_loss, dtype)
             worst[f"{dtype} {source} {kind} {weighting} loss"] = float(off.max())
             at = int(off.argmax())
-            print(f"{dtype} {source} {kind} {weighting} loss: {off[at]:.2f} at x = {x[at]!r}, y = {y[at]!r}", file=sys.stderr)
+            print(
+                f"{dtype} {source} {kind} {weighting} loss: {off[at]:.2f} at x = {x[at]!r}, y = {y[at]!r}",
+                file=sys.stderr,
+            )
     return worst
 
 

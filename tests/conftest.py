@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
+
 from binxent import kernel
 
 # No deadline: the first call of a process makes the pool, and the machine may be busy.

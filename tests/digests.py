@@ -11,8 +11,8 @@ import json
 import sys
 
 import numpy as np
-from binxent import kernel
 
+from binxent import kernel
 from tests.kernel_calls import compute
 from tests.reference import DTYPES, bits
 

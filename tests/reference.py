@@ -17,6 +17,7 @@ from typing import Any
 import ml_dtypes
 import mpmath
 import numpy as np
+
 from binxent import formula
 
 Array = np.ndarray[Any, Any]
@@ -94,7 +95,9 @@ def rounded(value: Array, dtype: str) -> Array:
     unit = ulp(np.where(finite, value, 1), dtype).astype(np.float64)
     nearest = np.where(finite, np.rint(np.where(finite, value, 1) / unit) * unit, value)
     nearest = np.copysign(nearest, value)
-    return np.where(np.abs(nearest) > PRECISION[dtype].largest, np.copysign(np.inf, value), nearest).astype(DTYPES[dtype])
+    return np.where(np.abs(nearest) > PRECISION[dtype].largest, np.copysign(np.inf, value), nearest).astype(
+        DTYPES[dtype]
+    )
 
 
 def bits(array: Array) -> Array:
@@ -215,7 +218,9 @@ mpmath.mp.dps = 80
 
 def textbook_logits_loss(x: Any, y: Any, w: Any = 1, p: Any = 1) -> Any:
     sigma = 1 / (1 + mpmath.exp(-mpmath.mpf(x)))
-    return -mpmath.mpf(w) * (mpmath.mpf(p) * mpmath.mpf(y) * mpmath.log(sigma) + (1 - mpmath.mpf(y)) * mpmath.log(1 - sigma))
+    return -mpmath.mpf(w) * (
+        mpmath.mpf(p) * mpmath.mpf(y) * mpmath.log(sigma) + (1 - mpmath.mpf(y)) * mpmath.log(1 - sigma)
+    )
 
 
 def textbook_probabilities_loss(q: Any, y: Any, w: Any = 1, p: Any = 1) -> Any:

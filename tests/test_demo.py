@@ -354,6 +354,7 @@ def test_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
     def interrupted(adam: training.Adam, gradients: tuple[Array, ...]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
     monkeypatch.setattr(training.Adam, "step", interrupted)
     assert main(["demo", "-o", str(tmp_path / "a.png")]) == 130
     out, err = capsys.readouterr()

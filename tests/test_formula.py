@@ -9,8 +9,8 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
-from binxent import formula
 
+from binxent import formula
 from tests import jets
 from tests.reference import error, textbook_logits_loss, textbook_probabilities_loss
 
@@ -30,7 +30,9 @@ def numerically(function: Any, at: float, order: int = 1) -> Any:
 def assert_exact(actual: Any, exact: Any, *terms: Any, within: float = 8) -> None:
     """Within a few ulp of the larger term; the formula is not required to do better."""
     larger = max([abs(exact), *map(abs, terms)])
-    off = error(np.float64(actual), np.longdouble(mpmath.nstr(exact, 25)), np.longdouble(mpmath.nstr(larger, 25)), "float64")
+    off = error(
+        np.float64(actual), np.longdouble(mpmath.nstr(exact, 25)), np.longdouble(mpmath.nstr(larger, 25)), "float64"
+    )
     assert off <= within, f"{actual!r} for {mpmath.nstr(exact, 20)}: {off} ulp"
 
 
@@ -46,7 +48,9 @@ def test_logits_against_the_textbook(w: float, p: float) -> None:
         negative = textbook_logits_loss(x, 0, abs(w) * abs(1 - y))
         assert_exact(formula.logits_loss(np, *a), textbook_logits_loss(x, y, w, p), positive, negative)
 
-        rise, fall = (w * c * numerically(lambda t, k=k: textbook_logits_loss(t, k), x) for k, c in ((0, 1 - y), (1, p * y)))
+        rise, fall = (
+            w * c * numerically(lambda t, k=k: textbook_logits_loss(t, k), x) for k, c in ((0, 1 - y), (1, p * y))
+        )
         assert_exact(formula.logits_gradient(np, *a), rise + fall, rise, fall)
         assert_exact(
             formula.logits_curvature(np, *a),
@@ -93,7 +97,7 @@ def test_probabilities_against_the_textbook(w: float, p: float) -> None:
             formula.probabilities_gradient_to_pos_weight(np, *arrays(q, y, w)),
             numerically(lambda t: textbook_probabilities_loss(q, y, w, t), p),
         )
-        if 1e-12 < q * (1 - q):  # elsewhere the definition bounds it
+        if q * (1 - q) > 1e-12:  # elsewhere the definition bounds it
             rise = w * (1 - y) / (1 - mpmath.mpf(q))
             fall = -w * p * y / mpmath.mpf(q)
             assert_exact(formula.probabilities_gradient(np, *a), rise + fall, rise, fall)
@@ -116,7 +120,10 @@ def test_without_weights_is_with_ones() -> None:
     for function, first in ((formula.logits_gradient_to_target, x), (formula.probabilities_gradient_to_target, q)):
         np.testing.assert_array_equal(function(np, first), function(np, first, one, one))
     np.testing.assert_array_equal(formula.logits_gradient_to_target(np, x), -x)  # exactly
-    for function, first in ((formula.logits_gradient_to_pos_weight, x), (formula.probabilities_gradient_to_pos_weight, q)):
+    for function, first in (
+        (formula.logits_gradient_to_pos_weight, x),
+        (formula.probabilities_gradient_to_pos_weight, q),
+    ):
         np.testing.assert_array_equal(function(np, first, y), function(np, first, y, one))
 
 
@@ -235,8 +242,14 @@ def test_it_may_be_differentiated_automatically(y: float) -> None:
         a = arrays(x, y, 2.0, 3.0)
         for derivative, exact in (
             (jets.derivative(lambda t: formula.logits_loss(jets, t, y, 2.0, 3.0), x), formula.logits_gradient(np, *a)),
-            (jets.derivative(lambda t: formula.logits_loss(jets, t, y, 2.0, 3.0), x, 2), formula.logits_curvature(np, *a)),
-            (jets.derivative(lambda t: formula.logits_gradient(jets, t, y, 2.0, 3.0), x), formula.logits_curvature(np, *a)),
+            (
+                jets.derivative(lambda t: formula.logits_loss(jets, t, y, 2.0, 3.0), x, 2),
+                formula.logits_curvature(np, *a),
+            ),
+            (
+                jets.derivative(lambda t: formula.logits_gradient(jets, t, y, 2.0, 3.0), x),
+                formula.logits_curvature(np, *a),
+            ),
             (
                 jets.derivative(lambda t: formula.logits_loss(jets, x, t, 2.0, 3.0), y),
                 formula.logits_gradient_to_target(np, *arrays(x, 2.0, 3.0)),
@@ -250,7 +263,9 @@ def test_it_may_be_differentiated_automatically(y: float) -> None:
             assert derivative == pytest.approx(float(exact), rel=1e-13, abs=1e-15)
     for q in (0.01, 0.5, 0.99):
         derivative = jets.derivative(lambda t: formula.probabilities_loss(jets, t, y, 2.0, 3.0), q)
-        assert derivative == pytest.approx(float(formula.probabilities_gradient(np, *arrays(q, y, 2.0, 3.0))), rel=1e-12)
+        assert derivative == pytest.approx(
+            float(formula.probabilities_gradient(np, *arrays(q, y, 2.0, 3.0))), rel=1e-12
+        )
 
 
 def _torch_derivatives(torch: ModuleType, x: float, y: float) -> tuple[float, ...]:

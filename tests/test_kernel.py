@@ -11,10 +11,10 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
-from binxent import kernel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from binxent import kernel
 from tests import processes
 from tests.kernel_calls import Array, compute, operand, outputs
 from tests.layouts import LAYOUTS
@@ -177,7 +177,10 @@ def test_against_the_textbook(dtype: str) -> None:
                 (
                     loss,
                     [textbook_logits_loss(t, v) for t, v in zip(a, b, strict=True)],
-                    [max(textbook_logits_loss(t, 1, v), textbook_logits_loss(t, 0, 1 - v)) for t, v in zip(a, b, strict=True)],
+                    [
+                        max(textbook_logits_loss(t, 1, v), textbook_logits_loss(t, 0, 1 - v))
+                        for t, v in zip(a, b, strict=True)
+                    ],
                 ),
                 (
                     gradient,
@@ -439,9 +442,7 @@ def test_pos_weight_3_is_every_positive_three_times(dtype: str) -> None:
 # The same bits
 
 
-def some_inputs(
-    dtype: str, shape: tuple[int, ...], probabilities: bool = False
-) -> tuple[Array, Array, Array, Array]:
+def some_inputs(dtype: str, shape: tuple[int, ...], probabilities: bool = False) -> tuple[Array, Array, Array, Array]:
     rng = np.random.default_rng(20)
     x = rng.random(shape) if probabilities else rng.normal(0, 20, shape)
     y = np.where(rng.random(shape) < 0.5, rng.integers(0, 2, shape), rng.random(shape))
@@ -555,7 +556,7 @@ def views(draw: st.DrawFn) -> tuple[tuple[int, ...], Any]:
     return shape, view
 
 
-@given(views(), st.sampled_from(sorted(DTYPES)), st.sampled_from(sorted(DTYPES) + ["int32", "bool"]), st.booleans())
+@given(views(), st.sampled_from(sorted(DTYPES)), st.sampled_from([*sorted(DTYPES), "int32", "bool"]), st.booleans())
 def test_any_view_is_read_and_written_where_it_lies(made: Any, dtype: str, target: str, in_place: bool) -> None:
     shape, view = made
     rng = np.random.default_rng(40)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from typing import Any
 
 import numpy as np
 import pytest
+
 from binxent import options
 
 
@@ -17,7 +19,8 @@ def test_reductions(reduction: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "reduction", ["average", "Mean", "", "none ", None, 1, True, ["mean"], ("mean",), b"mean", np.array(["mean", "sum"])]
+    "reduction",
+    ["average", "Mean", "", "none ", None, 1, True, ["mean"], ("mean",), b"mean", np.array(["mean", "sum"])],
 )
 def test_an_unknown_reduction_is_refused(reduction: Any) -> None:
     with pytest.raises(ValueError, match="is not a valid value for reduction; expected one of") as caught:
@@ -50,7 +53,7 @@ def test_the_deprecated_pair_overrides_the_reduction(
     size_average: Any, reduce: Any, meant: str, reduction: str
 ) -> None:
     message = f"size_average and reduce args will be deprecated, please use reduction='{meant}' instead."
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="deprecated") as caught:
         assert options.legacy_reduction(size_average, reduce, reduction) == meant
     assert [str(w.message) for w in caught] == [message]
 
@@ -108,10 +111,8 @@ def test_what_does_not_broadcast(shape: tuple[int, ...], to: tuple[int, ...]) ->
         options.check_broadcast("pos_weight", shape, to)
     message = str(caught.value)
     assert message.startswith(f"pos_weight: shape {shape} does not broadcast to the input's shape {to}.")
-    try:
+    with contextlib.suppress(ValueError):
         assert np.broadcast_shapes(shape, to) != to
-    except ValueError:
-        pass
 
 
 @pytest.mark.parametrize(("to", "column"), [((2, 3), "(2, 1)"), ((2, 3, 4, 5), "(2, 1, 1, 1)")])
@@ -142,5 +143,7 @@ def test_another_sample_weight_is_refused(shape: tuple[int, ...], to: tuple[int,
 
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_a_scalar_input_has_no_samples(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"sample_weight: .* the input's shape is \(\); expected an input with a first axis"):
+    with pytest.raises(
+        ValueError, match=r"sample_weight: .* the input's shape is \(\); expected an input with a first axis"
+    ):
         options.check_sample_weight(shape, ())

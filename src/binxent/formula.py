@@ -137,7 +137,5 @@ def probabilities_gradient_to_target(
     return _weighted(xp, weight, bracket)
 
 
-def probabilities_gradient_to_pos_weight(
-    xp: Namespace, q: Array, target: Array, weight: Array | None = None
-) -> Array:
+def probabilities_gradient_to_pos_weight(xp: Namespace, q: Array, target: Array, weight: Array | None = None) -> Array:
     return _weighted(xp, weight, target * minus_log(xp, q))

@@ -269,9 +269,9 @@ class _Loss:
         self.pos_weight = None if pos_weight is None else _checked("pos_weight", pos_weight)
 
     def __call__(self, input: Array, target: Array, *, sample_weight: Array | None = None) -> Any:
-        return _compute(
-            self.probabilities, input, target, self.weight, self.reduction, self.pos_weight, sample_weight
-        )[0]
+        return _compute(self.probabilities, input, target, self.weight, self.reduction, self.pos_weight, sample_weight)[
+            0
+        ]
 
     def value_and_grad(
         self, input: Array, target: Array, *, sample_weight: Array | None = None, out: Array | None = None

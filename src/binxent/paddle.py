@@ -12,7 +12,6 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -379,9 +378,7 @@ def _static_loss(function: str, reduction: str, operands: Operands) -> Any:
 
 def _refuse_shape(function: str, operands: Operands) -> None:
     input, label = list(operands[0].shape), list(operands[1].shape)
-    raise ValueError(
-        f"{function}(): label of shape {label} must have the same shape as {_NAMES[function][0]}, {input}"
-    )
+    raise ValueError(f"{function}(): label of shape {label} must have the same shape as {_NAMES[function][0]}, {input}")
 
 
 def _loss(

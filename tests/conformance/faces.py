@@ -51,12 +51,15 @@ def _numpy(call: Call) -> Outcome:
 
 
 def _torch(call: Call) -> Outcome:
-    import binxent.torch as face
     import torch
+
+    import binxent.torch as face
 
     def tensor(array: Array) -> Any:
         if array.dtype == DTYPES["bfloat16"]:
-            return torch.from_numpy(np.ascontiguousarray(array).view(np.int16)).view(torch.bfloat16).reshape(array.shape)
+            return (
+                torch.from_numpy(np.ascontiguousarray(array).view(np.int16)).view(torch.bfloat16).reshape(array.shape)
+            )
         return torch.from_numpy(array.copy())
 
     def array(tensor: Any) -> Array:
@@ -72,8 +75,9 @@ def _torch(call: Call) -> Outcome:
 
 
 def _paddle(call: Call) -> Outcome:
-    import binxent.paddle as face
     import paddle
+
+    import binxent.paddle as face
 
     def tensor(array: Array) -> Any:
         if array.dtype == DTYPES["bfloat16"]:  # its own import reads uint16 as the bits of a bfloat16
@@ -93,8 +97,9 @@ def _paddle(call: Call) -> Outcome:
 
 
 def _mindspore(call: Call) -> Outcome:
-    import binxent.mindspore as face
     import mindspore as ms
+
+    import binxent.mindspore as face
 
     def tensor(array: Array) -> Any:
         if array.dtype == DTYPES["bfloat16"]:
@@ -120,9 +125,10 @@ def _mindspore(call: Call) -> Outcome:
 
 
 def _jax(call: Call) -> Outcome:
-    import binxent.jax as face
     import jax
     import jax.numpy as jnp
+
+    import binxent.jax as face
 
     double = "float64" in (call.input.dtype.name, call.target.dtype.name) or call.target.dtype == np.int64
     with jax.enable_x64(double):

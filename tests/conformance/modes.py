@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from binxent import kernel
 
 X = np.linspace(-3, 3, 12, dtype=np.float32).reshape(4, 3)
@@ -56,8 +57,9 @@ def _() -> Any:
 
 
 def torch_tensors() -> Any:
-    import binxent.torch as bx
     import torch
+
+    import binxent.torch as bx
 
     return bx, torch, torch.from_numpy(X).clone().requires_grad_(), torch.from_numpy(Y)
 
@@ -110,6 +112,102 @@ def _() -> Any:
 def _() -> Any:
     bx, _, x, y = torch_tensors()
     bx.binary_cross_entropy_with_logits(x.to("meta"), y.to("meta"))
+
+
+def paddle_tensors() -> Any:
+    import paddle
+
+    import binxent.paddle as bx
+
+    x = paddle.to_tensor(X)
+    x.stop_gradient = False
+    return bx, paddle, x, paddle.to_tensor(Y)
+
+
+@mode("paddle", "dynamic graph: forward, `backward`, `paddle.grad`, `no_grad`, `auto_cast`", "kernel")
+def _() -> Any:
+    bx, _, x, y = paddle_tensors()
+    bx.binary_cross_entropy_with_logits(x, y).backward()
+
+
+@mode("paddle", "gradient of a gradient (`create_graph=True`)", "formula")
+def _() -> Any:
+    bx, paddle, x, y = paddle_tensors()
+    loss = bx.binary_cross_entropy_with_logits(x, y)
+    return lambda: paddle.grad(loss, x, create_graph=True)[0].sum().backward()
+
+
+def paddle_static(full_graph: bool) -> None:
+    bx, paddle, x, y = paddle_tensors()
+    paddle.jit.to_static(bx.BCEWithLogitsLoss(), full_graph=full_graph)(x, y).backward()
+
+
+@mode("paddle", "`paddle.jit.to_static(full_graph=False)`", "kernel")
+def _() -> Any:
+    paddle_static(full_graph=False)
+
+
+@mode("paddle", "`paddle.jit.to_static(full_graph=True)`, `paddle.jit.save`, static graph", "formula")
+def _() -> Any:
+    paddle_static(full_graph=True)
+
+
+def mindspore_tensors() -> Any:
+    import mindspore as ms
+
+    import binxent.mindspore as bx
+
+    return bx, ms, ms.Tensor(X), ms.Tensor(Y)
+
+
+@mode("mindspore", "PyNative: forward, `grad`, `value_and_grad`", "kernel")
+def _() -> Any:
+    bx, ms, x, y = mindspore_tensors()
+    ms.value_and_grad(bx.BCEWithLogitsLoss())(x, y)[1].asnumpy()
+
+
+@mode("mindspore", "`ms.jit`, graph mode", "kernel")
+def _() -> Any:
+    bx, ms, x, y = mindspore_tensors()
+    loss = bx.BCEWithLogitsLoss()
+
+    @ms.jit
+    def jitted(x: Any, y: Any) -> Any:
+        return loss(x, y)
+
+    jitted(x, y).asnumpy()
+
+
+def jax_arrays() -> Any:
+    import jax
+
+    import binxent.jax as bx
+
+    return bx, jax, jax.numpy.asarray(X), jax.numpy.asarray(Y)
+
+
+@mode("jax", "eager and `jit`: loss, `grad`, `value_and_grad`", "kernel")
+def _() -> Any:
+    bx, jax, x, y = jax_arrays()
+    jax.block_until_ready(jax.jit(jax.value_and_grad(bx.binary_cross_entropy_with_logits))(x, y))
+
+
+@mode("jax", "`vmap`", "kernel")
+def _() -> Any:
+    bx, jax, x, y = jax_arrays()
+    jax.block_until_ready(jax.vmap(bx.binary_cross_entropy_with_logits)(x, y))
+
+
+@mode("jax", "`jvp`", "kernel")
+def _() -> Any:
+    bx, jax, x, y = jax_arrays()
+    jax.block_until_ready(jax.jvp(lambda x: bx.binary_cross_entropy_with_logits(x, y), (x,), (y,)))
+
+
+@mode("jax", "`hessian`", "formula")
+def _() -> Any:
+    bx, jax, x, y = jax_arrays()
+    jax.block_until_ready(jax.jit(jax.hessian(lambda x: bx.binary_cross_entropy_with_logits(x, y)))(x))
 
 
 def table() -> str:

@@ -7,13 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from binxent import kernel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from binxent import kernel
 from tests import kernel_calls
 from tests.conformance.faces import FACES, FLOATING, Call, Face
-from tests.reference import DTYPES, INTEGER_TARGETS, Array, assert_close, assert_reduced_close, bits, expected, tolerance
+from tests.reference import (
+    DTYPES,
+    INTEGER_TARGETS,
+    Array,
+    assert_close,
+    assert_reduced_close,
+    bits,
+    expected,
+    tolerance,
+)
 
 SHAPES = [(), (1,), (64,), (5, 3), (1, 7), (2, 3, 4), (4097,), (70, 1000)]
 REDUCTIONS = ("mean", "sum", "none")
@@ -70,9 +79,7 @@ def check_against_definition(face: Face, call: Call) -> None:
     name, target_name = call.input.dtype.name, call.target.dtype.name
     computed_in = "float64" if "float64" in (name, target_name) else "float32"
     result = wider(name, target_name)
-    reference = expected(
-        call.input, call.target, probabilities=call.probabilities, wide=np.longdouble, **call.options
-    )
+    reference = expected(call.input, call.target, probabilities=call.probabilities, wide=np.longdouble, **call.options)
     loss, gradient = face.evaluate(call)
     allowed = tolerance(kernel.instruction_set, weights=len(call.options), scaled=True)
     if call.reduction == "none":
@@ -164,9 +171,7 @@ class TestTable:
 
     @pytest.mark.parametrize("incoming", [3.0, 0.7, 1024.0, -1.0, 0.0])
     @pytest.mark.parametrize("dtype", FLOATING)
-    def test_incoming_gradient(
-        self, face: Face, check: Any, probabilities: bool, dtype: str, incoming: float
-    ) -> None:
+    def test_incoming_gradient(self, face: Face, check: Any, probabilities: bool, dtype: str, incoming: float) -> None:
         if dtype not in face.dtypes:
             pytest.skip(f"{face.name} has no {dtype} on CPU")
         if not face.takes_incoming:

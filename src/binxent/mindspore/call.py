@@ -49,7 +49,9 @@ def check(kinds: Sequence[Kind]) -> Any:
             raise TypeError(f"{name}: expected a mindspore.Tensor, got {kind}")
         accepted = _TARGETS if name == "target" else FLOATING
         if kind[1] not in accepted:
-            raise TypeError(f"{name}: dtype {kind[1]} is not supported; expected one of {', '.join(map(str, accepted))}")
+            raise TypeError(
+                f"{name}: dtype {kind[1]} is not supported; expected one of {', '.join(map(str, accepted))}"
+            )
     (shape, dtype), (target_shape, target_dtype), weight, sample_weight, pos_weight = kinds  # type: ignore[misc]
     if _is_known(shape):
         if target_shape != shape and _is_known(target_shape):

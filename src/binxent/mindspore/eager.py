@@ -139,7 +139,7 @@ class _Node(_Function):
 
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = ctx.loss.backward(incoming) 
+        gradient = ctx.loss.backward(incoming)
         return (None, gradient, *(_scalar() for _ in range(ctx.joints)))
 
 
@@ -164,9 +164,7 @@ def _scalar() -> Tensor:
     return Tensor.from_numpy(np.zeros((), np.float32))
 
 
-_TO_OPERANDS = (
-    composite.to_target, composite.to_weight, composite.to_sample_weight, composite.to_pos_weight
-)
+_TO_OPERANDS = (composite.to_target, composite.to_weight, composite.to_sample_weight, composite.to_pos_weight)
 
 
 def loss(call: Call, operands: Operands) -> Tensor:

@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 from mindspore.common.dtype import TensorType
 from mindspore.ops.primitive import jit_context
 

@@ -8,6 +8,8 @@ needs, in every mode of differentiation.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entropy
@@ -34,6 +36,13 @@ def _saturated(gradient: Tensor) -> Tensor:
 
 def _assert_range(name: str, valid: Tensor) -> None:
     torch.ops.aten._assert_async.msg(valid.all(), f"all elements of {name} should be between 0 and 1")
+
+
+def _without_autocast(device: str) -> AbstractContextManager[None]:
+    """Autocast on CUDA refuses torch's operation, even in float32."""
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def _values(tensor: Tensor) -> Tensor:
@@ -68,8 +77,9 @@ def _probabilities_loss(call: Call, operands: Operands) -> Tensor:
             _assert_range("target", y_valid)
     else:  # it would abort the whole CUDA context
         safe, ones = torch.where(q_valid, q, torch.full_like(q, 0.5)), torch.ones_like(q)
-    minus_log = torch_binary_cross_entropy(safe, ones, reduction="none")
-    minus_log1m = torch_binary_cross_entropy(safe, zeros, reduction="none")
+    with _without_autocast(q.device.type):
+        minus_log = torch_binary_cross_entropy(safe, ones, reduction="none")
+        minus_log1m = torch_binary_cross_entropy(safe, zeros, reduction="none")
     loss = _positive(y, pos_weight) * minus_log + (1 - y) * minus_log1m
     for w in (weight, sample_weight):
         loss = loss if w is None else w * loss

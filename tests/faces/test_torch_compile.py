@@ -1,0 +1,292 @@
+"""torch.compile: no graph break, the kernel's bits, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from binxent import kernel
+from tests.faces.torch_samples import (
+    KINDS,
+    OUR_MODULES,
+    OURS,
+    REDUCTIONS,
+    TORCHS,
+    all_operands,
+    an_input,
+    uniform,
+)
+
+both_kinds = pytest.mark.parametrize("kind", KINDS)
+every_backend = pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the compiler itself
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled(function, backend="aot_eager", **options):
+    return torch.compile(function, fullgraph=True, backend=backend, **options)
+
+
+def assert_compiles(kind, operands, backend, **options):
+    """The same bits as eager: of the loss, and of the gradient to the logits; the others are torch's operations."""
+    ours, eager = leaves_of(operands), leaves_of(operands)
+    before = kernel.runs()
+    loss = compiled(lambda **o: OURS[kind](**o, **options), backend)(**ours)
+    assert kernel.runs() > before
+    expected = OURS[kind](**eager, **options)
+    assert loss.dtype == expected.dtype
+    assert loss.stride() == expected.stride()
+    assert torch.equal(loss, expected)
+    wanted = [name for name, operand in ours.items() if operand.requires_grad]
+    before = kernel.runs()
+    gradients = torch.autograd.grad(loss.sum(), [ours[name] for name in wanted])
+    exact = torch.autograd.grad(expected.sum(), [eager[name] for name in wanted])
+    for name, gradient, reference in zip(wanted, gradients, exact, strict=True):
+        if name == "input":
+            assert torch.equal(gradient, reference)
+        else:
+            torch.testing.assert_close(gradient, reference)
+
+
+def leaves_of(operands):
+    return {name: o.detach().clone().requires_grad_(o.is_floating_point()) for name, o in operands.items()}
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@every_backend
+@both_kinds
+def test_every_operand_and_gradient(kind, backend, reduction):
+    assert_compiles(kind, all_operands(kind, 8, 5, torch.float32), backend, reduction=reduction)
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [*(("aot_eager", t) for t in (torch.float64, torch.bfloat16, torch.float16)), ("inductor", torch.bfloat16)],
+)
+@both_kinds
+def test_dtypes(kind, backend, dtype):
+    operands = {"input": an_input(kind, 8, 5, dtype=dtype), "target": uniform(8, 5, dtype=dtype)}
+    assert_compiles(kind, operands, backend)
+
+
+OTHERS = [torch.int64, torch.bool, torch.uint8, torch.bfloat16, torch.float64]
+
+
+@pytest.mark.parametrize(
+    ("backend", "target", "reduction"),
+    [("aot_eager", t, r) for t in OTHERS for r in ("sum", "none")]
+    + [("inductor", torch.int64, "none"), ("inductor", torch.bool, "sum")],
+)
+@both_kinds
+def test_targets_of_other_types_are_never_truncated(kind, backend, reduction, target):
+    operands = {"input": an_input(kind, 300, dtype=torch.float32), "target": (uniform(300) > 0.5).to(target)}
+    assert_compiles(kind, operands, backend, reduction=reduction)
+
+
+def test_torchs_own_truncates_them():
+    x, y = an_input("logits", 300, dtype=torch.float32), (uniform(300) > 0.5).long()
+    loss = compiled(lambda x, y: TORCHS["logits"](x, y, reduction="sum"), "inductor")(x, y)
+    assert loss.dtype == torch.int64
+    assert loss < 0.9 * TORCHS["logits"](x, y.float(), reduction="sum")
+
+
+LAYOUTS = {
+    "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda t: t.transpose(1, 3).contiguous().transpose(1, 3),
+    "sliced": lambda t: torch.stack([t, t], -1)[..., 0],
+    "expanded": lambda t: t[:, :1].expand_as(t),
+}
+
+
+@pytest.mark.parametrize(
+    ("backend", "layout"), [*(("aot_eager", layout) for layout in LAYOUTS), ("inductor", "channels_last")]
+)
+@both_kinds
+def test_layouts(kind, backend, layout):
+    x, y = LAYOUTS[layout](an_input(kind, 2, 3, 4, 5)), LAYOUTS[layout](uniform(2, 3, 4, 5))
+    twin = x.detach().requires_grad_()
+    x = x.detach().requires_grad_()
+    loss = compiled(lambda x, y: OURS[kind](x, y, reduction="none"), backend)(x, y)
+    expected = OURS[kind](twin, y, reduction="none")
+    assert torch.equal(loss, expected)
+    assert loss.stride() == expected.stride()
+    loss.sum().backward()
+    expected.sum().backward()
+    assert torch.equal(x.grad, twin.grad)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,)], ids=str)
+@both_kinds
+def test_small_shapes(kind, shape):
+    x, y = an_input(kind, *shape).requires_grad_(), uniform(*shape)
+    for reduction in REDUCTIONS:
+        loss = compiled(lambda x, y, r=reduction: OURS[kind](x, y, reduction=r))(x, y)
+        torch.testing.assert_close(loss, OURS[kind](x, y, reduction=reduction), rtol=0, atol=0, equal_nan=True)
+        loss.sum().backward()
+
+
+@pytest.mark.parametrize("incoming", [3.0, 0.7, 1024.0])
+@both_kinds
+def test_incoming_gradients(kind, incoming):
+    operands = all_operands(kind, 8, 5, torch.float16)
+    gradients = []
+    for wrap in (compiled, lambda f: f):
+        x = operands["input"].detach().clone().requires_grad_()
+        loss = wrap(lambda **o: OURS[kind](**o))(**{**operands, "input": x})
+        for scale in (incoming, 1.0):
+            gradients += torch.autograd.grad(loss, x, torch.tensor(scale).half(), retain_graph=True)
+    assert torch.equal(gradients[0], gradients[2])
+    assert torch.equal(gradients[1], gradients[3])
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@both_kinds
+def test_dynamic_shapes(kind, backend):
+    counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
+    function = torch.compile(
+        lambda x, y, w, s: OURS[kind](x, y, w, sample_weight=s), fullgraph=True, backend=counter, dynamic=True
+    )
+    for rows in (4, 7, 100):
+        operands = [an_input(kind, rows, 5), uniform(rows, 5), uniform(5, seed=2), uniform(rows, seed=3)]
+        x = operands[0].requires_grad_()
+        loss = function(*operands)
+        expected = OURS[kind](*operands[:3], sample_weight=operands[3])
+        assert torch.equal(loss, expected)
+        assert torch.equal(*(torch.autograd.grad(value, x)[0] for value in (loss, expected)))
+    assert counter.frame_count == 1
+
+
+@both_kinds
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_model_that_trains(kind, backend):
+    def trained(wrap):
+        torch.manual_seed(0)
+        parts = [torch.nn.Linear(6, 3)] + ([torch.nn.Sigmoid()] if kind == "probabilities" else [])
+        model, criterion = torch.nn.Sequential(*parts), OUR_MODULES[kind](pos_weight=torch.full((3,), 2.0))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        x, y = torch.randn(32, 6), (torch.rand(32, 3) > 0.5).float()
+        step = wrap(lambda x, y: criterion(model(x), y))
+        losses = []
+        for _ in range(5):
+            optimizer.zero_grad()
+            loss = step(x, y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    ours = trained(lambda f: compiled(f, backend))
+    assert ours[-1] < ours[0]
+    torch.testing.assert_close(ours, trained(lambda f: f))
+
+
+@both_kinds
+def test_modules_compile(kind):
+    module = OUR_MODULES[kind](weight=uniform(5), pos_weight=uniform(5, seed=2), reduction="sum")
+    x, y = an_input(kind, 8, 5), uniform(8, 5)
+    assert torch.equal(compiled(module)(x, y), module(x, y))
+
+
+@both_kinds
+def test_no_grad_inference_and_autocast(kind):
+    x, y = an_input(kind, 8, dtype=torch.bfloat16), uniform(8, dtype=torch.bfloat16)
+    function = compiled(lambda x, y: OURS[kind](x, y))
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert torch.equal(function(x, y), OURS[kind](x, y))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = compiled(lambda x, y: OURS[kind](x, y))(x, y)
+        assert loss.dtype == torch.float32
+        assert torch.equal(loss, OURS[kind](x, y))
+
+
+# Range checks
+
+
+@pytest.mark.parametrize("name", ["input", "target"])
+@pytest.mark.parametrize("requires_grad", [False, True])
+@every_backend
+def test_range_checks_survive(backend, requires_grad, name):
+    operands = {"input": torch.full((2, 3), 0.5), "target": torch.full((2, 3), 0.5)}
+    operands[name][1, 2] = 1.5
+    operands["input"].requires_grad_(requires_grad)
+    with pytest.raises(
+        RuntimeError, match=rf"all elements of {name} should be between 0 and 1, but {name}\[1, 2\] is 1.5"
+    ):
+        compiled(lambda **o: OURS["probabilities"](**o), backend)(**operands)
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.vmap], ids=lambda t: t.__name__)
+@every_backend
+def test_out_of_range_under_a_compiled_transform(backend, transform):
+    """Refused, but for inductor, which takes torch's operation apart: there it is NaN, value and gradient."""
+    q, y = torch.tensor([[0.5, 1.5]]), torch.tensor([[1.0, 1.0]])
+    function = compiled(transform(OURS["probabilities"]), backend)
+    if backend == "inductor":
+        assert function(q, y).isnan().any()
+    else:
+        with pytest.raises(RuntimeError, match="all elements of input should be between 0 and 1"):
+            function(q, y)
+
+
+# Refusals and legacy
+
+
+@both_kinds
+def test_a_wrong_shape_is_refused(kind):
+    function = torch.compile(lambda x, y: OURS[kind](x, y), backend="eager")
+    with pytest.raises(ValueError, match=r"[Tt]arget size"):
+        function(an_input(kind, 4), uniform(4, 1))
+    with pytest.raises(ValueError, match="bogus is not a valid value for reduction"):
+        torch.compile(lambda x, y: OURS[kind](x, y, reduction="bogus"), backend="eager")(an_input(kind, 4), uniform(4))
+
+
+@both_kinds
+def test_legacy_arguments_compile(kind):
+    x, y = an_input(kind, 8), uniform(8)
+    assert torch.equal(compiled(lambda x, y: OURS[kind](x, y, reduce=False))(x, y), OURS[kind](x, y, reduction="none"))
+    assert torch.equal(
+        compiled(lambda x, y: OURS[kind](x, y, size_average=False))(x, y), OURS[kind](x, y, reduction="sum")
+    )
+    assert torch.equal(compiled(lambda x, y: OURS[kind](x, y, reduction="elementwise_mean"))(x, y), OURS[kind](x, y))
+
+
+def test_inplace_backward_is_refused():
+    x = an_input("logits", 4).requires_grad_()
+    with pytest.raises(Exception, match=r"inplace_backward: not under torch\.compile"):
+        compiled(lambda x, y: OURS["logits"](x * 2, y, inplace_backward=True), "eager")(x, uniform(4))
+
+
+# Transforms inside
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@both_kinds
+def test_transforms_compile(kind, backend):
+    operands = all_operands(kind, 4, 3)
+    x, y, p = operands["input"], operands["target"], operands["pos_weight"]
+
+    def check(function, *arguments):
+        torch.testing.assert_close(compiled(function, backend)(*arguments), function(*arguments))
+
+    check(torch.vmap(torch.func.grad(OURS[kind])), x, y)
+    # No tangent is dropped, to whatever operand.
+    check(lambda p: torch.func.jvp(lambda p: OURS[kind](x, y, pos_weight=p), (p,), (p,)), p)
+    if backend == "aot_eager":  # the other would take several seconds for each
+        check(torch.func.grad(OURS[kind]), x, y)
+        check(torch.vmap(OURS[kind]), x, y)
+        check(lambda y: torch.func.jvp(lambda y: OURS[kind](x, y), (y,), (y,)), y)
+
+
+def test_a_device_without_kernel_compiles():
+    x = torch.empty(4, device="meta", dtype=torch.float16, requires_grad=True)
+    for kind in KINDS:
+        loss = compiled(lambda x, y, k=kind: OURS[k](x, y))(x, torch.empty(4, device="meta"))
+        assert (loss.dtype, loss.is_meta) == (torch.float32, True)
+        loss.backward()
