@@ -17,7 +17,7 @@ def forward(images: ms.Tensor, targets: ms.Tensor) -> ms.Tensor:
 
 
 value_and_grad = ms.value_and_grad(forward, None, optimizer.parameters)
-for step in range(200):
+for _ in range(200):
     value, gradients = value_and_grad(images, targets)
     optimizer(gradients)
 

@@ -10,7 +10,7 @@ weight = np.zeros((64, 13), np.float32)
 bias = np.zeros(13, np.float32)
 loss = bx.BCEWithLogitsLoss(pos_weight=balance(train.targets))
 
-for step in range(200):
+for _ in range(200):
     value, gradient = loss.value_and_grad(train.images @ weight + bias, train.targets)
     weight -= train.images.T @ gradient
     bias -= gradient.sum(axis=0)

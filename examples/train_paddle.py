@@ -12,7 +12,7 @@ model = paddle.nn.Linear(64, 13, weight_attr=zeros, bias_attr=zeros)
 optimizer = paddle.optimizer.SGD(1.0, parameters=model.parameters())
 loss = bx.BCEWithLogitsLoss(pos_weight=paddle.to_tensor(balance(train.targets)))
 
-for step in range(200):
+for _ in range(200):
     value = loss(model(images), targets)
     value.backward()
     optimizer.step()

@@ -13,7 +13,7 @@ torch.nn.init.zeros_(model.bias)
 optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
 loss = bx.BCEWithLogitsLoss(pos_weight=torch.from_numpy(balance(train.targets)))
 
-for step in range(200):
+for _ in range(200):
     optimizer.zero_grad()
     value = loss(model(images), targets)
     value.backward()

@@ -1,7 +1,7 @@
 """Writes coefficients.h: the minimax polynomials that math.h evaluates.
 
-Each is fitted, in 60 digits, to the *relative error of the function it serves*. Coefficients are rounded to the type one at a time, lowest first, and the rest fitted again, so
-that the rounding of one is made good by the others.
+Each is fitted, in 60 digits, to the *relative error of the function it serves*. Coefficients are rounded to the type
+one at a time, lowest first, and the rest fitted again, so that the rounding of one is made good by the others.
 
 Run ``python native/coefficients.py > native/coefficients.h`` (needs mpmath).
 """

@@ -36,10 +36,10 @@ Operands = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
 
 def _source(tensor: Tensor) -> kernel.Operand:
     """The tensor, but for one that is to be copied when it is written: the kernel's own reading would copy it."""
-    if not torch._C._is_cow_tensor(tensor):
+    if not torch._C._is_cow_tensor(tensor):  # type: ignore[attr-defined]
         return tensor
     size = tensor.element_size()
-    address = torch._C._data_address(tensor) + tensor.storage_offset() * size
+    address = torch._C._data_address(tensor) + tensor.storage_offset() * size  # type: ignore[attr-defined]
     return address, TAG[tensor.dtype], tensor.shape, tuple(step * size for step in tensor.stride())
 
 
@@ -52,7 +52,7 @@ def run(
 ) -> None:
     """Write the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
     input, target, weight, sample_weight, pos_weight = operands
-    weights = () if weight is None else (_source(weight),)
+    weights: tuple[kernel.Operand, ...] = () if weight is None else (_source(weight),)
     if sample_weight is not None:
         weights += (_source(sample_weight),)
     divisor = input.numel() if call.reduction == "mean" else 1

@@ -45,7 +45,7 @@ def _fake_loss(input: Tensor, target: Tensor, *rest: Any) -> Tensor:
 
 class _OperatorLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: Call, *tensors: Tensor | None) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, call: Call, *tensors: Any) -> Tensor:
         ctx.save_for_backward(*tensors)
         ctx.call = call
         with torch._C._AutoDispatchBelowAutograd():
@@ -53,7 +53,7 @@ class _OperatorLoss(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, incoming: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Any, ...]:
         call: Call = ctx.call
         operands: Operands = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]

@@ -120,7 +120,7 @@ def _divisor(call: Call, input: Tensor) -> int:
 def loss(call: Call, operands: Operands) -> Tensor:
     wide = _widened(operands)
     if call.probabilities and operands[0].dtype == torch.float16 and wide[0].requires_grad:
-        wide[0].register_hook(_saturated)  # type: ignore[no-untyped-call]
+        wide[0].register_hook(_saturated)
     elements = _probabilities_loss(call, wide) if call.probabilities else _logits_loss(wide)
     dtype = call.dtype.to_complex() if elements.is_complex() else call.dtype
     if call.reduction == "none":

@@ -36,7 +36,7 @@ def _is_memory(incoming: Tensor) -> bool:
 
 class KernelLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: Call, *operands: Tensor | None) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, call: Call, *operands: Any) -> Tensor:
         ctx.save_for_backward(*operands)
         ctx.call = call
         loss = new_loss(call, operands)
@@ -51,7 +51,7 @@ class KernelLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, incoming: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Any, ...]:
         call: Call = ctx.call
         if ctx.made is _SPENT:
             raise RuntimeError(
@@ -76,7 +76,7 @@ class KernelLoss(torch.autograd.Function):
 _SPENT = object()
 
 # Function.apply without its handling of torch.func, which never gets here and costs a tenth of a small loss.
-_apply = super(torch.autograd.Function, KernelLoss).apply
+_apply: Any = super(torch.autograd.Function, KernelLoss).apply
 
 
 def _input_gradient(ctx: Any, call: Call, operands: Operands, incoming: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ def loss(call: Call, operands: Operands) -> Tensor:
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:
-    return one.untyped_storage()._cdata == other.untyped_storage()._cdata
+    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)
 
 
 def _check_inplace(operands: Operands) -> None:
