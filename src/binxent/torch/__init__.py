@@ -74,9 +74,10 @@ def _result_dtype(input: Tensor, target: Tensor) -> torch.dtype:
     dtype = input.dtype
     if target.dtype != dtype and target.is_floating_point():
         dtype = torch.promote_types(dtype, target.dtype)
-    device = input.device.type
-    if dtype in _HALF and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.float32
+    if dtype in _HALF:
+        device = input.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            return torch.float32
     return dtype
 
 
