@@ -80,7 +80,7 @@ def add_session(framework: str) -> None:
     @nox.session(name=framework)
     def face(session: nox.Session) -> None:
         """The face of this framework, beside it alone."""
-        install(session, *group("test", framework))
+        install(session, *group("test", framework), "scikit-learn")  # the examples' data
         own = sorted(map(str, Path("tests/faces").glob(f"test_{framework}*")))
         if not own:
             session.error(f"tests/faces has no test_{framework}*")
