@@ -60,7 +60,8 @@ class KernelLoss(torch.autograd.Function):
             )
         operands: Operands = ctx.saved_tensors  # raises if one was modified since
         needed = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled() or in_transform() or not _is_memory(incoming):
+        traced = torch.compiler.is_compiling()  # by compiled autograd
+        if traced or torch.is_grad_enabled() or in_transform() or not _is_memory(incoming):
             if call.inplace_backward:
                 raise RuntimeError(
                     "inplace_backward: no gradient of a gradient (create_graph=True) and no torch.func transform; "
