@@ -206,6 +206,19 @@ def test_no_grad_inference_and_autocast(kind):
         assert torch.equal(loss, OURS[kind](x, y))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@both_kinds
+def test_compiled_autograd(kind, backend, reduction):
+    """The backward of an eager loss, traced."""
+    ours, eager = (leaves_of(all_operands(kind)) for _ in range(2))
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend=backend, fullgraph=True)):
+        OURS[kind](**ours, reduction=reduction).sum().backward()
+    OURS[kind](**eager, reduction=reduction).sum().backward()
+    for name, operand in eager.items():
+        torch.testing.assert_close(ours[name].grad, operand.grad)
+
+
 # Range checks
 
 

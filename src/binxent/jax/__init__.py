@@ -159,7 +159,7 @@ def binary_cross_entropy_with_logits(
     Differences from ``optax.sigmoid_binary_cross_entropy``, which gives the loss of each element: it reduces, target
     and input do not broadcast, and there are weights; float16 and bfloat16 are computed in float32 and rounded once.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> target = jnp.ones((10, 64))
         >>> output = jnp.full((10, 64), 1.5)
@@ -188,7 +188,7 @@ def binary_cross_entropy(
     lie in [0, 1]. Called with values on CPU, a ValueError names the first element that does not; inside ``jax.jit``
     or another trace, and on accelerators, such an element is NaN in the loss and in the gradient.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> binary_cross_entropy(jnp.array([0.5, 0.9]), jnp.array([1, 1]), reduction="none").round(4)
         Array([0.6931, 0.1054], dtype=float32)
@@ -223,7 +223,7 @@ class _Loss:
 class BCEWithLogitsLoss(_Loss):
     """``binary_cross_entropy_with_logits`` with its parameters kept.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> loss = BCEWithLogitsLoss(reduction="sum", pos_weight=jnp.array([3.0]))
         >>> jax.jit(jax.grad(loss))(jnp.zeros(2), jnp.array([1, 0]))
@@ -242,7 +242,7 @@ class BCEWithLogitsLoss(_Loss):
 class BCELoss(_Loss):
     """``binary_cross_entropy`` with its parameters kept.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> BCELoss()(jnp.array([0.5]), jnp.array([1])).round(4)
         Array(0.6931, dtype=float32)

@@ -243,8 +243,8 @@ def binary_cross_entropy(
         As with logits.
 
     Raises:
-        RuntimeError: an input or a target lies outside [0, 1]; the message names the first.
-        The rest as with logits.
+        RuntimeError: an input or a target lies outside [0, 1]; the message names the first. The rest is as with
+            logits.
 
     Differences from torch: integer, boolean and mixed targets; ``pos_weight``; safe in half precision and under
     autocast; the gradient to the target is ±100 at q = 0 and 1, and not infinite; a scalar owns one element of memory.
