@@ -165,11 +165,25 @@ double scalar(const CallFrame& frame, int64_t index) {
     }
 }
 
+// In alphabetical order, as XLA sorts them.
+enum Attribute { divisor, gradient, incoming, kept, loss, pos_weight, probabilities, saved };
+
+// Whether the gradient that was saved, and lies where the result does, is the result: each incoming gradient is 1.
+bool is_done(const CallFrame& frame) {
+    if (scalar(frame, saved) == 0) return false;
+    const xla::Buffer& buffer = *frame.arguments.buffers[0];
+    View number;
+    number.data = static_cast<char*>(buffer.data);
+    number.dtype = dtype_of(buffer.dtype);
+    for (int64_t left = product(buffer.dims, int(buffer.rank)); left > 0; --left) {
+        if (read_factor(number, 1) != 1) return false;
+        number.data += element_size(number.dtype);
+    }
+    return true;
+}
+
 // One call of the handler: jobs that differ in their addresses and their factor.
 class Batch {
-    // In alphabetical order, as XLA sorts them.
-    enum Attribute { divisor, gradient, incoming, kept, loss, pos_weight, probabilities, saved };
-
     struct Item {
         Job job;
         View incoming;  // a number; for the loss of each element it is one more weight
@@ -194,15 +208,11 @@ class Batch {
         return item.job.gradient;
     }
 
-    void run_items(int64_t begin, int64_t end, ParallelFor lent) const {
-        Item item = pattern_;
+    void run_items(Item& item, int64_t begin, int64_t end, ParallelFor lent) const {
         for (int64_t i = begin; i < end; ++i) {
             for (int k = 0; k < int(operands_.size()); ++k) place(item, k).data = operands_[k][i];
             for (int k = 0; k < int(results_.size()); ++k) place_result(item, k).data = results_[k][i];
-            if (item.incoming) {
-                if (has_saved_ && read_factor(item.incoming, 1) == 1) continue;  // the result's memory holds it already
-                item.job.factor = read_factor(item.incoming, item.job.divisor);
-            }
+            if (item.incoming) item.job.factor = read_factor(item.incoming, item.job.divisor);
             binxent::run(item.job, lent);
         }
     }
@@ -228,6 +238,8 @@ class Batch {
         job.weights = int(arguments.size) - 2 - has_saved_ - has_pos_weight_ - (has_incoming_ && !each_element_);
         if (job.weights < 0 || job.weights > max_weights || results.size != want_loss_ + (scalar(frame, gradient) != 0))
             throw std::invalid_argument("no such number of operands or results");
+        operands_.reserve(arguments.size);
+        results_.reserve(results.size);
         for (int64_t k = 0; k < arguments.size; ++k)
             if (!(has_saved_ && k == 1)) operands_.emplace_back(*arguments.buffers[k], full, batch_dims);
         for (int64_t k = 0; k < results.size; ++k) results_.emplace_back(*results.buffers[k], full, batch_dims);
@@ -235,12 +247,13 @@ class Batch {
         for (int k = 0; k < int(results_.size()); ++k) place_result(pattern_, k) = results_[k].first;
     }
 
-    void run() const {
+    void run() {
         const int64_t size = pattern_.job.size, share = size < serial_size ? serial_size / std::max<int64_t>(1, size) : 0;
-        if (share == 0 || items_ <= share) return run_items(0, items_, lend_xla_threads);
+        if (share == 0 || items_ <= share) return run_items(pattern_, 0, items_, lend_xla_threads);
         const auto run_share = [](int64_t begin, int64_t end, void* self) {
             const auto [batch, share] = *static_cast<std::pair<const Batch*, int64_t>*>(self);
-            batch->run_items(begin * share, std::min(end * share, batch->items_), nullptr);
+            Item item = batch->pattern_;
+            batch->run_items(item, begin * share, std::min(end * share, batch->items_), nullptr);
         };
         std::pair<const Batch*, int64_t> context{this, share};
         parallel_for((items_ + share - 1) / share, run_share, &context, lend_xla_threads);
@@ -261,7 +274,7 @@ xla::Error* xla_handler(CallFrame* frame) {
     }
     try {
         frame_of_this_thread = frame;
-        Batch(*frame).run();
+        if (!is_done(*frame)) Batch(*frame).run();
         return nullptr;
     } catch (const std::exception& failure) {
         xla::ErrorCreate create{sizeof create, nullptr, failure.what(), xla::error_invalid_argument};

@@ -53,7 +53,7 @@ def test_random_calls(kind, seed):
     choice = random.Random(seed)
     torch.manual_seed(seed)
     for _ in range(CALLS):
-        sizes = [0, 1, 2, 17, 130, 1000] if choice.random() < 0.1 else [1, 2, 3, 5, 17]
+        sizes = [0, 1, 2, 17, 90] if choice.random() < 0.1 else [1, 2, 3, 5, 17]
         shape = [choice.choice(sizes) for _ in range(choice.randrange(4))]
         dtype = choice.choice(FLOATING)
         target = choice.choice([*FLOATING, *[dtype] * 4, torch.int64, torch.bool])
@@ -89,7 +89,7 @@ def test_random_calls(kind, seed):
             info = torch.finfo(ours.dtype)
             # Where two terms cancel, it is their size that counts.
             near_zero = 1e-6 if torch.float64 not in (dtype, target) or ours.dtype != torch.float64 else 1e-15
-            size = wanted.abs().max().item() if wanted.numel() else 0.0
+            size = wanted.abs().nan_to_num().max().item() if wanted.numel() else 0.0
             torch.testing.assert_close(
                 ours.double(),
                 wanted,

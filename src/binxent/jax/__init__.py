@@ -97,14 +97,20 @@ def _primal(value: Any) -> Any:
     return value
 
 
+def _under_jit(value: Any) -> bool:
+    """Whether it is part of a program that is being traced, seen through differentiation and vmap."""
+    while isinstance(value, jax.core.Tracer) and not isinstance(value, DynamicJaxprTracer):
+        value = getattr(value, "primal", getattr(value, "val", None))
+    return isinstance(value, DynamicJaxprTracer)
+
+
 def _call(
     probabilities: bool, input: Any, target: Any, weight: Any, reduction: str, pos_weight: Any, sample_weight: Any
 ) -> Array:
     options.check_reduction(reduction)
     operands = (input, target, weight, pos_weight, sample_weight)
     # Under one jit the backward follows in the same program; else what it takes over would have to be copied.
-    under_jit = any(isinstance(_primal(a), DynamicJaxprTracer) for a in operands)
-    may_fuse = under_jit and not cpu.several_devices()
+    may_fuse = any(map(_under_jit, operands)) and not cpu.several_devices()
     loss: Array = _compute(*operands, probabilities=probabilities, reduction=reduction, may_fuse=may_fuse)
     if probabilities:
         _refuse_out_of_range(*map(_primal, (loss, input, target)))
@@ -123,7 +129,8 @@ def _refuse_out_of_range(loss: Any, input: Any, target: Any) -> None:
             first = tuple(int(i) for i in outside[0])
             element = f"{name}[{', '.join(map(str, first))}]" if first else name
             hint = "; logits belong to binary_cross_entropy_with_logits" if name == "input" else ""
-            raise ValueError(f"all elements of {name} should be between 0 and 1, but {element} is {array[first]}{hint}")
+            found = f"{element} is {array[first]!s}"
+            raise ValueError(f"all elements of {name} should be between 0 and 1, but {found}{hint}")
 
 
 def binary_cross_entropy_with_logits(

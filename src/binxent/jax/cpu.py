@@ -72,17 +72,19 @@ def _sharding_rule(plan: Plan, mesh: Any, operands: Any, results: Any) -> SdySha
     return SdyShardingRule(tuple(map(mapping, operands)), tuple(map(mapping, results)))
 
 
-def _axes(entry: Any) -> tuple[str, ...]:
-    return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
+def _axes(array: Any, d: int) -> tuple[str, ...]:
+    """The mesh's axes that divide the array's."""
+    names = array.sharding.spec[d] if array.sharding else None  # a partitioner may not know it yet
+    return () if names is None else names if isinstance(names, tuple) else (names,)
 
 
 def _spec(mesh: Any, operands: Any) -> list[tuple[str, ...]]:
     """How each axis is divided: as the first operand that divides it, and in equal parts."""
     spec: list[tuple[str, ...]] = []
     for d, size in enumerate(full_shape(*operands)):
-        entries = [_axes(a.sharding.spec[d]) for a in operands if a.shape[d] == size]
-        taken = {name for axes in spec for name in axes}
-        fit = (e for e in entries if e and not taken & {*e} and size % math.prod(mesh.shape[n] for n in e) == 0)
+        taken = {name for names in spec for name in names}
+        given = (_axes(a, d) for a in operands if a.shape[d] == size)
+        fit = (n for n in given if n and not taken & {*n} and size % math.prod(mesh.shape[k] for k in n) == 0)
         spec.append(next(fit, ()))
     return spec
 
@@ -94,7 +96,7 @@ def _partition(local: Callable[..., Any], plan: Plan, mesh: Any, operands: Any, 
         parts = (spec[d] or None if n == full[d] else None for d, n in enumerate(array.shape))
         return NamedSharding(mesh, PartitionSpec(*parts))
 
-    summed = tuple(name for axes in spec[plan.kept :] for name in axes)
+    summed = tuple(name for names in spec[plan.kept :] for name in names)
     fun = functools.partial(local, plan=plan, summed=summed)
     return mesh, fun, jax.tree.map(sharding, results), jax.tree.map(sharding, operands)
 
