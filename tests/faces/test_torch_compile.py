@@ -234,6 +234,14 @@ def test_range_checks_survive(backend, requires_grad, name):
         compiled(lambda **o: OURS["probabilities"](**o), backend)(**operands)
 
 
+@pytest.fixture
+def hooks_are_back():
+    """torch.func.grad disables saved-tensor hooks, and leaves them so if what it has compiled raises."""
+    yield
+    torch._C._autograd._saved_tensors_hooks_enable()
+
+
+@pytest.mark.usefixtures("hooks_are_back")
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.vmap], ids=lambda t: t.__name__)
 @every_backend
 def test_out_of_range_under_a_compiled_transform(backend, transform):

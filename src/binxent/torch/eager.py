@@ -27,13 +27,6 @@ def _has_saved_tensor_hooks() -> bool:
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
-def _is_memory(incoming: Tensor) -> bool:
-    """Not so a subclass, a negated view, or the batch of is_grads_batched=True, which torch.func does not know of."""
-    return (
-        type(incoming) is Tensor and not incoming.is_neg() and not torch._C._functorch.is_legacy_batchedtensor(incoming)
-    )
-
-
 class KernelLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *operands: Any) -> Tensor:
@@ -60,8 +53,14 @@ class KernelLoss(torch.autograd.Function):
             )
         operands: Operands = ctx.saved_tensors  # raises if one was modified since
         needed = ctx.needs_input_grad[1:]
-        traced = torch.compiler.is_compiling()  # by compiled autograd
-        if traced or torch.is_grad_enabled() or in_transform() or not _is_memory(incoming):
+        if (
+            torch.is_grad_enabled()  # create_graph
+            or in_transform()
+            or torch.compiler.is_compiling()  # compiled autograd
+            or type(incoming) is not Tensor
+            or torch._C._functorch.is_legacy_batchedtensor(incoming)  # is_grads_batched, unknown to torch.func
+            or (call.reduction == "none" and incoming.is_neg())
+        ):
             if call.inplace_backward:
                 raise RuntimeError(
                     "inplace_backward: no gradient of a gradient (create_graph=True) and no torch.func transform; "
