@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import nox
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-FRAMEWORKS = [f for f in ("torch", "paddle", "mindspore", "jax") if any(Path("src/binxent").glob(f"{f}*"))]
+FRAMEWORKS = [f for f in ("torch", "paddle", "jax") if any(Path("src/binxent").glob(f"{f}*"))]
 
 # Tests that do more where a framework is installed.
 EVERYWHERE = ("tests/conformance", "tests/test_formula.py")
@@ -113,9 +113,8 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def types(session: nox.Session) -> None:
-    """mypy, strict. MindSpore is left out: it needs a NumPy that is too old for the others."""
-    typed = [framework for framework in FRAMEWORKS if framework != "mindspore"]
-    session.install(*group("types", *typed), *PYPROJECT["project"]["dependencies"], *extra("demo"))
+    """mypy, strict."""
+    session.install(*group("types", *FRAMEWORKS), *PYPROJECT["project"]["dependencies"], *extra("demo"))
     session.run("mypy")
 
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "dlpack.h"
+#include "paddle.h"
 #include "run.h"
 #include "xla.h"
 
@@ -169,6 +170,7 @@ NB_MODULE(_native, m) {
     m.attr("INPUT_OUT_OF_RANGE") = input_out_of_range;
     m.attr("TARGET_OUT_OF_RANGE") = target_out_of_range;
     m.attr("xla_handler") = nb::capsule(reinterpret_cast<void*>(&xla_handler));
+    bind_paddle(m.def_submodule("paddle"));
     nb::dict dtypes;
     for (const auto& [name, dtype] : dtype_names) dtypes[name] = int(dtype);
     m.attr("DTYPES") = dtypes;

@@ -1,10 +1,12 @@
+from types import ModuleType
+
 from binxent.kernel import Operand
 
 DTYPES: dict[str, int]
 INPUT_OUT_OF_RANGE: int
 TARGET_OUT_OF_RANGE: int
-__file__: str
 instruction_set: str
+paddle: ModuleType
 xla_handler: object
 
 def runs() -> int: ...

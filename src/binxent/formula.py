@@ -7,7 +7,7 @@ For a logit x, target y, weight w and positive weight p::
 
     loss   = w · [ p·y·softplus(−x) + (1−y)·softplus(x) ]
     d/dx   = w · [ (1−y)·σ(x) − p·y·σ(−x) ]
-    d/dy   = w · [ (p−1)·softplus(−x) − x ]
+    d/dy   = w · [ p·softplus(−x) − softplus(x) ]
     d/dp   = w · y·softplus(−x)
     d/dw   = loss / w
     d²/dx² = w · [ (1−y) + p·y ] · σ(x)·σ(−x)
@@ -98,7 +98,11 @@ def logits_gradient(
 def logits_gradient_to_target(
     xp: Namespace, x: Array, weight: Array | None = None, pos_weight: Array | None = None
 ) -> Array:
-    bracket = -x if pos_weight is None else _times(xp, pos_weight - 1, softplus(xp, -x)) - x
+    bracket = -x
+    if pos_weight is not None:
+        # What both softplus have in common, log1p(e), is added once: for p = 1 the rest is −x, and for p = 0 nothing.
+        rest = xp.where(x < 0, _times(xp, pos_weight, bracket), bracket)
+        bracket = rest + (pos_weight - 1) * xp.log1p(_e(xp, x))
     return _weighted(xp, weight, bracket)
 
 

@@ -29,4 +29,5 @@ num_threads = _native.num_threads
 set_num_threads = _native.set_num_threads
 compute = _native.compute
 runs = _native.runs  # how many times the kernel has run in this process
+paddle = _native.paddle  # what the Paddle face does not do in Python, for the sake of small losses
 xla_handler = _native.xla_handler  # of XLA's foreign function interface, in a capsule

@@ -393,11 +393,12 @@ def test_layouts(kind, input, target, reduction):
     packed = OURS[kind](x.contiguous(), y.contiguous(), reduction=reduction)
     loss = OURS[kind](x, y, reduction=reduction)
     assert torch.equal(loss, packed)  # the same bits, whatever the layout
-    # Where input and target differ, torch's logits form mixes both; what it gives for equal ones is followed.
-    if input == target or kind == "probabilities":
-        assert loss.stride() == TORCHS[kind](x, y, reduction=reduction).stride()
-    else:
-        assert loss.stride() == torch.empty_like(y if reduction == "none" else loss).stride()
+    assert loss.stride() == TORCHS[kind](x, y, reduction=reduction).stride()
+    # The formula, too, with and without values.
+    transformed, _ = torch.func.vjp(lambda x: OURS[kind](x, y, reduction=reduction), x)
+    assert transformed.stride() == loss.stride()
+    meta = (torch.empty_strided(t.shape, t.stride(), device="meta") for t in (x, y))
+    assert OURS[kind](*meta, reduction=reduction).stride() == loss.stride()
 
 
 @both_kinds

@@ -92,6 +92,23 @@ def _(f, x, y):
         return f(forward_ad.make_dual(x.detach(), y), y), None
 
 
+@route("`torch.compile`", "kernel", "kernel")
+def _(f, x, y):
+    loss = torch.compile(lambda x, y: f(x, y), fullgraph=True, backend="aot_eager")(x, y)
+    return loss, lambda: torch.autograd.grad(loss, x)
+
+
+@route("backward of an eager loss under compiled autograd", "kernel", "formula")
+def _(f, x, y):
+    loss = f(x, y)
+
+    def pull():
+        with torch._dynamo.compiled_autograd._enable(torch.compile(backend="aot_eager", fullgraph=True)):
+            loss.backward()
+
+    return loss, pull
+
+
 @route("`torch.export`, ONNX", "formula")
 def _(f, x, y):
     class Loss(torch.nn.Module):
@@ -140,6 +157,12 @@ def _(f, x, y):
 def _(f, x, y):
     with FakeTensorMode() as mode:
         return f(mode.from_tensor(x), mode.from_tensor(y)), None
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    yield
+    torch._dynamo.reset()
 
 
 def taken(run):

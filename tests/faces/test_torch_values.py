@@ -289,6 +289,30 @@ def test_zero_logits_have_a_gradient_of_a_half():
     assert x.grad.tolist() == [0.5, -0.5]
 
 
+@pytest.mark.parametrize("pos_weight", [None, 0.0, 1e-6, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("through", ["tape", "transform"])
+def test_gradient_to_the_target(pos_weight, through):
+    x = torch.tensor([-INF, -80.0, -30.0, -12.0, -1.0, 0.0, 1e-6, 1.0, 12.0, 30.0, 80.0, INF], dtype=torch.float64)
+    p = None if pos_weight is None else torch.full_like(x, pos_weight)
+    positive, negative = torch.nn.functional.softplus(-x), torch.nn.functional.softplus(x)
+    exact = -x if pos_weight is None else torch.where(p * positive == 0, 0, p) * positive - negative
+    exact = torch.where(x == -INF, p * INF if pos_weight else (0 if p is not None else INF), exact)
+    x, p = x.float(), None if p is None else p.float()
+
+    def function(y):
+        return OURS["logits"](x, y, pos_weight=p, reduction="sum")
+
+    y = torch.full_like(x, 0.3)
+    if through == "tape":
+        y.requires_grad_()
+        (gradient,) = torch.autograd.grad(function(y), y)
+    else:
+        gradient = torch.func.grad(function)(y)
+    # Differentiated, the loss gives the difference of two softplus; the tape has the formula of that difference.
+    near_zero = 1e-38 if through == "tape" else 1e-7
+    torch.testing.assert_close(gradient.double(), exact, rtol=5e-7, atol=near_zero)
+
+
 # The ends of the range of probabilities
 
 ENDS = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0, 0.3, 0.3])

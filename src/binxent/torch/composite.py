@@ -80,9 +80,10 @@ def _probabilities_loss(call: Call, operands: Operands) -> Tensor:
     with _without_autocast(q.device.type):
         minus_log = torch_binary_cross_entropy(safe, ones, reduction="none")
         minus_log1m = torch_binary_cross_entropy(safe, zeros, reduction="none")
-    loss = _positive(y, pos_weight) * minus_log + (1 - y) * minus_log1m
+    # The logarithms come first in each product: torch gives the result the input's strides.
+    loss = minus_log * _positive(y, pos_weight) + minus_log1m * (1 - y)
     for w in (weight, sample_weight):
-        loss = loss if w is None else w * loss
+        loss = loss if w is None else loss * w
     # NaN, and a gradient of NaN, where that is out of range.
     return loss + torch.where(q_valid & y_valid, zeros, nan) * (q + y)
 

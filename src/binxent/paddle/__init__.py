@@ -1,0 +1,327 @@
+"""The loss in PaddlePaddle: drop-ins for Paddle's two functions and two layers.
+
+In the dynamic graph on CPU, ``eager`` reaches the kernel for the loss and the gradient to the logits. For everything
+else ``composite`` computes the formula with Paddle's own operations.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any, Literal
+
+import paddle
+from paddle import Tensor
+from paddle.base import core
+
+from binxent import kernel, options
+from binxent.paddle import composite, eager
+
+__all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
+
+_LOGITS, _PROBABILITIES = "binary_cross_entropy_with_logits", "binary_cross_entropy"
+_REST = ("label", "weight", "sample_weight", "pos_weight")
+_NAMES = {_LOGITS: ("logit", *_REST), _PROBABILITIES: ("input", *_REST)}
+
+
+def _result_dtype(input: str, label: str) -> str:
+    """The wider of the two; an integer label never widens it."""
+    if label not in kernel.FLOATING or label == input:
+        return input
+    if {input, label} == {"float16", "bfloat16"}:
+        return "float32"
+    return max(input, label, key=("float16", "bfloat16", "float32", "float64").index)
+
+
+_RESULT = {
+    (getattr(paddle, input), getattr(paddle, label)): getattr(paddle, _result_dtype(input, label))
+    for input in kernel.FLOATING
+    for label in kernel.TAGS
+}
+_FLOAT32 = paddle.float32
+
+_Reduction = Literal["none", "mean", "sum"]
+# input, label, weight, sample_weight, pos_weight
+Operands = tuple[Any, Any, Any, Any, Any]
+
+eager.restore_threads()
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("paddle.")
+
+
+def _check_kinds(function: str, operands: Operands, kind: type, error: type[Exception]) -> None:
+    for name, operand in zip(_NAMES[function], operands, strict=True):
+        if not isinstance(operand, kind) and (operand is not None or name not in _REST[1:]):
+            given = type(operand).__name__
+            if type(operand).__module__ != "builtins":
+                given = f"{type(operand).__module__}.{given}"
+            raise error(f"{function}(): argument '{name}' must be {kind.__name__}, but got {given}")
+
+
+def _check_dtypes(function: str, operands: Operands, error: type[Exception]) -> None:
+    for name, operand in zip(_NAMES[function], operands, strict=True):
+        known = tuple(kernel.TAGS) if name in _REST else kernel.FLOATING
+        if operand is not None and (dtype := _name(operand.dtype)) not in known:
+            refused = TypeError if name in _REST[1:] else error
+            raise refused(f"{function}(): argument '{name}' is of dtype {dtype}; expected one of {', '.join(known)}")
+
+
+def _refuse_shape(function: str, operands: Operands) -> None:
+    input, label = list(operands[0].shape), list(operands[1].shape)
+    raise ValueError(f"{function}(): label has shape {label}; expected that of {_NAMES[function][0]}, {input}")
+
+
+def _enlarges(weight: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether the input broadcasts to the weight, which Paddle allows, and not the weight to the input."""
+    try:
+        options.check_broadcast("weight", weight.shape, shape)
+    except ValueError as problem:
+        try:
+            paddle.broadcast_shape(list(weight.shape), list(shape))
+        except ValueError:
+            raise problem from None
+        return True
+    return False
+
+
+def _given(*weights: Any) -> tuple[Any, ...]:
+    return tuple(weight for weight in weights if weight is not None)
+
+
+def _static_loss(function: str, reduction: str, operands: Operands) -> Any:
+    """In a static graph, where a dimension may be unknown (−1) until it runs."""
+    _check_kinds(function, operands, paddle.pir.Value, TypeError)  # type: ignore[attr-defined]
+    _check_dtypes(function, operands, TypeError)
+    x, y, weight, sample_weight, p = operands
+    if len(x.shape) != len(y.shape) or any(a != b and -1 not in (a, b) for a, b in zip(x.shape, y.shape, strict=True)):
+        _refuse_shape(function, operands)
+    if -1 in (*x.shape, *y.shape):
+        y = paddle.reshape(y, paddle.shape(x))  # refuses another size when it runs, where the formula would broadcast
+    if p is not None and (-1 not in (*x.shape, *p.shape) or len(p.shape) > len(x.shape)):
+        options.check_broadcast("pos_weight", p.shape, x.shape)
+    if sample_weight is not None:
+        if -1 not in (*x.shape[:1], *sample_weight.shape):
+            options.check_sample_weight(sample_weight.shape, x.shape)
+        sample_weight = paddle.reshape(sample_weight, [-1] + [1] * (len(x.shape) - 1))
+    return composite.loss(
+        function is _PROBABILITIES, reduction, _RESULT[x.dtype, y.dtype], x, y, _given(weight, sample_weight), p
+    )
+
+
+def _loss(
+    function: str,
+    input: Tensor,
+    label: Tensor,
+    weight: Tensor | None,
+    reduction: str,
+    pos_weight: Tensor | None,
+    sample_weight: Tensor | None,
+) -> Any:
+    if reduction not in options.REDUCTIONS:
+        raise ValueError(
+            f"The value of 'reduction' in {function} should be 'sum', 'mean' or 'none', but received {reduction}, "
+            "which is not allowed."
+        )
+    operands: Operands = (input, label, weight, sample_weight, pos_weight)
+    elements = kernel.paddle.plain_elements(input, label)
+    if elements <= 0 or not label.stop_gradient or not weight is sample_weight is pos_weight is None:
+        return _general_loss(function, reduction, operands)
+    return eager.loss(function is _PROBABILITIES, reduction, _FLOAT32, elements, input, label, (), None)
+
+
+# to_static(full_graph=True) calls it with the graph's values, as it is; full_graph=False with tensors, and without
+# looking into these files.
+paddle.jit.not_to_static(_loss)
+if hasattr(paddle.jit, "marker"):
+    paddle.jit.marker.force_dynamic(_loss)
+core.eval_frame_skip_file_prefix((os.path.dirname(__file__) + os.sep,))
+
+
+def _general_loss(function: str, reduction: str, operands: Operands) -> Any:
+    input, label, weight, sample_weight, pos_weight = operands
+    if not paddle.in_dynamic_mode() and not (isinstance(input, Tensor) and isinstance(label, Tensor)):
+        return _static_loss(function, reduction, operands)
+    _check_kinds(function, operands, Tensor, ValueError)
+    shape = input.shape
+    if label.shape != shape:
+        _refuse_shape(function, operands)
+    dtype = _RESULT.get((input.dtype, label.dtype))
+    if dtype is None:
+        _check_dtypes(function, operands, RuntimeError)
+    learns, enlarges = not label.stop_gradient, False
+    for operand in operands[2:]:
+        if operand is not None:
+            if operand.dtype not in eager.TAG:
+                _check_dtypes(function, operands, RuntimeError)
+            learns = learns or not operand.stop_gradient
+    if pos_weight is not None:
+        options.check_broadcast("pos_weight", pos_weight.shape, shape)
+    if sample_weight is not None:
+        sample_weight = sample_weight.reshape(options.check_sample_weight(sample_weight.shape, shape))
+    if weight is not None:
+        enlarges = _enlarges(weight, shape)
+    weights = _given(weight, sample_weight)
+    elements = math.prod(shape)
+    on_cpu = input.place.is_cpu_place()
+    probabilities = function is _PROBABILITIES
+    if on_cpu and elements and input.is_dense() and not enlarges and not (learns and paddle.is_grad_enabled()):
+        return eager.loss(probabilities, reduction, dtype, elements, input, label, weights, pos_weight)
+    if probabilities and on_cpu and not bool(((input >= 0) & (input <= 1)).all()):
+        eager.refuse_out_of_range(input)
+    return composite.loss(probabilities, reduction, dtype, input, label, weights, pos_weight)
+
+
+def binary_cross_entropy_with_logits(
+    logit: Tensor,
+    label: Tensor,
+    weight: Tensor | None = None,
+    reduction: _Reduction = "mean",
+    pos_weight: Tensor | None = None,
+    name: str | None = None,
+    *,
+    sample_weight: Tensor | None = None,
+) -> Tensor:
+    """Binary cross-entropy of logits; a drop-in for ``paddle.nn.functional.binary_cross_entropy_with_logits``.
+
+    ``w · [p·y·softplus(−x) + (1−y)·softplus(x)]`` for each element, with x the logit, y the label, w the weight and p
+    the pos_weight; then the mean (divided by the number of elements), the sum, or none.
+
+    Args:
+        logit: of any shape; float16, bfloat16, float32 or float64.
+        label: of the logit's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in [0, 1],
+            which is not enforced.
+        weight: broadcasts to the logit, as in multiplication. As in Paddle, it may also have more dimensions and
+            enlarge the result; the mean is then over all of it.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        pos_weight: broadcasts to the logit; multiplies the loss of positives. In [N, C] logits, one for each class.
+        name: accepted and without effect, as in Paddle.
+        sample_weight: shape [N], along the logit's first axis; multiplies ``weight``.
+
+    Returns:
+        A tensor of shape [], or of the logit's shape for ``"none"``; of the wider floating dtype of logit and label.
+
+    Raises:
+        ValueError: logit and label differ in shape, a weight does not broadcast, the reduction is unknown, or an
+            argument is no Tensor (in a static graph, TypeError).
+        RuntimeError: logit or label is of a dtype that is not supported.
+        TypeError: a weight is.
+
+    Differences from Paddle: the right gradient where a logit is 0; exact tails; a mean that is right for any number of
+    elements; labels of −100 count; integer, boolean, half precision and mixed dtypes; gradients to ``label`` and
+    ``pos_weight``, and of gradients; a weight never widens the result; a ``pos_weight`` of more dimensions is refused.
+
+    Examples:
+        >>> logit = paddle.to_tensor([5.0, 1.0, 3.0])
+        >>> label = paddle.to_tensor([1.0, 0.0, 1.0])
+        >>> round(binary_cross_entropy_with_logits(logit, label).item(), 6)
+        0.456188
+    """
+    loss: Tensor = _loss(_LOGITS, logit, label, weight, reduction, pos_weight, sample_weight)
+    return loss
+
+
+def binary_cross_entropy(
+    input: Tensor,
+    label: Tensor,
+    weight: Tensor | None = None,
+    reduction: _Reduction = "mean",
+    name: str | None = None,
+    *,
+    pos_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+) -> Tensor:
+    """Binary cross-entropy of probabilities; a drop-in for ``paddle.nn.functional.binary_cross_entropy``.
+
+    ``w · [p·y·(−log q) + (1−y)·(−log(1−q))]`` for each element, with q the input, y the label, w the weight and p the
+    pos_weight; both logarithms are clamped at −100, and the gradient's denominator q·(1−q) at 1e-12. Then the mean
+    (divided by the number of elements), the sum, or none.
+
+    Args:
+        input: probabilities, of any shape; float16, bfloat16, float32 or float64.
+        label, weight, reduction, name, pos_weight, sample_weight: as with logits.
+
+    Returns:
+        As with logits.
+
+    Raises:
+        ValueError: an input lies outside [0, 1]; the message names the first. On accelerators and in static graphs,
+            such elements are NaN. The rest as with logits.
+
+    Differences from Paddle: integer, boolean, half precision and mixed dtypes; exact for small probabilities; a mean
+    that is right for any number of elements; ``pos_weight``; gradients to ``label``, and of gradients.
+
+    Examples:
+        >>> input = paddle.to_tensor([0.5, 0.6, 0.7])
+        >>> label = paddle.to_tensor([1.0, 0.0, 1.0])
+        >>> print(binary_cross_entropy(input, label))
+        Tensor(shape=[], dtype=float32, place=Place(cpu), stop_gradient=True,
+               0.65537095)
+    """
+    loss: Tensor = _loss(_PROBABILITIES, input, label, weight, reduction, pos_weight, sample_weight)
+    return loss
+
+
+def _shown(layer: Any) -> str:
+    """The options that are not the defaults."""
+    shown = {} if layer.reduction == "mean" else {"reduction": repr(layer.reduction)}
+    for name in ("weight", "pos_weight"):
+        if (tensor := getattr(layer, name)) is not None:
+            shown[name] = f"{_name(tensor.dtype)}{list(tensor.shape)}"
+    return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
+class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
+    """``binary_cross_entropy_with_logits`` as a layer; a drop-in for ``paddle.nn.BCEWithLogitsLoss``.
+
+    The constructor ``(weight=None, reduction="mean", pos_weight=None, name=None)``, buffers and ``state_dict`` are
+    Paddle's. The call takes ``sample_weight`` besides.
+
+    Examples:
+        >>> logit = paddle.to_tensor([5.0, 1.0, 3.0], dtype="float32")
+        >>> label = paddle.to_tensor([1, 0, 1])
+        >>> BCEWithLogitsLoss(reduction="none")(logit, label).numpy().round(4)
+        array([0.0067, 1.3133, 0.0486], dtype=float32)
+    """
+
+    def forward(self, logit: Tensor, label: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+        """See ``binary_cross_entropy_with_logits``."""
+        loss: Tensor = _loss(_LOGITS, logit, label, self.weight, self.reduction, self.pos_weight, sample_weight)
+        return loss
+
+    def extra_repr(self) -> str:
+        return _shown(self)
+
+
+class BCELoss(paddle.nn.BCELoss):
+    """``binary_cross_entropy`` as a layer; a drop-in for ``paddle.nn.BCELoss``.
+
+    The constructor, buffers and ``state_dict`` are Paddle's, with ``pos_weight`` besides; the call takes
+    ``sample_weight``.
+
+    Examples:
+        >>> loss = BCELoss(pos_weight=paddle.to_tensor(3.0))
+        >>> loss(paddle.to_tensor([0.5, 0.5, 0.5]), paddle.to_tensor([1, 0, 1])).numpy().round(4)
+        np.float32(1.6173)
+    """
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        reduction: _Reduction = "mean",
+        name: str | None = None,
+        *,
+        pos_weight: Tensor | None = None,
+        **deprecated: Any,  # size_average and reduce, which Paddle refuses with its own words
+    ) -> None:
+        super().__init__(weight, reduction, name, **deprecated)
+        self.pos_weight = pos_weight
+
+    def forward(self, input: Tensor, label: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+        """See ``binary_cross_entropy``."""
+        loss: Tensor = _loss(_PROBABILITIES, input, label, self.weight, self.reduction, self.pos_weight, sample_weight)
+        return loss
+
+    def extra_repr(self) -> str:
+        return _shown(self)
