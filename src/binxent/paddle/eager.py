@@ -182,6 +182,6 @@ def loss(
         value._share_underline_tensor_to(node)
         hook.stay_last(node)
         return node
-    node._register_grad_hook(hook)
-    value._register_grad_hook(hook.hold)  # type: ignore[union-attr]
+    node._register_grad_hook(hook)  # type: ignore[union-attr]
+    value._register_grad_hook(hook.hold)
     return _C_ops.unsqueeze(value, [])
