@@ -302,7 +302,11 @@ void logits_tile(int64_t n, const Tile<T>& tile, T factor) {
         const T trailing = x < 0 ? negative : positive;
         const Logit<T> logit(x);
         if constexpr (want_loss) losses[i] = logit_loss(logit, leading, weighted ? leading + trailing : T(1));
-        if constexpr (want_gradient) gradients[i] = logit_gradient(logit, x, leading, trailing, factor);
+        if constexpr (want_gradient) {
+            const T rounding = (T(1) - negative) - positive;  // NaN for an infinite target
+            const T lost = weighted || x < 0 || rounding != rounding ? T(0) : rounding;
+            gradients[i] = logit_gradient(logit, x, leading, trailing, factor, lost);
+        }
     });
 }
 

@@ -116,11 +116,12 @@ inline T logit_loss(const Logit<T>& logit, T leading, T total) {
 }
 
 // d loss / dx · factor = ±(leading − trailing·e)·factor / (1 + e), negative where x < 0: σ(|x|) = 1/(1+e) and
-// σ(−|x|) = e/(1+e), neither made from the other. The factor is applied before the one rounding.
+// σ(−|x|) = e/(1+e), neither made from the other. The factor is applied before the one rounding. `lost_leading` is what
+// the rounding of 1 − y lost, where that is the leading coefficient.
 template <class T>
-inline T logit_gradient(const Logit<T>& logit, T x, T leading, T trailing, T factor) {
+inline T logit_gradient(const Logit<T>& logit, T x, T leading, T trailing, T factor, T lost_leading = T(0)) {
     const T scale = trailing * (factor * Float<T>::drop) * logit.power;
-    const T numerator = fma(-scale, logit.q, fma(leading, factor, -scale));
+    const T numerator = fma(-scale, logit.q, fma(leading, factor, fma(lost_leading, factor, -scale)));
     const T e = logit.lifted_exp() * Float<T>::drop;
     const T denominator = T(1) + e;
 #if defined(BINXENT_FMA)
