@@ -270,7 +270,8 @@ inline void prefetch_chunk(const T* operand) {
     for (int64_t i = 0; i < chunk; i += line) __builtin_prefetch(operand + page + i, 0, 2);
 }
 
-// Calls element(i, positive, negative) with the coefficients p·y·w and (1 − y)·w, in a loop that vectorises.
+// Calls element(i, positive, negative, lost) with the coefficients p·y·w and (1 − y)·w, and what rounding 1 − y lost of
+// the latter, in a loop that vectorises.
 template <class T, bool weighted, class Element>
 inline void for_each_element(int64_t n, const Tile<T>& tile, Element element) {
     const T* __restrict targets = tile.target;
@@ -281,12 +282,13 @@ inline void for_each_element(int64_t n, const Tile<T>& tile, Element element) {
         prefetch_chunk(targets + start);
         const int64_t end = start + chunk < n ? start + chunk : n;
         for (int64_t i = start; i < end; ++i) {
-            T positive = targets[i], negative = T(1) - targets[i];
+            T positive = targets[i], negative = T(1) - targets[i], lost = (T(1) - negative) - targets[i];
             if constexpr (weighted) {
                 positive = positive * pos_weights[i] * weights[i];
                 negative = negative * weights[i];
+                lost = lost * weights[i];
             }
-            element(i, positive, negative);
+            element(i, positive, negative, lost);
         }
     }
 }
@@ -296,16 +298,15 @@ void logits_tile(int64_t n, const Tile<T>& tile, T factor) {
     const T* __restrict xs = tile.x;
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
-    for_each_element<T, weighted>(n, tile, [=](int64_t i, T positive, T negative) {
+    for_each_element<T, weighted>(n, tile, [=](int64_t i, T positive, T negative, T lost) {
         const T x = xs[i];
         const T leading = x < 0 ? positive : negative;
         const T trailing = x < 0 ? negative : positive;
         const Logit<T> logit(x);
         if constexpr (want_loss) losses[i] = logit_loss(logit, leading, weighted ? leading + trailing : T(1));
         if constexpr (want_gradient) {
-            const T rounding = (T(1) - negative) - positive;  // NaN for an infinite target
-            const T lost = weighted || x < 0 || rounding != rounding ? T(0) : rounding;
-            gradients[i] = logit_gradient(logit, x, leading, trailing, factor, lost);
+            const T lost_leading = x < 0 || lost != lost ? T(0) : lost;  // NaN for an infinite target or weight
+            gradients[i] = logit_gradient(logit, x, leading, trailing, factor, lost_leading);
         }
     });
 }
@@ -315,7 +316,7 @@ void probabilities_tile(int64_t n, const Tile<T>& tile, T factor) {
     const T* __restrict qs = tile.x;
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
-    for_each_element<T, weighted>(n, tile, [=](int64_t i, T positive, T negative) {
+    for_each_element<T, weighted>(n, tile, [=](int64_t i, T positive, T negative, T) {
         const T q = qs[i];
         if constexpr (want_loss) losses[i] = fma(positive, clamped_minus_log(q), negative * clamped_minus_log1m(q));
         if constexpr (want_gradient) gradients[i] = probability_gradient(q, positive, negative, factor);
