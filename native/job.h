@@ -48,6 +48,7 @@ struct Job {
     double divisor = 1;
     double factor = 1;            // of the gradient
     double* block_sum = nullptr;  // one per block, if there is a value
+    bool any_target = false;      // of probabilities: targets outside [0, 1] are not out of range
 
     // Half types are computed in float. Weights never widen the result.
     bool in_double() const { return x.dtype == DType::float64 || target.dtype == DType::float64; }

@@ -152,6 +152,32 @@ def _() -> Any:
     paddle_static(full_graph=True)
 
 
+def mindspore_tensors() -> Any:
+    import mindspore as ms
+
+    import binxent.mindspore as bx
+
+    return bx, ms, ms.Tensor(X), ms.Tensor(Y)
+
+
+@mode("mindspore", "PyNative: forward, `grad`, `value_and_grad`", "kernel")
+def _() -> Any:
+    bx, ms, x, y = mindspore_tensors()
+    ms.value_and_grad(bx.BCEWithLogitsLoss())(x, y)[1].asnumpy()
+
+
+@mode("mindspore", "`ms.jit`, graph mode", "kernel")
+def _() -> Any:
+    bx, ms, x, y = mindspore_tensors()
+    loss = bx.BCEWithLogitsLoss()
+
+    @ms.jit
+    def jitted(x: Any, y: Any) -> Any:
+        return loss(x, y)
+
+    jitted(x, y).asnumpy()
+
+
 def jax_arrays() -> Any:
     import jax
 

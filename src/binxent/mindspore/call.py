@@ -42,24 +42,32 @@ def _is_known(shape: tuple[int, ...]) -> bool:
 
 def check(kinds: Sequence[Kind]) -> Any:
     """Raise what MindSpore raises; return the dtype of the result: the wider of input and target."""
+    shapes: list[tuple[int, ...] | None] = []
+    dtypes: list[Any] = []
     for name, kind in zip(NAMES, kinds, strict=True):
         if kind is None and name not in ("input", "target"):
+            shapes.append(None)
             continue
         if kind is None or isinstance(kind, str):
             raise TypeError(f"{name}: expected a mindspore.Tensor, got {kind}")
         accepted = _TARGETS if name == "target" else FLOATING
         if kind[1] not in accepted:
-            raise TypeError(f"{name}: dtype {kind[1]} is not supported; expected one of {', '.join(map(str, accepted))}")
-    (shape, dtype), (target_shape, target_dtype), weight, sample_weight, pos_weight = kinds  # type: ignore[misc]
-    if _is_known(shape):
-        if target_shape != shape and _is_known(target_shape):
+            known = ", ".join(map(str, accepted))
+            raise TypeError(f"{name}: dtype {kind[1]} is not supported; expected one of {known}")
+        # A shape that is not known yet is checked when the graph runs.
+        shapes.append(kind[0] if _is_known(kind[0]) else None)
+        dtypes.append(kind[1])
+    shape, target_shape, weight, sample_weight, pos_weight = shapes
+    if shape is not None:
+        if target_shape is not None and target_shape != shape:
             raise ValueError(f"target: shape {target_shape} must be the same as the input's, {shape}")
-        if weight and _is_known(weight[0]):
-            options.check_broadcast("weight", weight[0], shape)
-        if pos_weight and _is_known(pos_weight[0]):
-            options.check_broadcast("pos_weight", pos_weight[0], shape)
-        if sample_weight and _is_known(sample_weight[0]):
-            options.check_sample_weight(sample_weight[0], shape)
+        if weight is not None:
+            options.check_broadcast("weight", weight, shape)
+        if pos_weight is not None:
+            options.check_broadcast("pos_weight", pos_weight, shape)
+        if sample_weight is not None:
+            options.check_sample_weight(sample_weight, shape)
+    dtype, target_dtype = dtypes[:2]
     if target_dtype == dtype or target_dtype not in FLOATING:
         return dtype
     return ms.float32  # two of the three differ: either one is float32, or float16 and bfloat16 meet in it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import mindspore as ms
@@ -22,6 +23,16 @@ _POOLED = 1 << 20  # elements, from which MindSpore's pool of used memory saves 
 # 1, or the scale of mixed precision. Where another one comes, the kernel runs again, so this only ever decides what is
 # computed twice, never a result.
 _expected_incoming = 1.0
+
+
+def restore_threads() -> None:
+    """Importing MindSpore sets OMP_NUM_THREADS to 1 where it is not set, and the kernel would take that for a wish.
+
+    It does so behind Python's back: ``os.environ`` still has what the caller asked for.
+    """
+    asked = {"OMP_NUM_THREADS", "BINXENT_NUM_THREADS"} & os.environ.keys()
+    if not asked and kernel.num_threads() == 1:
+        kernel.set_num_threads(len(os.sched_getaffinity(0)))
 
 
 def _empty(shape: tuple[int, ...], size: int, dtype: Any) -> Tensor:
@@ -53,13 +64,14 @@ class _Loss:
 
     def __init__(self, call: Call, operands: Operands, dtype: Any) -> None:
         self.call, self.operands, self.dtype = call, operands, dtype
+        self.by_formula = composite.device() != "CPU"
         self.incoming: Tensor | None = None
         self.made: tuple[Tensor, float] | None = None  # a gradient, and the incoming one that it was made for
 
     def _run(self, loss: Tensor | None, gradient: Tensor | None, incoming: Tensor | float = 1.0) -> None:
         """Write the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
         input, target, weight, sample_weight, pos_weight = self.operands
-        weights = () if weight is None else (_operand(weight),)
+        weights: tuple[kernel.Operand, ...] = () if weight is None else (_operand(weight),)
         if sample_weight is not None:
             address, tag, shape, strides = _operand(sample_weight)
             along = (0,) * (input.ndim - 1)
@@ -85,16 +97,18 @@ class _Loss:
             factor,
             0,
         )
-        if outside & kernel.INPUT_OUT_OF_RANGE and loss is not None:
-            _refuse_out_of_range(input)
+        if outside and loss is not None:
+            if outside & kernel.INPUT_OUT_OF_RANGE:
+                _refuse_out_of_range(input)
+            # MindSpore takes targets outside [0, 1] for probabilities too, and this door of the kernel does not.
+            self.by_formula = bool(outside & kernel.TARGET_OUT_OF_RANGE)
 
     def _new_gradient(self) -> Tensor:
         input = self.operands[0]
         return _empty(input.shape, input.size, input.dtype)
 
-    def forward(self, want_gradient: bool) -> Tensor:
-        if composite.device() != "CPU":
-            return composite.loss(self.call, self.dtype, *self.operands)
+    def _computed(self, want_gradient: bool) -> Tensor:
+        """By the kernel, which may find that the formula is needed."""
         if self.call.reduction == "none":
             loss = _empty(self.operands[0].shape, self.operands[0].size, self.dtype)
             self._run(loss, None)
@@ -108,10 +122,15 @@ class _Loss:
             self._run(loss, None)
         return loss
 
+    def forward(self, want_gradient: bool) -> Tensor:
+        if not self.by_formula:
+            loss = self._computed(want_gradient)
+        return composite.loss(self.call, self.dtype, *self.operands) if self.by_formula else loss
+
     def backward(self, incoming: Tensor) -> Tensor:
         global _expected_incoming
         self.incoming = incoming
-        if composite.device() != "CPU" or _pynative_executor.requires_grad():
+        if self.by_formula or _pynative_executor.requires_grad():
             # The tape records, for a higher derivative: of MindSpore's own operations it knows any.
             return composite.to_input(self.call, *self.operands, incoming)
         # Handed over, not kept: a second backward must not write into what the first one gave.
@@ -132,10 +151,12 @@ class _Node(_Function):
     @staticmethod
     def forward(ctx: Any, loss: _Loss, input: Tensor, *joints: Tensor) -> Tensor:
         ctx.loss, ctx.joints = loss, len(joints)
+        ctx.save_for_backward(*(operand for operand in loss.operands if operand is not None))
         return loss.forward(ctx.needs_input_grad[1])
 
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.saved_tensors  # noqa: B018 - MindSpore raises here if one was modified in place since the forward
         return None, ctx.loss.backward(incoming), *(_scalar() for _ in range(ctx.joints))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from mindspore import Tensor
+from typing import TYPE_CHECKING
 
 from binxent.mindspore.graph import operator
+
+if TYPE_CHECKING:
+    from mindspore import Tensor
 
 
 def binary_cross_entropy_with_logits(

@@ -59,9 +59,7 @@ class _KernelLoss(_Operator):
 def _kernel_loss(call: Call) -> _KernelLoss:
     symbol = f"binxent_mindspore_{'probabilities' if call.probabilities else 'logits'}_{call.reduction}"
 
-    def to_input(
-        input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, incoming: Any
-    ) -> Tensor:
+    def to_input(input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, incoming: Any) -> Tensor:
         return composite.to_input(call, input, target, weight, sample_weight, pos_weight, incoming)
 
     def gradient_bprop(
