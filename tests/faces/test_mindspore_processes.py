@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,6 +205,28 @@ def test_the_formula_on_other_devices(script):
         print(worst)
     """
     assert float(script(code).splitlines()[-1]) < 2e-5
+
+
+def programs() -> list[str]:
+    page = Path(__file__).parents[2] / "docs" / "api" / "mindspore.md"
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_documents_program_prints_what_it_says(script):
+    """MindSpore's lines too: a version of it that is right would be noticed here."""
+    program = programs()[1]
+    promised = [line for comment in re.findall(r"# (.*;.*)", program) for line in comment.split("; ")]
+    printed = script(program).splitlines()
+    assert len(promised) == 10
+    assert [re.sub(r"\s+", " ", line).replace("[ ", "[").strip() for line in printed] == promised
+
+
+def test_the_documents_other_programs_run(script):
+    first, _, last = programs()
+    assert "1.0397" in script(first)
+    ours = last.replace("mindspore.mint.nn import", "binxent.mindspore import")
+    assert ours != last
+    assert "all elements of input should be between 0 and 1" in script(ours)
 
 
 def test_nothing_is_left_in_the_working_folder(script, tmp_path):

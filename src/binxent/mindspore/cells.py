@@ -61,7 +61,7 @@ class BCEWithLogitsLoss(_Cell, mint.nn.BCEWithLogitsLoss):
         >>> loss = BCEWithLogitsLoss()
         >>> output = loss(input, target)
         >>> print(output)
-        0.34636116
+        0.3463612
     """
 
     def __init__(self, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, mint
+from mindspore.common import np_dtype
 from mindspore.common._grad_function import _Function
-from mindspore.common.np_dtype import bfloat16
 from mindspore.ops.primitive import _pynative_executor
 
 from binxent import kernel, options
 from binxent.mindspore import composite
 from binxent.mindspore.call import TAG, Call, Kind, Operands, check
 
-_NUMPY = {ms.float16: np.float16, ms.bfloat16: bfloat16, ms.float32: np.float32}
+_NUMPY = {ms.float16: np.float16, ms.bfloat16: np_dtype.bfloat16, ms.float32: np.float32}
 _POOLED = 1 << 20  # elements, from which MindSpore's pool of used memory saves more than its queue takes
 
 # The gradient is made together with the loss, in one pass, for the incoming gradient that the last backward brought:

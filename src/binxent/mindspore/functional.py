@@ -49,7 +49,7 @@ def binary_cross_entropy_with_logits(
         >>> input = mindspore.tensor([[-0.8, 1.2, 0.7], [-0.1, -0.4, 0.7]])
         >>> target = mindspore.tensor([[0.3, 0.8, 1.2], [-0.6, 0.1, 2.2]])
         >>> binary_cross_entropy_with_logits(input, target, reduction="sum")
-        Tensor(shape=[], dtype=Float32, value= 2.07817)
+        Tensor(shape=[], dtype=Float32, value= 2.078167)
     """
     return operator(False, reduction)(input, target, weight, sample_weight, pos_weight)
 
