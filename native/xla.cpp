@@ -167,8 +167,8 @@ double scalar(const CallFrame& frame, int64_t index) {
 
 // In alphabetical order, as XLA sorts them.
 enum Attribute {
-    divided_by, divisor, gamma, gradient, ignore_index, ignores, incoming, label_smoothing, loss, mask, outer, pos_weight,
-    probabilities, saved
+    divided_by, divisor, gamma, gradient, ignore_index, ignores, incoming, label_smoothing, loss, mask, outer,
+    pos_weight, probabilities, saved
 };
 
 // Whether the gradient that was saved, and lies where the result does, is the result: each incoming gradient is 1.
@@ -248,7 +248,8 @@ class Batch {
         const int batch_dims = each_element_ ? 0 : batch_axes;
         items_ = product(full.size, batch_dims);
         job.size = product(full.size + batch_dims, full.dims - batch_dims);
-        job.weights = int(arguments.size) - 2 - has_saved_ - has_pos_weight_ - has_mask_ - (has_incoming_ && !each_element_);
+        const int others = 2 + has_saved_ + has_pos_weight_ + has_mask_ + (has_incoming_ && !each_element_);
+        job.weights = int(arguments.size) - others;
         if (job.weights < 0 || job.weights > max_weights || results.size != want_loss_ + (scalar(frame, gradient) != 0))
             throw std::invalid_argument("no such number of operands or results");
         operands_.reserve(arguments.size);
