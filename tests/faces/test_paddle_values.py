@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import paddle
 import pytest
 
-paddle = pytest.importorskip("paddle")
-
-from binxent import kernel  # noqa: E402
-from binxent import numpy as numpy_face  # noqa: E402
-from binxent import paddle as face  # noqa: E402
-from tests.faces.paddle_samples import (  # noqa: E402
+from binxent import kernel
+from binxent import numpy as numpy_face
+from binxent import paddle as face
+from tests.faces.paddle_samples import (
     KINDS,
     OUR_LAYERS,
     OURS,
@@ -23,8 +22,8 @@ from tests.faces.paddle_samples import (  # noqa: E402
     tensor,
     uniform,
 )
-from tests.layouts import LAYOUTS  # noqa: E402
-from tests.reference import (  # noqa: E402
+from tests.layouts import LAYOUTS
+from tests.reference import (
     DTYPES,
     INTEGER_TARGETS,
     assert_close,
@@ -249,6 +248,7 @@ def test_operands_are_not_written(kind):
 # Which of the two computes
 
 
+@pytest.mark.filterwarnings("ignore:amp_guard")
 def test_kernel_or_formula():
     x, y, w = tensor(an_input("logits", 3, 4), learns=True), tensor(uniform(3, 4)), tensor(uniform(4))
     loss = face.binary_cross_entropy_with_logits
