@@ -16,6 +16,7 @@ from tests.faces.paddle_samples import (
     OUR_LAYERS,
     OURS,
     PADDLES,
+    PADDLES_TESTS,
     REDUCTIONS,
     an_input,
     array,
@@ -161,6 +162,39 @@ def test_static_graph(static, kind, reduction, shape):
     to_label = formula.logits_gradient_to_target if kind == "logits" else formula.probabilities_gradient_to_target
     to_label = to_label(np, values["x"], values["w"] * values["s"][:, None], values["p"])
     np.testing.assert_allclose(results[2], to_label / exact.divisor(reduction), rtol=1e-11)
+
+
+@pytest.mark.parametrize("case", PADDLES_TESTS, ids=str)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_inputs_of_paddles_tests_in_a_static_graph(static, case, reduction):
+    input, label, weights = case.operands()
+    x, y = placeholder("x", input, learns=True), placeholder("y", label)
+    given = {name: placeholder(name, values) for name, values in weights.items()}
+    layer = OUR_LAYERS[case.kind](reduction=reduction, **given)(x, y)
+    loss = OURS[case.kind](x, y, reduction=reduction, **given)
+    *values, gradient = run([layer, loss, *paddle.static.gradients([loss.sum()], [x])], x=input, y=label, **weights)
+    exact = expected(input, label, **weights, probabilities=case.kind != "logits")
+    for value in values:
+        np.testing.assert_allclose(value, exact.value(reduction).astype(float), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(gradient, exact.gradient_of(reduction), rtol=1e-11, atol=1e-15)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_append_backward(static, reduction):
+    """How a static program is trained; to_static does the same inside."""
+    values = {"features": an_input("logits", 6, 4).astype("float32"), "y": uniform(6, 3).round().astype("float32")}
+    features, y = (placeholder(name, given) for name, given in values.items())
+    linear = paddle.nn.Linear(4, 3)
+    logits = linear(features)
+    loss = face.BCEWithLogitsLoss(reduction=reduction)(logits, y).sum()
+    ((parameter, gradient),) = paddle.static.append_backward(loss, parameter_list=[linear.bias])
+    assert parameter is linear.bias
+    executor = paddle.static.Executor(paddle.CPUPlace())
+    executor.run(paddle.static.default_startup_program())
+    value, to_bias = executor.run(feed=values, fetch_list=[logits, gradient])
+    np.testing.assert_allclose(
+        to_bias, expected(value, values["y"]).gradient_of(reduction).sum(0), rtol=1e-5, atol=1e-6
+    )
 
 
 @both_kinds
