@@ -121,6 +121,9 @@ def test_saved_and_loaded(kind, tmp_path):
         np.testing.assert_allclose(array(loaded(x, y)), array(model(x, y)), rtol=1e-6)
     with pytest.raises(ValueError, match="The 'shape' in ReshapeOp is invalid"):  # the formula would broadcast
         loaded(x, y[:1])
+    if kind == "probabilities":
+        with pytest.raises(ValueError, match="input must be less than or equal to 1"):
+            loaded(paddle.full([2, 3], 1.5), y[:2])
 
 
 # The static graph
@@ -195,6 +198,38 @@ def test_append_backward(static, reduction):
     np.testing.assert_allclose(
         to_bias, expected(value, values["y"]).gradient_of(reduction).sum(0), rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("bad", [1.5, -0.25, np.nan])
+def test_no_probability_in_a_static_graph(static, bad, dtype):
+    values = {"q": np.array([0.0, 1.0, 0.5], dtype), "y": np.array([0, 1, 1], dtype)}
+    q, y = placeholder("q", values["q"], learns=True), placeholder("y", values["y"])
+    loss = face.binary_cross_entropy(q, y, reduction="none")
+    results = [loss, *paddle.static.gradients([loss.sum()], [q])]
+    value, gradient = run(results, **values)
+    np.testing.assert_allclose(value, [0, 0, np.log(2)], rtol=1e-3)
+    np.testing.assert_array_equal(gradient, [0, 0, -2])
+    values["q"][1] = bad
+    with pytest.raises(ValueError, match=r"input must be (less than or equal to 1|greater than {2}or equal to 0)"):
+        run(results, **values)
+
+
+@both_ways
+def test_no_probability_in_to_static(full_graph):
+    loss = paddle.jit.to_static(face.BCELoss(), full_graph=full_graph)
+    y = tensor([1.0, 0.0])
+    loss(tensor([0.5, 0.5]), y)
+    with pytest.raises(ValueError, match=r"should be between 0 and 1|input must be less than or equal to 1"):
+        loss(tensor([0.5, 1.5]), y)
+
+
+def test_mean_of_many_in_a_static_graph(static):
+    values = {"x": np.zeros(1 << 24, np.float32), "y": np.full(1 << 24, 0.3, np.float32)}
+    x, y = (placeholder(name, given) for name, given in values.items())
+    ours, paddles = run([face.binary_cross_entropy_with_logits(x, y), PADDLES["logits"](x, y)], **values)
+    assert abs(ours - np.log(2)) < 2**-24
+    assert abs(paddles - np.log(2)) > 0.01
 
 
 @both_kinds

@@ -246,8 +246,8 @@ def binary_cross_entropy(
         As with logits.
 
     Raises:
-        ValueError: an input lies outside [0, 1]; the message names the first. On accelerators and in static graphs,
-            such elements are NaN. The rest as with logits.
+        ValueError: an input lies outside [0, 1]; the message names the first. A static graph raises it when it runs. On
+            accelerators, such elements are NaN. The rest as with logits.
 
     Differences from Paddle: integer, boolean, half precision and mixed dtypes; exact for small probabilities; a mean
     that is right for any number of elements; ``pos_weight``; gradients to ``label``, and of gradients.
