@@ -25,6 +25,7 @@ from tests.faces.paddle_samples import (
     tensor,
     uniform,
 )
+from tests.processes import python
 from tests.reference import expected
 
 # Of paddle.static.gradients itself.
@@ -124,6 +125,24 @@ def test_saved_and_loaded(kind, tmp_path):
     if kind == "probabilities":
         with pytest.raises(ValueError, match="input must be less than or equal to 1"):
             loaded(paddle.full([2, 3], 1.5), y[:2])
+
+
+def test_a_saved_model_needs_paddle_alone(tmp_path):
+    path = str(tmp_path / "model")
+    specs = [InputSpec([-1, 3], "float32"), InputSpec([-1, 3], "float32")]
+    paddle.jit.save(paddle.jit.to_static(face.BCEWithLogitsLoss(), full_graph=True), path, input_spec=specs)
+    program = f"""
+        import sys, paddle
+        loss = paddle.jit.load({path!r})
+        x, y = paddle.zeros([5, 3]), paddle.ones([5, 3])
+        print(f"{{loss(x, y).item():.4f}}", "binxent" in sys.modules)
+        paddle.enable_static()
+        executor = paddle.static.Executor(paddle.CPUPlace())
+        program, names, results = paddle.static.load_inference_model({path!r}, executor)
+        feed = dict(zip(names, (x.numpy(), y.numpy())))
+        print(f"{{executor.run(program, feed=feed, fetch_list=results)[0].item():.4f}}")
+    """
+    assert python(program).split() == ["0.6931", "False", "0.6931"]
 
 
 # The static graph
