@@ -319,6 +319,24 @@ def test_auto_cast_changes_nothing_on_cpu(level, dtype):
         assert face.binary_cross_entropy_with_logits(x, y, paddle.ones([2, 4, 3])).dtype == paddle.float32
 
 
+@pytest.mark.parametrize("level", ["O1", "O2"])
+@both_kinds
+def test_auto_cast_in_a_static_graph(static, kind, level):
+    """It is the one place without an accelerator where it does anything."""
+    values = {"x": an_input(kind, 4, 3).astype("float16"), "y": uniform(4, 3).astype("float16")}
+    x, y = placeholder("x", values["x"], learns=True), placeholder("y", values["y"])
+    with paddle.amp.auto_cast(level=level, dtype="bfloat16"):
+        loss = OURS[kind](x, y, reduction="none")
+        assert paddle.is_autocast_enabled()
+        if (kind, level) == ("logits", "O1"):  # Paddle refuses the rest
+            assert loss.dtype == PADDLES[kind](x, y).dtype
+    value, gradient = run([loss, *paddle.static.gradients([loss.sum()], [x])], **values)
+    exact = expected(values["x"], values["y"], probabilities=kind == "probabilities")
+    assert (value.dtype, gradient.dtype) == (np.float32, np.float16)
+    np.testing.assert_allclose(value, exact.loss, rtol=1e-6)
+    np.testing.assert_allclose(gradient, exact.gradient, rtol=1e-3)
+
+
 def test_gradient_scaler():
     x, y = tensor(an_input("logits", 5, 4), "float16", learns=True), tensor(uniform(5, 4), "float16")
     loss = face.binary_cross_entropy_with_logits(x, y)

@@ -6,7 +6,6 @@ weights that enlarge the result, and other devices.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import paddle
@@ -109,8 +108,8 @@ def _sum(elements: Any) -> Any:
 
 
 def _without_amp() -> Any:
-    """Mixed precision would compute the parts of the formula in half precision. It is for the dynamic graph."""
-    return paddle.amp.auto_cast(enable=False) if paddle.in_dynamic_mode() else nullcontext()
+    """Mixed precision would compute the parts of the formula in half precision."""
+    return paddle.amp.auto_cast(enable=False)
 
 
 def loss(
@@ -118,6 +117,8 @@ def loss(
 ) -> Any:
     """Of dtype ``result``; of operands in the dynamic or in a static graph."""
     wide = _wide(result)
+    if paddle.is_autocast_enabled():  # on accelerators and in static graphs; Paddle computes its own in float32 there
+        result = wide
     with _without_amp():
         x, y, w = paddle.cast(input, wide), paddle.cast(label, wide), _product(weights, wide)
         p = None if pos_weight is None else paddle.cast(pos_weight, wide)
