@@ -209,6 +209,16 @@ def test_refused_though_paddle_takes_it():
         face.binary_cross_entropy_with_logits(one, one, pos_weight=paddle.ones([1, 1, 5]))
 
 
+@pytest.mark.parametrize(("shape", "pos_weight"), [((), (1,)), ((1,), (1, 1)), ((1, 1), (1, 1, 1))])
+def test_pos_weight_of_one_number_for_one_logit(shape, pos_weight):
+    x, y, p = paddle.full(shape, 0.5), paddle.ones(shape), tensor(np.full(pos_weight, 3.0), learns=True)
+    result, expected = (f(x, y, pos_weight=p, reduction="none") for f in (OURS["logits"], PADDLES["logits"]))
+    assert result.shape == expected.shape
+    assert result.item() == pytest.approx(expected.item())
+    result.backward()
+    assert p.grad.shape == p.shape
+
+
 def test_sample_weight_is_refused():
     for given in (paddle.ones([3]), paddle.ones([2, 1]), paddle.ones([])):
         with pytest.raises(ValueError, match=re.escape("expected (2,), one weight for each entry of the first axis")):

@@ -155,6 +155,8 @@ def _general_loss(function: str, reduction: str, operands: Operands) -> Any:
                 _check_dtypes(function, operands, RuntimeError)
             learns = learns or not operand.stop_gradient
     if pos_weight is not None:
+        if math.prod(shape) == math.prod(pos_weight.shape) == 1:  # in Paddle, one number has any dimensions
+            pos_weight = pos_weight.reshape(shape)
         options.check_broadcast("pos_weight", pos_weight.shape, shape)
     if sample_weight is not None:
         sample_weight = sample_weight.reshape(options.check_sample_weight(sample_weight.shape, shape))
