@@ -212,6 +212,25 @@ def test_hessian():
     np.testing.assert_allclose(array(hessian[:]), np.diag(formula.logits_curvature(np, array(x), array(y))), atol=1e-15)
 
 
+def test_functional_autograd():
+    from paddle.incubate import autograd
+
+    x, y, v = (
+        tensor([-1.0, 0.0, 2.0], "float64"),
+        tensor([1.0, 0.0, 1.0], "float64"),
+        tensor([1.0, 2.0, 3.0], "float64"),
+    )
+    slope, curvature = SLOPE["logits"](np, array(x), array(y)), formula.logits_curvature(np, array(x), array(y))
+
+    def loss(x):
+        return face.binary_cross_entropy_with_logits(x, y, reduction="sum")
+
+    np.testing.assert_allclose(array(autograd.vjp(loss, x)[1]), slope, rtol=1e-14)
+    np.testing.assert_allclose(array(autograd.jvp(loss, x, v)[1]), slope @ array(v), rtol=1e-14)
+    np.testing.assert_allclose(array(autograd.Jacobian(loss, x)[:])[0], slope, rtol=1e-14)
+    np.testing.assert_allclose(array(autograd.Hessian(loss, x)[:]), np.diag(curvature), rtol=1e-14, atol=1e-16)
+
+
 # Gradients to the other operands
 
 
