@@ -56,16 +56,17 @@ def count(report: Path) -> dict[str, int]:
     return {"passed": number["tests"] - failed - number["skipped"], "failed": failed, "skipped": number["skipped"]}
 
 
-def pytest(session: nox.Session, what: str, *arguments: str) -> None:
+def pytest(session: nox.Session, what: str, *arguments: str, **variables: str) -> None:
     """pytest, on the wheel and never on the tree. If every test is skipped pytest succeeds; this does not."""
     report = session.cache_dir / "reports" / f"{session.name}-{what}.xml"
-    session.run("pytest", f"--junitxml={report}", *arguments, env={"PYTHONPATH": None})
+    session.run("pytest", f"--junitxml={report}", *arguments, env={"PYTHONPATH": None, **variables})
     if count(report)["passed"] == 0:
         session.error(f"no test of the {what} was run")
 
 
 def without(faces: list[str]) -> list[str]:
-    return [f"--ignore-glob=tests/faces/test_{face}*" for face in faces]
+    """Nor the recipes, which have a session of their own."""
+    return ["--ignore=tests/recipes", *(f"--ignore-glob=tests/faces/test_{face}*" for face in faces)]
 
 
 @nox.session
@@ -90,6 +91,14 @@ def add_session(framework: str) -> None:
 
 for framework in FRAMEWORKS:
     add_session(framework)
+
+
+@nox.session
+def recipes(session: nox.Session) -> None:
+    """The programs of docs/recipes.md, beside the libraries that they are for."""
+    install(session, *group("test", "recipes"))
+    pytest(session, "recipes", "tests/recipes", *session.posargs)
+    pytest(session, "Keras on JAX", "tests/recipes/test_keras.py", KERAS_BACKEND="jax")
 
 
 @nox.session(python=list(OLDEST_NUMPY), default=False)
