@@ -131,9 +131,7 @@ def _loss(
     return eager.loss(function is _PROBABILITIES, reduction, _FLOAT32, elements, input, label, (), None)
 
 
-# to_static(full_graph=True) calls it with the graph's values, as it is; full_graph=False with tensors, and without
-# looking into these files.
-paddle.jit.not_to_static(_loss)
+# to_static(full_graph=False) does not look into these files, and calls the loss with tensors.
 if hasattr(paddle.jit, "marker"):
     paddle.jit.marker.force_dynamic(_loss)
 core.eval_frame_skip_file_prefix((os.path.dirname(__file__) + os.sep,))
@@ -157,6 +155,8 @@ def _general_loss(function: str, reduction: str, operands: Operands) -> Any:
                 _check_dtypes(function, operands, RuntimeError)
             learns = learns or not operand.stop_gradient
     if pos_weight is not None:
+        if math.prod(shape) == math.prod(pos_weight.shape) == 1:  # in Paddle, one number has any dimensions
+            pos_weight = pos_weight.reshape(shape)
         options.check_broadcast("pos_weight", pos_weight.shape, shape)
     if sample_weight is not None:
         sample_weight = sample_weight.reshape(options.check_sample_weight(sample_weight.shape, shape))
@@ -173,6 +173,7 @@ def _general_loss(function: str, reduction: str, operands: Operands) -> Any:
     return composite.loss(probabilities, reduction, dtype, input, label, weights, pos_weight)
 
 
+@paddle.jit.not_to_static  # to_static(full_graph=True) calls it as it is, with values of the graph
 def binary_cross_entropy_with_logits(
     logit: Tensor,
     label: Tensor,
@@ -222,6 +223,7 @@ def binary_cross_entropy_with_logits(
     return loss
 
 
+@paddle.jit.not_to_static
 def binary_cross_entropy(
     input: Tensor,
     label: Tensor,
@@ -246,8 +248,8 @@ def binary_cross_entropy(
         As with logits.
 
     Raises:
-        ValueError: an input lies outside [0, 1]; the message names the first. On accelerators and in static graphs,
-            such elements are NaN. The rest as with logits.
+        ValueError: an input lies outside [0, 1]; the message names the first. A static graph raises it when it runs. On
+            accelerators, such elements are NaN. The rest as with logits.
 
     Differences from Paddle: integer, boolean, half precision and mixed dtypes; exact for small probabilities; a mean
     that is right for any number of elements; ``pos_weight``; gradients to ``label``, and of gradients.
@@ -285,6 +287,7 @@ class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
         array([0.0067, 1.3133, 0.0486], dtype=float32)
     """
 
+    @paddle.jit.not_to_static
     def forward(self, logit: Tensor, label: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
         """See ``binary_cross_entropy_with_logits``."""
         loss: Tensor = _loss(_LOGITS, logit, label, self.weight, self.reduction, self.pos_weight, sample_weight)
@@ -318,6 +321,7 @@ class BCELoss(paddle.nn.BCELoss):
         super().__init__(weight, reduction, name, **deprecated)
         self.pos_weight = pos_weight
 
+    @paddle.jit.not_to_static
     def forward(self, input: Tensor, label: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
         """See ``binary_cross_entropy``."""
         loss: Tensor = _loss(_PROBABILITIES, input, label, self.weight, self.reduction, self.pos_weight, sample_weight)

@@ -6,16 +6,24 @@ weights that enlarge the result, and other devices.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import paddle
+import paddle.nn.functional as F  # noqa: N812
 from paddle import Tensor
-from paddle.base.framework import _current_expected_place
 
 from binxent import formula
 
 _LARGEST_FLOAT16 = 65504.0
+
+
+def _constant(x: Any) -> Any:
+    """What is not differentiated. In a static graph a copy: Paddle computes in place, and forgets who shares memory."""
+    if isinstance(x, Tensor):
+        return x.detach()
+    copy = paddle.assign(x)
+    copy.stop_gradient = True
+    return copy
 
 
 class _Operations:
@@ -25,7 +33,11 @@ class _Operations:
     log = staticmethod(paddle.log)
     where = staticmethod(paddle.where)
     isinf = staticmethod(paddle.isinf)
-    zeros_like = staticmethod(paddle.zeros_like)
+
+    @staticmethod
+    def zeros_like(x: Any) -> Any:
+        """Paddle's own warns in a static graph."""
+        return paddle.cast(x < x, x.dtype)
 
     @staticmethod
     def log1p(x: Any) -> Any:
@@ -33,7 +45,7 @@ class _Operations:
         if x.stop_gradient:
             return paddle.log1p(x)
         log = paddle.log(1 + x)
-        return paddle.log1p(x.detach()) + (log - log.detach())
+        return paddle.log1p(_constant(x)) + (log - _constant(log))
 
 
 def _wide(result: Any) -> Any:
@@ -54,13 +66,32 @@ def _saturated(gradient: Any) -> Any:
     return paddle.clip(gradient, -_LARGEST_FLOAT16, _LARGEST_FLOAT16)
 
 
+def _device(x: Any) -> str:
+    """Where x is; of a value in a static graph, where that will run."""
+    if isinstance(x, Tensor):
+        return "cpu" if x.place.is_cpu_place() else "gpu" if x.place.is_gpu_place() else "another"
+    return str(paddle.device.get_device()).partition(":")[0]
+
+
+def _refusing(x: Any) -> Any:
+    """x, from a static graph that raises Paddle's own ValueError, when it runs, if that is no probability.
+
+    Paddle's loss is asked for the sake of its check, and adds 0: an assertion would be lost in a saved model. On an
+    accelerator it would end the device's context.
+    """
+    if _device(x) != "cpu":
+        return x
+    constant = _constant(x)
+    return x + 0 * F.binary_cross_entropy(constant, constant, reduction="none")
+
+
 def _probabilities_loss(q: Any, y: Any, weight: Any, p: Any) -> Any:
     """The loss with the frameworks' gradient, which is not that of the clamped logarithms.
 
     It is the loss of a constant q, plus (q − constant)·slope, which is 0 and whose derivative is the slope. The slope
     is taken half at q and half at the constant, so that the second derivatives are right too.
     """
-    constant = q.detach()
+    constant = _constant(q)
     loss = formula.probabilities_loss(_Operations, constant, y, weight, p)
     if q.stop_gradient:
         return loss
@@ -71,15 +102,14 @@ def _probabilities_loss(q: Any, y: Any, weight: Any, p: Any) -> Any:
 
 def _sum(elements: Any) -> Any:
     """In float64, which not every device has: Paddle's float32 sum is 2e-6 off, and its mean 12 % at 10⁸ elements."""
-    place = elements.place if isinstance(elements, Tensor) else _current_expected_place()
-    if place.is_cpu_place() or place.is_gpu_place():
+    if _device(elements) in ("cpu", "gpu"):
         elements = paddle.cast(elements, paddle.float64)
     return paddle.sum(elements)
 
 
 def _without_amp() -> Any:
-    """Mixed precision would compute the parts of the formula in half precision. It is for the dynamic graph."""
-    return paddle.amp.auto_cast(enable=False) if paddle.in_dynamic_mode() else nullcontext()
+    """Mixed precision would compute the parts of the formula in half precision."""
+    return paddle.amp.auto_cast(enable=False)
 
 
 def loss(
@@ -87,6 +117,8 @@ def loss(
 ) -> Any:
     """Of dtype ``result``; of operands in the dynamic or in a static graph."""
     wide = _wide(result)
+    if paddle.is_autocast_enabled():  # on accelerators and in static graphs; Paddle computes its own in float32 there
+        result = wide
     with _without_amp():
         x, y, w = paddle.cast(input, wide), paddle.cast(label, wide), _product(weights, wide)
         p = None if pos_weight is None else paddle.cast(pos_weight, wide)
@@ -95,7 +127,7 @@ def loss(
         else:
             if isinstance(x, Tensor) and not x.stop_gradient and input.dtype == paddle.float16:
                 x.register_hook(_saturated)
-            elements = _probabilities_loss(x, y, w, p)
+            elements = _probabilities_loss(x if isinstance(x, Tensor) else _refusing(x), y, w, p)
         if reduction == "none":
             return paddle.cast(elements, result)
         total = _sum(elements)
