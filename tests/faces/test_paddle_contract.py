@@ -8,12 +8,11 @@ import pickle
 import re
 
 import numpy as np
+import paddle
 import pytest
 
-paddle = pytest.importorskip("paddle")
-
-from binxent import paddle as face  # noqa: E402
-from tests.faces.paddle_samples import (  # noqa: E402
+from binxent import paddle as face
+from tests.faces.paddle_samples import (
     KINDS,
     OUR_LAYERS,
     OURS,
@@ -127,9 +126,8 @@ def test_documented_example_of_the_probabilities():
     input = paddle.to_tensor([0.5, 0.6, 0.7], "float32")
     label = paddle.to_tensor([1.0, 0.0, 1.0], "float32")
     for output in (face.binary_cross_entropy(input, label), face.BCELoss()(input, label)):
-        assert str(output).split() == (
-            ["Tensor(shape=[],", "dtype=float32,", "place=Place(cpu),", "stop_gradient=True,", "0.65537095)"]
-        )
+        shown = "Tensor(shape=[], dtype=float32, place=Place(cpu), stop_gradient=True,\n       0.65537095)"
+        assert str(output) == shown
 
 
 # Refusals: the type of Paddle's, and a text that says what to do

@@ -131,9 +131,7 @@ def _loss(
     return eager.loss(function is _PROBABILITIES, reduction, _FLOAT32, elements, input, label, (), None)
 
 
-# to_static(full_graph=True) calls it with the graph's values, as it is; full_graph=False with tensors, and without
-# looking into these files.
-paddle.jit.not_to_static(_loss)
+# to_static(full_graph=False) does not look into these files, and calls the loss with tensors.
 if hasattr(paddle.jit, "marker"):
     paddle.jit.marker.force_dynamic(_loss)
 core.eval_frame_skip_file_prefix((os.path.dirname(__file__) + os.sep,))
@@ -173,6 +171,7 @@ def _general_loss(function: str, reduction: str, operands: Operands) -> Any:
     return composite.loss(probabilities, reduction, dtype, input, label, weights, pos_weight)
 
 
+@paddle.jit.not_to_static  # to_static(full_graph=True) calls it as it is, with values of the graph
 def binary_cross_entropy_with_logits(
     logit: Tensor,
     label: Tensor,
@@ -222,6 +221,7 @@ def binary_cross_entropy_with_logits(
     return loss
 
 
+@paddle.jit.not_to_static
 def binary_cross_entropy(
     input: Tensor,
     label: Tensor,
@@ -285,6 +285,7 @@ class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
         array([0.0067, 1.3133, 0.0486], dtype=float32)
     """
 
+    @paddle.jit.not_to_static
     def forward(self, logit: Tensor, label: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
         """See ``binary_cross_entropy_with_logits``."""
         loss: Tensor = _loss(_LOGITS, logit, label, self.weight, self.reduction, self.pos_weight, sample_weight)
@@ -318,6 +319,7 @@ class BCELoss(paddle.nn.BCELoss):
         super().__init__(weight, reduction, name, **deprecated)
         self.pos_weight = pos_weight
 
+    @paddle.jit.not_to_static
     def forward(self, input: Tensor, label: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
         """See ``binary_cross_entropy``."""
         loss: Tensor = _loss(_PROBABILITIES, input, label, self.weight, self.reduction, self.pos_weight, sample_weight)

@@ -18,6 +18,15 @@ from binxent import formula
 _LARGEST_FLOAT16 = 65504.0
 
 
+def _constant(x: Any) -> Any:
+    """What is not differentiated. In a static graph a copy: Paddle computes in place, and forgets who shares memory."""
+    if isinstance(x, Tensor):
+        return x.detach()
+    copy = paddle.assign(x)
+    copy.stop_gradient = True
+    return copy
+
+
 class _Operations:
     """Paddle's operations, by the names that the formula has for them."""
 
@@ -25,7 +34,11 @@ class _Operations:
     log = staticmethod(paddle.log)
     where = staticmethod(paddle.where)
     isinf = staticmethod(paddle.isinf)
-    zeros_like = staticmethod(paddle.zeros_like)
+
+    @staticmethod
+    def zeros_like(x: Any) -> Any:
+        """Paddle's own warns in a static graph."""
+        return paddle.cast(x < x, x.dtype)
 
     @staticmethod
     def log1p(x: Any) -> Any:
@@ -33,7 +46,7 @@ class _Operations:
         if x.stop_gradient:
             return paddle.log1p(x)
         log = paddle.log(1 + x)
-        return paddle.log1p(x.detach()) + (log - log.detach())
+        return paddle.log1p(_constant(x)) + (log - _constant(log))
 
 
 def _wide(result: Any) -> Any:
@@ -60,7 +73,7 @@ def _probabilities_loss(q: Any, y: Any, weight: Any, p: Any) -> Any:
     It is the loss of a constant q, plus (q − constant)·slope, which is 0 and whose derivative is the slope. The slope
     is taken half at q and half at the constant, so that the second derivatives are right too.
     """
-    constant = q.detach()
+    constant = _constant(q)
     loss = formula.probabilities_loss(_Operations, constant, y, weight, p)
     if q.stop_gradient:
         return loss

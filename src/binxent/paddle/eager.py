@@ -108,28 +108,34 @@ def _run(call: Call, loss: Any, gradient: Any) -> int:
     return outside
 
 
-def _other_gradient(hook: Any, incoming: Any, differentiable: bool) -> Any:
-    """The gradient, where the hook has not the one that is asked for."""
-    global _expected_incoming
-    call: Call = hook.call
-    probabilities, by_element, divisor, input, label, weights, pos_weight, version = call
+def _check_version(call: Call) -> None:
+    *_, input, label, weights, pos_weight, version = call
     if _version(input, label, weights, pos_weight) != version:
         raise RuntimeError(
             "an operand of the loss was modified by an inplace operation before the backward of the loss; "
             "modify a copy, or modify it after the backward"
         )
+
+
+def _other_gradient(hook: Any, incoming: Any, differentiable: bool) -> Any:
+    """The gradient, where the hook cannot hand over the one that was made."""
+    global _expected_incoming
+    probabilities, by_element, divisor, input, label, weights, pos_weight, _ = hook.call
     if differentiable:
+        _check_version(hook.call)
         return composite.gradient(probabilities, divisor, input, label, weights, pos_weight, incoming)
     gradient, hook.gradient = hook.gradient, None  # not kept: Paddle may add to it
+    scale = 1.0 if by_element else incoming.item()
+    if gradient is not None and scale == hook.made_for:
+        return gradient
+    _check_version(hook.call)
     if by_element:
-        weights, factor = (*weights, incoming), 1.0
-    else:
-        incoming = incoming.item()
-        factor = incoming / divisor
-        if gradient is not None:
-            _expected_incoming = incoming
+        weights = (*weights, incoming)
     if gradient is None:
         gradient = _new(input, math.prod(input.shape))
+    else:
+        _expected_incoming = scale
+    factor = scale / divisor
     _compute(probabilities, input, label, weights, pos_weight, None, None, None, None, gradient, divisor, factor, 0)
     return gradient
 
@@ -151,7 +157,8 @@ def loss(
     call = (probabilities, by_element, divisor, input, label, weights, pos_weight, version)
     same_dtype = dtype is input.dtype or dtype == input.dtype
     learns = not input.stop_gradient and paddle.is_grad_enabled()
-    node = gradient = None
+    node: Any = None
+    gradient = None
     if learns:
         # Not a PyLayer: Paddle frees a PyLayer in its first backward and ends the process in a second one, whatever
         # retain_graph says. The graph gets the node of an operation that does nothing, and a hook before it, which is
@@ -170,7 +177,7 @@ def loss(
         # A gradient has the dtype of what it is the gradient of: a conversion leads from the loss's to the input's.
         if not by_element:
             _new_scalar(input)._share_underline_tensor_to(node)
-        value = _C_ops.cast(node, dtype)  # type: ignore[valid-type]
+        value = _C_ops.cast(node, dtype)
     else:
         value = _C_ops.empty(input.shape if by_element else [], dtype, _CPU)
 
@@ -184,6 +191,6 @@ def loss(
         value._share_underline_tensor_to(node)
         hook.stay_last(node)
         return node
-    node._register_grad_hook(hook)  # type: ignore[union-attr]
+    node._register_grad_hook(hook)
     value._register_grad_hook(hook.hold)
     return _C_ops.unsqueeze(value, [])
