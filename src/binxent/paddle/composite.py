@@ -13,9 +13,12 @@ import paddle
 from paddle import Tensor
 from paddle.base.framework import _current_expected_place
 
-from binxent import formula
+from binxent import formula, options
 
 _LARGEST_FLOAT16 = 65504.0
+
+# input, label, weights, pos_weight, mask
+Operands = tuple[Any, Any, tuple[Any, ...], Any, Any]
 
 
 def _constant(x: Any) -> Any:
@@ -62,23 +65,45 @@ def _product(weights: tuple[Any, ...], dtype: Any) -> Any:
     return product
 
 
+def kept(label: Any, mask: Any, terms: options.Terms | None) -> Any:
+    """Which elements are not ignored; None: all of them."""
+    keep = None if mask is None else paddle.cast(mask, paddle.bool)  # NaN is true, and so is what is tiny
+    if terms is None or terms.ignore_index is None:
+        return keep
+    return formula.kept(paddle.cast(label, _wide(label.dtype)), keep, terms.ignore_index)
+
+
+def _converted(operands: Operands, terms: options.Terms | None, dtype: Any) -> tuple[Any, ...]:
+    """Input, label, weight, pos_weight, with 0 for what is ignored; and which elements are kept."""
+    input, label, weights, pos_weight, mask = operands
+    x, y, w = paddle.cast(input, dtype), paddle.cast(label, dtype), _product(weights, dtype)
+    p = None if pos_weight is None else paddle.cast(pos_weight, dtype)
+    keep = kept(y, mask, terms)
+    return *(None if each is None else formula.only(_Operations, keep, each) for each in (x, y, w, p)), keep
+
+
+def _changes(terms: options.Terms | None) -> dict[str, float]:
+    """What the formula takes of them."""
+    return {} if terms is None else {"label_smoothing": terms.label_smoothing, "gamma": terms.gamma}
+
+
 def _saturated(gradient: Any) -> Any:
     """Of a float16 probability: 1e12 is beyond its range."""
     return paddle.clip(gradient, -_LARGEST_FLOAT16, _LARGEST_FLOAT16)
 
 
-def _probabilities_loss(q: Any, y: Any, weight: Any, p: Any) -> Any:
+def _probabilities_loss(q: Any, y: Any, weight: Any, p: Any, **changes: float) -> Any:
     """The loss with the frameworks' gradient, which is not that of the clamped logarithms.
 
     It is the loss of a constant q, plus (q − constant)·slope, which is 0 and whose derivative is the slope. The slope
     is taken half at q and half at the constant, so that the second derivatives are right too.
     """
     constant = _constant(q)
-    loss = formula.probabilities_loss(_Operations, constant, y, weight, p)
+    loss = formula.probabilities_loss(_Operations, constant, y, weight, p, **changes)
     if q.stop_gradient:
         return loss
-    slope = formula.probabilities_gradient(_Operations, q, y, weight, p)
-    slope = (slope + formula.probabilities_gradient(_Operations, constant, y, weight, p)) / 2
+    slope = formula.probabilities_gradient(_Operations, q, y, weight, p, **changes)
+    slope = (slope + formula.probabilities_gradient(_Operations, constant, y, weight, p, **changes)) / 2
     return loss + (q - constant) * slope
 
 
@@ -90,49 +115,58 @@ def _sum(elements: Any) -> Any:
     return paddle.sum(elements)
 
 
+def _measured(divisor: str, elements: Any, keep: Any, weight: Any) -> Any:
+    """A divisor that the operands give: of all the elements, to which a mask or a weight is broadcast."""
+    each = paddle.cast(keep, elements.dtype) if divisor == options.KEPT else weight
+    return _sum(each + _Operations.zeros_like(elements))
+
+
+def _reduced(reduction: str, elements: Any, keep: Any, weight: Any) -> Any:
+    """In a static graph the shape may be known only when it runs."""
+    total = _sum(elements)
+    divisor = options.divisor(reduction, elements.shape, selects=keep is not None, weighted=weight is not None)
+    if isinstance(divisor, str):
+        return formula.divided(_Operations, total, _measured(divisor, elements, keep, weight))
+    if reduction == "sum":
+        return total
+    count = paddle.shape(elements)[0] if reduction == "batchmean" else paddle.numel(elements)
+    return total / paddle.cast(count, total.dtype)
+
+
 def _without_amp() -> Any:
     """Mixed precision would compute the parts of the formula in half precision. It is for the dynamic graph."""
     return paddle.amp.auto_cast(enable=False) if paddle.in_dynamic_mode() else nullcontext()
 
 
-def loss(
-    probabilities: bool, reduction: str, result: Any, input: Any, label: Any, weights: tuple[Any, ...], pos_weight: Any
-) -> Any:
+def loss(probabilities: bool, reduction: str, result: Any, operands: Operands, terms: options.Terms | None) -> Any:
     """Of dtype ``result``; of operands in the dynamic or in a static graph."""
-    wide = _wide(result)
     with _without_amp():
-        x, y, w = paddle.cast(input, wide), paddle.cast(label, wide), _product(weights, wide)
-        p = None if pos_weight is None else paddle.cast(pos_weight, wide)
+        x, y, w, p, keep = _converted(operands, terms, _wide(result))
         if not probabilities:
-            elements = formula.logits_loss(_Operations, x, y, w, p)
+            elements = formula.logits_loss(_Operations, x, y, w, p, **_changes(terms))
         else:
-            if isinstance(x, Tensor) and not x.stop_gradient and input.dtype == paddle.float16:
+            if isinstance(x, Tensor) and not x.stop_gradient and operands[0].dtype == paddle.float16:
                 x.register_hook(_saturated)
-            elements = _probabilities_loss(x, y, w, p)
-        if reduction == "none":
-            return paddle.cast(elements, result)
-        total = _sum(elements)
-        if reduction == "mean":
-            total = total / paddle.cast(paddle.numel(elements), total.dtype)
-        return paddle.cast(total, result)
+            elements = _probabilities_loss(x, y, w, p, **_changes(terms))
+        elements = formula.only(_Operations, keep, elements)
+        return paddle.cast(elements if reduction == "none" else _reduced(reduction, elements, keep, w), result)
 
 
 def gradient(
-    probabilities: bool,
-    divisor: float,
-    input: Tensor,
-    label: Tensor,
-    weights: tuple[Tensor, ...],
-    pos_weight: Tensor | None,
-    incoming: Tensor,
+    probabilities: bool, divisor: float | str, operands: Operands, terms: options.Terms | None, incoming: Tensor
 ) -> Any:
     """The gradient to the input, itself differentiable."""
-    wide = _wide(incoming.dtype)
+    dtype, wide = operands[0].dtype, _wide(incoming.dtype)
     slope = formula.probabilities_gradient if probabilities else formula.logits_gradient
     with _without_amp():
-        p = None if pos_weight is None else paddle.cast(pos_weight, wide)
-        gradient = slope(_Operations, paddle.cast(input, wide), paddle.cast(label, wide), _product(weights, wide), p)
-        gradient = gradient * (paddle.cast(incoming, wide) / divisor)
-        if probabilities and input.dtype == paddle.float16:
+        x, y, w, p, keep = _converted(operands, terms, wide)
+        gradient = formula.only(_Operations, keep, slope(_Operations, x, y, w, p, **_changes(terms)))
+        factor = paddle.cast(incoming, wide)
+        if isinstance(divisor, str):
+            measured = paddle.cast(_measured(divisor, gradient, keep, w), wide)
+            gradient = gradient * formula.divided(_Operations, factor, measured)
+        else:
+            gradient = gradient * (factor / divisor)
+        if probabilities and dtype == paddle.float16:
             gradient = _saturated(gradient)
-        return paddle.cast(gradient, input.dtype)
+        return paddle.cast(gradient, dtype)
