@@ -116,7 +116,8 @@ def _static_loss(function: str, reduction: str, operands: Given, numbers: Number
         if -1 not in (*x.shape, *mask.shape) or len(mask.shape) > len(x.shape):
             options.check_broadcast("mask", mask.shape, x.shape)
         else:
-            mask = paddle.expand(mask, paddle.shape(x))  # refuses, when it runs, a mask that would enlarge the input
+            # It refuses, when it runs, a mask that would enlarge the input, and here one that could learn.
+            mask = paddle.expand(composite.constant(mask), paddle.shape(x))
     if sample_weight is not None:
         if -1 not in (*x.shape[:1], *sample_weight.shape):
             options.check_sample_weight(sample_weight.shape, x.shape)

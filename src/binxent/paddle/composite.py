@@ -21,7 +21,7 @@ _LARGEST_FLOAT16 = 65504.0
 Operands = tuple[Any, Any, tuple[Any, ...], Any, Any]
 
 
-def _constant(x: Any) -> Any:
+def constant(x: Any) -> Any:
     """What is not differentiated. In a static graph a copy: Paddle computes in place, and forgets who shares memory."""
     if isinstance(x, Tensor):
         return x.detach()
@@ -49,20 +49,12 @@ class _Operations:
         if x.stop_gradient:
             return paddle.log1p(x)
         log = paddle.log(1 + x)
-        return paddle.log1p(_constant(x)) + (log - _constant(log))
+        return paddle.log1p(constant(x)) + (log - constant(log))
 
 
 def _wide(result: Any) -> Any:
     """The arithmetic's dtype: half precision is computed in float32 and rounded once, at the end."""
     return paddle.float64 if result == paddle.float64 else paddle.float32
-
-
-def _product(weights: tuple[Any, ...], dtype: Any) -> Any:
-    product = None
-    for weight in weights:
-        weight = paddle.cast(weight, dtype)
-        product = weight if product is None else product * weight
-    return product
 
 
 def kept(label: Any, mask: Any, terms: options.Terms | None) -> Any:
@@ -76,15 +68,50 @@ def kept(label: Any, mask: Any, terms: options.Terms | None) -> Any:
 def _converted(operands: Operands, terms: options.Terms | None, dtype: Any) -> tuple[Any, ...]:
     """Input, label, weight, pos_weight, with 0 for what is ignored; and which elements are kept."""
     input, label, weights, pos_weight, mask = operands
-    x, y, w = paddle.cast(input, dtype), paddle.cast(label, dtype), _product(weights, dtype)
-    p = None if pos_weight is None else paddle.cast(pos_weight, dtype)
-    keep = kept(y, mask, terms)
-    return *(None if each is None else formula.only(_Operations, keep, each) for each in (x, y, w, p)), keep
+    keep = kept(label, mask, terms)
+
+    def converted(operand: Any) -> Any:
+        return formula.only(_Operations, keep, paddle.cast(operand, dtype))
+
+    weight = None
+    for each in map(converted, weights):
+        weight = each if weight is None else weight * each
+    return converted(input), converted(label), weight, None if pos_weight is None else converted(pos_weight), keep
 
 
-def _changes(terms: options.Terms | None) -> dict[str, float]:
+class _Number:
+    """A number that meets operands as a tensor: in a static graph Paddle rounds any other to float32."""
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def __bool__(self) -> bool:
+        return self.number != 0
+
+    def __eq__(self, other: object) -> bool:
+        return self.number == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __neg__(self) -> Any:
+        return paddle.full([], -self.number, paddle.float64)
+
+    def __rsub__(self, other: float) -> Any:
+        return paddle.full([], other - self.number, paddle.float64)
+
+    def __truediv__(self, other: float) -> Any:
+        return paddle.full([], self.number / other, paddle.float64)
+
+    def __mul__(self, other: Any) -> Any:
+        return paddle.full([], self.number, paddle.float64) * other
+
+
+def _changes(terms: options.Terms | None, x: Any) -> dict[str, Any]:
     """What the formula takes of them."""
-    return {} if terms is None else {"label_smoothing": terms.label_smoothing, "gamma": terms.gamma}
+    if terms is None:
+        return {}
+    number = float if isinstance(x, Tensor) or x.dtype != paddle.float64 else _Number
+    return {"label_smoothing": number(terms.label_smoothing), "gamma": number(terms.gamma)}
 
 
 def _saturated(gradient: Any) -> Any:
@@ -92,19 +119,19 @@ def _saturated(gradient: Any) -> Any:
     return paddle.clip(gradient, -_LARGEST_FLOAT16, _LARGEST_FLOAT16)
 
 
-def _probabilities_loss(q: Any, y: Any, weight: Any, p: Any, **changes: float) -> Any:
+def _probabilities_loss(q: Any, y: Any, weight: Any, p: Any, **changes: Any) -> Any:
     """The loss with the frameworks' gradient, which is not that of the clamped logarithms.
 
     It is the loss of a constant q, plus (q − constant)·slope, which is 0 and whose derivative is the slope. The slope
     is taken half at q and half at the constant, so that the second derivatives are right too.
     """
-    constant = _constant(q)
-    loss = formula.probabilities_loss(_Operations, constant, y, weight, p, **changes)
+    fixed = constant(q)
+    loss = formula.probabilities_loss(_Operations, fixed, y, weight, p, **changes)
     if q.stop_gradient:
         return loss
     slope = formula.probabilities_gradient(_Operations, q, y, weight, p, **changes)
-    slope = (slope + formula.probabilities_gradient(_Operations, constant, y, weight, p, **changes)) / 2
-    return loss + (q - constant) * slope
+    slope = (slope + formula.probabilities_gradient(_Operations, fixed, y, weight, p, **changes)) / 2
+    return loss + (q - fixed) * slope
 
 
 def _sum(elements: Any) -> Any:
@@ -143,11 +170,11 @@ def loss(probabilities: bool, reduction: str, result: Any, operands: Operands, t
     with _without_amp():
         x, y, w, p, keep = _converted(operands, terms, _wide(result))
         if not probabilities:
-            elements = formula.logits_loss(_Operations, x, y, w, p, **_changes(terms))
+            elements = formula.logits_loss(_Operations, x, y, w, p, **_changes(terms, x))
         else:
             if isinstance(x, Tensor) and not x.stop_gradient and operands[0].dtype == paddle.float16:
                 x.register_hook(_saturated)
-            elements = _probabilities_loss(x, y, w, p, **_changes(terms))
+            elements = _probabilities_loss(x, y, w, p, **_changes(terms, x))
         elements = formula.only(_Operations, keep, elements)
         return paddle.cast(elements if reduction == "none" else _reduced(reduction, elements, keep, w), result)
 
@@ -160,7 +187,7 @@ def gradient(
     slope = formula.probabilities_gradient if probabilities else formula.logits_gradient
     with _without_amp():
         x, y, w, p, keep = _converted(operands, terms, wide)
-        gradient = formula.only(_Operations, keep, slope(_Operations, x, y, w, p, **_changes(terms)))
+        gradient = formula.only(_Operations, keep, slope(_Operations, x, y, w, p, **_changes(terms, x)))
         factor = paddle.cast(incoming, wide)
         if isinstance(divisor, str):
             measured = paddle.cast(_measured(divisor, gradient, keep, w), wide)
