@@ -78,6 +78,7 @@ def _compute(
     ignore_index: object,
     label_smoothing: object,
     gamma: object,
+    *,
     want_gradient: bool = False,
     out: object = None,
 ) -> tuple[Any, Any]:

@@ -25,6 +25,7 @@ from tests.faces.paddle_samples import (
     tensor,
     uniform,
 )
+from tests.processes import python
 from tests.reference import expected
 
 # Of paddle.static.gradients itself.
@@ -121,6 +122,27 @@ def test_saved_and_loaded(kind, tmp_path):
         np.testing.assert_allclose(array(loaded(x, y)), array(model(x, y)), rtol=1e-6)
     with pytest.raises(ValueError, match="The 'shape' in ReshapeOp is invalid"):  # the formula would broadcast
         loaded(x, y[:1])
+    if kind == "probabilities":
+        with pytest.raises(ValueError, match="input must be less than or equal to 1"):
+            loaded(paddle.full([2, 3], 1.5), y[:2])
+
+
+def test_a_saved_model_needs_paddle_alone(tmp_path):
+    path = str(tmp_path / "model")
+    specs = [InputSpec([-1, 3], "float32"), InputSpec([-1, 3], "float32")]
+    paddle.jit.save(paddle.jit.to_static(face.BCEWithLogitsLoss(), full_graph=True), path, input_spec=specs)
+    program = f"""
+        import sys, paddle
+        loss = paddle.jit.load({path!r})
+        x, y = paddle.zeros([5, 3]), paddle.ones([5, 3])
+        print(f"{{loss(x, y).item():.4f}}", "binxent" in sys.modules)
+        paddle.enable_static()
+        executor = paddle.static.Executor(paddle.CPUPlace())
+        program, names, results = paddle.static.load_inference_model({path!r}, executor)
+        feed = dict(zip(names, (x.numpy(), y.numpy())))
+        print(f"{{executor.run(program, feed=feed, fetch_list=results)[0].item():.4f}}")
+    """
+    assert python(program).split() == ["0.6931", "False", "0.6931"]
 
 
 # The static graph
@@ -197,6 +219,38 @@ def test_append_backward(static, reduction):
     )
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("bad", [1.5, -0.25, np.nan])
+def test_no_probability_in_a_static_graph(static, bad, dtype):
+    values = {"q": np.array([0.0, 1.0, 0.5], dtype), "y": np.array([0, 1, 1], dtype)}
+    q, y = placeholder("q", values["q"], learns=True), placeholder("y", values["y"])
+    loss = face.binary_cross_entropy(q, y, reduction="none")
+    results = [loss, *paddle.static.gradients([loss.sum()], [q])]
+    value, gradient = run(results, **values)
+    np.testing.assert_allclose(value, [0, 0, np.log(2)], rtol=1e-3)
+    np.testing.assert_array_equal(gradient, [0, 0, -2])
+    values["q"][1] = bad
+    with pytest.raises(ValueError, match=r"input must be (less than or equal to 1|greater than {2}or equal to 0)"):
+        run(results, **values)
+
+
+@both_ways
+def test_no_probability_in_to_static(full_graph):
+    loss = paddle.jit.to_static(face.BCELoss(), full_graph=full_graph)
+    y = tensor([1.0, 0.0])
+    loss(tensor([0.5, 0.5]), y)
+    with pytest.raises(ValueError, match=r"should be between 0 and 1|input must be less than or equal to 1"):
+        loss(tensor([0.5, 1.5]), y)
+
+
+def test_mean_of_many_in_a_static_graph(static):
+    values = {"x": np.zeros(1 << 24, np.float32), "y": np.full(1 << 24, 0.3, np.float32)}
+    x, y = (placeholder(name, given) for name, given in values.items())
+    ours, paddles = run([face.binary_cross_entropy_with_logits(x, y), PADDLES["logits"](x, y)], **values)
+    assert abs(ours - np.log(2)) < 2**-24
+    assert abs(paddles - np.log(2)) > 0.01
+
+
 @both_kinds
 def test_layer_in_a_static_graph(static, kind):
     values = {"x": an_input(kind, 2, 3), "y": uniform(2, 3), "w": uniform(3)}
@@ -263,6 +317,24 @@ def test_auto_cast_changes_nothing_on_cpu(level, dtype):
         loss = face.binary_cross_entropy_with_logits(x, y)
         assert (loss.dtype, loss.item()) == (paddle.float32, alone)
         assert face.binary_cross_entropy_with_logits(x, y, paddle.ones([2, 4, 3])).dtype == paddle.float32
+
+
+@pytest.mark.parametrize("level", ["O1", "O2"])
+@both_kinds
+def test_auto_cast_in_a_static_graph(static, kind, level):
+    """It is the one place without an accelerator where it does anything."""
+    values = {"x": an_input(kind, 4, 3).astype("float16"), "y": uniform(4, 3).astype("float16")}
+    x, y = placeholder("x", values["x"], learns=True), placeholder("y", values["y"])
+    with paddle.amp.auto_cast(level=level, dtype="bfloat16"):
+        loss = OURS[kind](x, y, reduction="none")
+        assert paddle.is_autocast_enabled()
+        if (kind, level) == ("logits", "O1"):  # Paddle refuses the rest
+            assert loss.dtype == PADDLES[kind](x, y).dtype
+    value, gradient = run([loss, *paddle.static.gradients([loss.sum()], [x])], **values)
+    exact = expected(values["x"], values["y"], probabilities=kind == "probabilities")
+    assert (value.dtype, gradient.dtype) == (np.float32, np.float16)
+    np.testing.assert_allclose(value, exact.loss, rtol=1e-6)
+    np.testing.assert_allclose(gradient, exact.gradient, rtol=1e-3)
 
 
 def test_gradient_scaler():

@@ -240,6 +240,11 @@ def test_kernel_or_formula():
     learning = tensor(uniform(3, 4), learns=True)
     assert runs(lambda: loss(x, y, w, pos_weight=w, sample_weight=tensor(uniform(3))).backward()) == 1
     assert runs(lambda: loss(x.t(), y.t())) == 1
+    by_element = loss(x, y, reduction="none")
+    assert [runs(lambda: by_element.sum().backward(retain_graph=True)) for _ in range(2)] == [1, 1]
+    mean = loss(x, y)
+    assert [runs(lambda: mean.backward(retain_graph=True)) for _ in range(2)] == [0, 1]
+    assert runs(lambda: paddle.grad(mean, x, create_graph=True)) == 0
     assert runs(lambda: loss(x.astype("float16"), y.astype("int64"))) == 1
     assert runs(lambda: loss(x, learning)) == 0
     with paddle.no_grad():

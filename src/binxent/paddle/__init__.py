@@ -172,6 +172,8 @@ def _general_loss(function: str, reduction: str, operands: Given, numbers: Numbe
                 _check_dtypes(function, operands, RuntimeError)
             learns = learns or not (operand.stop_gradient or operand is mask)
     if pos_weight is not None:
+        if math.prod(shape) == math.prod(pos_weight.shape) == 1:  # in Paddle, one number has any dimensions
+            pos_weight = pos_weight.reshape(shape)
         options.check_broadcast("pos_weight", pos_weight.shape, shape)
     if mask is not None:
         options.check_broadcast("mask", mask.shape, shape)
@@ -298,8 +300,8 @@ def binary_cross_entropy(
         As with logits.
 
     Raises:
-        ValueError: an input that is not ignored lies outside [0, 1]; the message names the first. On accelerators and
-            in static graphs, such elements are NaN. The rest as with logits.
+        ValueError: an input that is not ignored lies outside [0, 1]; the message names the first. A static graph raises
+            it when it runs. On accelerators, such elements are NaN. The rest as with logits.
 
     Differences from Paddle: integer, boolean, half precision and mixed dtypes; exact for small probabilities; a mean
     that is right for any number of elements; gradients to ``label``, and of gradients; ``"batchmean"`` and

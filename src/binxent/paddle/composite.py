@@ -6,12 +6,11 @@ weights that enlarge the result, and other devices.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import paddle
+import paddle.nn.functional as F  # noqa: N812
 from paddle import Tensor
-from paddle.base.framework import _current_expected_place
 
 from binxent import formula, options
 
@@ -119,6 +118,25 @@ def _saturated(gradient: Any) -> Any:
     return paddle.clip(gradient, -_LARGEST_FLOAT16, _LARGEST_FLOAT16)
 
 
+def _device(x: Any) -> str:
+    """Where x is; of a value in a static graph, where that will run."""
+    if isinstance(x, Tensor):
+        return "cpu" if x.place.is_cpu_place() else "gpu" if x.place.is_gpu_place() else "another"
+    return str(paddle.device.get_device()).partition(":")[0]
+
+
+def _refusing(x: Any) -> Any:
+    """x, from a static graph that raises Paddle's own ValueError, when it runs, if that is no probability.
+
+    Paddle's loss is asked for the sake of its check, and adds 0: an assertion would be lost in a saved model. On an
+    accelerator it would end the device's context.
+    """
+    if _device(x) != "cpu":
+        return x
+    fixed = constant(x)
+    return x + 0 * F.binary_cross_entropy(fixed, fixed, reduction="none")
+
+
 def _probabilities_loss(q: Any, y: Any, weight: Any, p: Any, **changes: Any) -> Any:
     """The loss with the frameworks' gradient, which is not that of the clamped logarithms.
 
@@ -136,8 +154,7 @@ def _probabilities_loss(q: Any, y: Any, weight: Any, p: Any, **changes: Any) -> 
 
 def _sum(elements: Any) -> Any:
     """In float64, which not every device has: Paddle's float32 sum is 2e-6 off, and its mean 12 % at 10⁸ elements."""
-    place = elements.place if isinstance(elements, Tensor) else _current_expected_place()
-    if place.is_cpu_place() or place.is_gpu_place():
+    if _device(elements) in ("cpu", "gpu"):
         elements = paddle.cast(elements, paddle.float64)
     return paddle.sum(elements)
 
@@ -161,20 +178,23 @@ def _reduced(reduction: str, elements: Any, keep: Any, weight: Any) -> Any:
 
 
 def _without_amp() -> Any:
-    """Mixed precision would compute the parts of the formula in half precision. It is for the dynamic graph."""
-    return paddle.amp.auto_cast(enable=False) if paddle.in_dynamic_mode() else nullcontext()
+    """Mixed precision would compute the parts of the formula in half precision."""
+    return paddle.amp.auto_cast(enable=False)
 
 
 def loss(probabilities: bool, reduction: str, result: Any, operands: Operands, terms: options.Terms | None) -> Any:
     """Of dtype ``result``; of operands in the dynamic or in a static graph."""
+    wide = _wide(result)
+    if paddle.is_autocast_enabled():  # on accelerators and in static graphs; Paddle computes its own in float32 there
+        result = wide
     with _without_amp():
-        x, y, w, p, keep = _converted(operands, terms, _wide(result))
+        x, y, w, p, keep = _converted(operands, terms, wide)
         if not probabilities:
             elements = formula.logits_loss(_Operations, x, y, w, p, **_changes(terms, x))
         else:
             if isinstance(x, Tensor) and not x.stop_gradient and operands[0].dtype == paddle.float16:
                 x.register_hook(_saturated)
-            elements = _probabilities_loss(x, y, w, p, **_changes(terms, x))
+            elements = _probabilities_loss(x if isinstance(x, Tensor) else _refusing(x), y, w, p, **_changes(terms, x))
         elements = formula.only(_Operations, keep, elements)
         return paddle.cast(elements if reduction == "none" else _reduced(reduction, elements, keep, w), result)
 
