@@ -335,6 +335,17 @@ def test_a_mask_changed_in_place_is_noticed():
         paddle.grad(loss * 3, x)
 
 
+@pytest.mark.parametrize("learns", [False, True], ids=["kernel", "formula"])
+def test_infinite_logits_under_gamma(learns):
+    x, y = tensor([INF, -INF, 1.0], learns=True), tensor([1.0, 0.0, 1.0], learns=learns)
+    loss = face.binary_cross_entropy_with_logits(x, y, reduction="none", gamma=2.0)
+    exact = expected(array(x), array(y), gamma=2.0)
+    np.testing.assert_allclose(array(loss), exact.loss, rtol=1e-6)
+    np.testing.assert_allclose(gradient_of(loss.sum(), x), exact.gradient, rtol=1e-6)
+    wrong = face.binary_cross_entropy_with_logits(x, 1 - y, reduction="none", gamma=2.0)
+    assert array(wrong)[:2].tolist() == [INF, INF]
+
+
 # Refusals
 
 

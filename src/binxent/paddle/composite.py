@@ -137,19 +137,21 @@ def _refusing(x: Any) -> Any:
     return x + 0 * F.binary_cross_entropy(fixed, fixed, reduction="none")
 
 
-def _probabilities_loss(q: Any, y: Any, weight: Any, p: Any, **changes: Any) -> Any:
-    """The loss with the frameworks' gradient, which is not that of the clamped logarithms.
+def _by_slope(loss: Any, slope: Any, x: Any, *rest: Any, **changes: Any) -> Any:
+    """The loss with a gradient that is not that of its parts.
 
-    It is the loss of a constant q, plus (q − constant)·slope, which is 0 and whose derivative is the slope. The slope
-    is taken half at q and half at the constant, so that the second derivatives are right too.
+    For probabilities that is the frameworks', where the logarithms are clamped. With gamma an infinite logit has one
+    part that is infinite and another that is 0, and the product of their derivatives is NaN.
+
+    It is the loss of a constant, plus (x − constant)·slope, which is 0 and whose derivative is the slope. The slope is
+    taken half at x and half at the constant, so that the second derivatives are right too.
     """
-    fixed = constant(q)
-    loss = formula.probabilities_loss(_Operations, fixed, y, weight, p, **changes)
-    if q.stop_gradient:
-        return loss
-    slope = formula.probabilities_gradient(_Operations, q, y, weight, p, **changes)
-    slope = (slope + formula.probabilities_gradient(_Operations, fixed, y, weight, p, **changes)) / 2
-    return loss + (q - fixed) * slope
+    fixed = constant(x)
+    value = loss(_Operations, fixed, *rest, **changes)
+    if x.stop_gradient:
+        return value
+    mean = (slope(_Operations, x, *rest, **changes) + slope(_Operations, fixed, *rest, **changes)) / 2
+    return value + formula.only(_Operations, paddle.logical_not(paddle.isinf(fixed)), x - fixed) * mean
 
 
 def _sum(elements: Any) -> Any:
@@ -189,12 +191,16 @@ def loss(probabilities: bool, reduction: str, result: Any, operands: Operands, t
         result = wide
     with _without_amp():
         x, y, w, p, keep = _converted(operands, terms, wide)
-        if not probabilities:
-            elements = formula.logits_loss(_Operations, x, y, w, p, **_changes(terms, x))
-        else:
+        changes = _changes(terms, x)
+        if probabilities:
             if isinstance(x, Tensor) and not x.stop_gradient and operands[0].dtype == paddle.float16:
                 x.register_hook(_saturated)
-            elements = _probabilities_loss(x if isinstance(x, Tensor) else _refusing(x), y, w, p, **_changes(terms, x))
+            x = x if isinstance(x, Tensor) else _refusing(x)
+            elements = _by_slope(formula.probabilities_loss, formula.probabilities_gradient, x, y, w, p, **changes)
+        elif terms is not None and terms.gamma:
+            elements = _by_slope(formula.logits_loss, formula.logits_gradient, x, y, w, p, **changes)
+        else:
+            elements = formula.logits_loss(_Operations, x, y, w, p, **changes)
         elements = formula.only(_Operations, keep, elements)
         return paddle.cast(elements if reduction == "none" else _reduced(reduction, elements, keep, w), result)
 
