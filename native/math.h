@@ -11,7 +11,8 @@
 #include "coefficients.h"
 
 // A loop is vectorised only if all that it calls is inlined.
-#define BINXENT_INLINE inline __attribute__((always_inline))
+#define BINXENT_ALWAYS __attribute__((always_inline))
+#define BINXENT_INLINE inline BINXENT_ALWAYS
 
 namespace binxent::BINXENT_ISA {
 
