@@ -1,0 +1,41 @@
+"""A NumPy array of what a caller has: an array, a framework's tensor, a column of Arrow; without a copy where it can be.
+
+No framework is imported: a tensor shares its memory by DLPack, or by ``__array__``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def is_arrow(value: object) -> bool:
+    return type(value).__module__.partition(".")[0] == "pyarrow"
+
+
+def is_sparse(value: object) -> bool:
+    return hasattr(value, "tocsr") and hasattr(value, "nnz")
+
+
+def as_array(name: str, value: Any) -> Array:
+    """Raises TypeError for what has no numbers, or has them on another device than the processor."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: the mask of a numpy.ma.MaskedArray would be ignored; pass its .filled(…) or .data")
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "detach"):  # a torch tensor that requires a gradient refuses to be an array
+        value = value.detach()
+    try:
+        array = np.asarray(value)
+    except (TypeError, RuntimeError, ValueError, BufferError) as refusal:
+        try:
+            array = np.from_dlpack(value)
+        except (TypeError, RuntimeError, ValueError, BufferError, AttributeError):
+            hint = "; move a tensor to the processor, and bfloat16 to float32, before"
+            raise TypeError(f"{name}: {type(value).__name__} cannot be read as an array ({refusal}){hint}") from refusal
+    if array.dtype == object or array.dtype.kind in "USMm":
+        raise TypeError(f"{name}: {type(value).__name__} has dtype {array.dtype}; expected numbers")
+    return array
