@@ -275,9 +275,7 @@ class Report:
     ) -> None:
         assert x is not None
         assert y is not None
-        if self.ignore_index is not None:
-            there = ~np.isnan(y) if self.ignore_index != self.ignore_index else y != self.ignore_index
-            known = there if known is None else known & there
+        known = formula.kept(y, known, self.ignore_index)
         if known is not None:
             # What is not known may be anything. A place-holder makes it harmless; no count and no sum has it.
             x, y = np.where(known, x, x.dtype.type(0)), np.where(known, y, y.dtype.type(0))
@@ -431,7 +429,7 @@ class Report:
         smoothing = float(self.loss_options.get("label_smoothing", 0.0))
         target = np.array([[1.0], [0.0]])
         coefficient = np.stack([positive, negative])
-        smooth = target * (1 - smoothing) + smoothing / 2
+        smooth = formula.smoothed(target, smoothing)
         toward_1, toward_0 = (coefficient * smooth).sum(axis=0), (coefficient * (1 - smooth)).sum(axis=0)
         if self.pos_weight is not None:
             toward_1 = toward_1 * self.pos_weight

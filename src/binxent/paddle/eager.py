@@ -100,7 +100,9 @@ def _run(call: Call, loss: Any, gradient: Any) -> int:
     probabilities, by_element, divisor, input, label, weights, pos_weight, _ = call
     element, value = (loss, None) if by_element else (None, loss)
     factor = _expected_incoming / divisor
-    outside = _compute(probabilities, input, label, weights, pos_weight, element, value, gradient, divisor, factor, 0)
+    outside = _compute(
+        probabilities, input, label, weights, pos_weight, None, None, element, value, gradient, divisor, factor, 0
+    )
     if outside and outside & kernel.INPUT_OUT_OF_RANGE:
         refuse_out_of_range(input)
     return outside
@@ -128,7 +130,7 @@ def _other_gradient(hook: Any, incoming: Any, differentiable: bool) -> Any:
             _expected_incoming = incoming
     if gradient is None:
         gradient = _new(input, math.prod(input.shape))
-    _compute(probabilities, input, label, weights, pos_weight, None, None, gradient, divisor, factor, 0)
+    _compute(probabilities, input, label, weights, pos_weight, None, None, None, None, gradient, divisor, factor, 0)
     return gradient
 
 

@@ -68,6 +68,8 @@ def run(
         _source(target),
         weights,
         None if pos_weight is None else _source(pos_weight),
+        None,
+        None,
         loss if by_element else None,
         None if by_element else loss,
         gradient,
