@@ -35,7 +35,8 @@ inline int32_t score_bin(T x, bool probability, const Chunk& chunk) {
     const int32_t high_bits = int32_t(bits_as<uint32_t>(magnitude) >> chunk.score_shift) - chunk.lowest_score;
     const int32_t positive = high_bits < 0 ? 0 : high_bits;
     const int32_t step = positive > chunk.last_score ? chunk.last_score : positive;
-    return upper != probability ? chunk.last_score + 1 + step : probability ? step : chunk.last_score - step;
+    const int32_t outward = probability ? chunk.last_score - step : step;  // from the middle
+    return upper ? chunk.last_score + 1 + outward : chunk.last_score - outward;
 }
 
 template <class T>

@@ -24,8 +24,6 @@ def as_array(name: str, value: Any) -> Array:
     """Raises TypeError for what has no numbers, or has them on another device than the processor."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: the mask of a numpy.ma.MaskedArray would be ignored; pass its .filled(…) or .data")
-    if isinstance(value, np.ndarray):
-        return value
     if hasattr(value, "detach"):  # a torch tensor that requires a gradient refuses to be an array
         value = value.detach()
     try:
@@ -36,6 +34,6 @@ def as_array(name: str, value: Any) -> Array:
         except (TypeError, RuntimeError, ValueError, BufferError, AttributeError):
             hint = "; move a tensor to the processor, and bfloat16 to float32, before"
             raise TypeError(f"{name}: {type(value).__name__} cannot be read as an array ({refusal}){hint}") from refusal
-    if array.dtype == object or array.dtype.kind in "USMm":
-        raise TypeError(f"{name}: {type(value).__name__} has dtype {array.dtype}; expected numbers")
+    if array.dtype.kind in "OSUMmVc":
+        raise TypeError(f"{name}: {type(value).__name__} has dtype {array.dtype}; expected real numbers")
     return array

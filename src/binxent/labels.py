@@ -81,12 +81,14 @@ class LabelCounts:
         self.negatives = _add(self.negatives, other.negatives)
         self.rows += other.rows
 
+    def as_dict(self) -> dict[str, Any]:
+        """Names and numbers as JSON has them."""
+        counts = {"positives": self.positives.tolist(), "negatives": self.negatives.tolist()}
+        return {"names": self.names, "rows": self.rows, **counts}
+
     def to_json(self) -> str:
         """As text, for another worker or for later; ``from_json`` reads it. Nothing is rounded."""
-        values = {"names": self.names, "rows": self.rows}
-        for name in ("positives", "negatives"):
-            values[name] = getattr(self, name).tolist()
-        return json.dumps(values)
+        return json.dumps(self.as_dict())
 
     @classmethod
     def from_json(cls, text: str) -> LabelCounts:

@@ -47,7 +47,8 @@ def average_precision(scores: Array) -> tuple[Array, Array]:
 
 
 def _average_precision(scores: Array) -> tuple[Array, Array]:
-    descending = scores[:, ::-1, :].astype(np.float64)
+    used = scores.any(axis=(0, 2))  # of fine bins few
+    descending = scores[:, used, :][:, ::-1, :].astype(np.float64)
     b, a = descending[..., 0], descending[..., 1]  # of a bin: negatives and positives
     negative, positive = np.cumsum(b, axis=1), np.cumsum(a, axis=1)
     with np.errstate(invalid="ignore"):
@@ -64,5 +65,5 @@ def _average_precision(scores: Array) -> tuple[Array, Array]:
         worst *= a / _STEPS
     # 0/0 is of a bin before which, and in which, there is nothing.
     tied, best, worst = (np.where(a > 0, part, 0.0).sum(axis=1) for part in (tied, best, worst))
-    total = positive[:, -1]
+    total = a.sum(axis=1)
     return ratio(tied, total), ratio(np.maximum(best - tied, tied - worst), total)

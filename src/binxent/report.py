@@ -26,7 +26,7 @@ _MIN_ROWS = 16  # of a chunk, however many labels there are
 _EXPONENTS = 32  # powers of two that the score bins tell apart, on either side
 _MAX_BINS = 1 << 22  # over all labels: 32 MiB
 _BINS_IN_CACHE = 1 << 20
-_COARSE, _FINE = 6, 10  # bits of a score below its power of two
+_COARSE, _FINE, _MOST_BITS = 6, 10, 14  # bits of a score below its power of two
 _MAX_COUNT = (1 << 32) - 1
 
 
@@ -94,8 +94,10 @@ def _operand(array: Array) -> kernel.Operand:
 
 def _readable(array: Array) -> Array:
     """In a dtype that the kernel reads."""
-    if array.dtype.name in kernel.TAGS:
+    if array.dtype.name in kernel.TAGS and array.dtype.isnative:
         return array
+    if array.dtype.name in kernel.TAGS:
+        return array.astype(array.dtype.newbyteorder("="))
     return array.astype(np.int64 if array.dtype.kind in "iu" else np.float64)
 
 
@@ -118,7 +120,7 @@ class Report:
         reduction: what ``scores().loss`` is of a label: ``"mean"`` over what is known, ``"sum"``, ``"batchmean"``,
             divided by all rows, or ``"weighted_mean"``, divided by the sum of the weights.
         calibration_bins: bins of probability, of equal width, that the calibration error compares.
-        score_bits: bits of a score, below its power of two, that average precision tells apart: 0 to 16; by default
+        score_bits: bits of a score, below its power of two, that average precision tells apart: 0 to 14; by default
             what fits into 8 MiB, at most 10 (65536 bins for a label), at least 6 while that fits into 32 MiB.
         ignore_index: the value of a target that is not known, NaN for example.
         loss_options: further options of the loss.
@@ -159,8 +161,8 @@ class Report:
             raise ValueError(f"threshold: {threshold} is no probability; expected a number between 0 and 1")
         if calibration_bins < 1:
             raise ValueError(f"calibration_bins: {calibration_bins}; expected at least 1")
-        if score_bits is not None and not 0 <= score_bits <= 16:
-            raise ValueError(f"score_bits: {score_bits}; expected 0 to 16")
+        if score_bits is not None and not 0 <= score_bits <= _MOST_BITS:
+            raise ValueError(f"score_bits: {score_bits}; expected 0 to {_MOST_BITS}")
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction: {reduction!r}; expected one of {REDUCTIONS}")
         self.probabilities = probabilities
@@ -282,7 +284,11 @@ class Report:
             known = np.ascontiguousarray(known).view(np.uint8)
         x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
         self._make_room(len(x))
-        loss = None if self._plain else np.ascontiguousarray(self._loss_of(x, y, weight, sample_weight))
+        try:
+            loss = None if self._plain else np.ascontiguousarray(self._loss_of(x, y, weight, sample_weight))
+        except ValueError:
+            self._refuse(first, x, y)  # if that is the reason: it knows rows and names
+            raise
         flags = kernel.count(
             self.probabilities,
             _operand(x),
@@ -334,7 +340,7 @@ class Report:
             self._cells[...] = 0
             self._rows_in_cells = 0
         if self._rows_in_scores + rows > _MAX_COUNT:
-            self._more_scores = self._all_scores()
+            self._more_scores = self._all_scores().astype(np.uint64)
             self._scores[...] = 0
             self._rows_in_scores = 0
 
@@ -404,8 +410,8 @@ class Report:
         self._softness += other._softness
         self.rows += other.rows
         total = self._loss + other._loss
-        part = total - self._loss
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # an infinite loss is its own sum
+            part = total - self._loss
             lost = (self._loss - (total - part)) + (other._loss - part)
         self._loss_lost += other._loss_lost + np.nan_to_num(lost, nan=0)
         self._loss = total

@@ -96,12 +96,13 @@ class _Counting:
         try:
             report.update(**arrays)
         except InvalidValue as wrong:
+            hint = "; logits are scored without --probabilities" if wrong.argument == "predictions" and report.probabilities else ""
             table: Table = getattr(self.sources, wrong.argument)
             column = self.order[wrong.label] if self.order is not None and wrong.argument == "labels" else wrong.label
             name = f" ({table.names[column]})" if table.names else ""
             raise TableError(
                 f"{table.path}: {wrong.value} at row {first + wrong.row}, column {column}{name}, counted from 0; "
-                f"expected {wrong.expected}"
+                f"expected {wrong.expected}{hint}"
             ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,3 +33,13 @@ def writable(suffixes: Sequence[str]) -> Callable[[click.Context, click.Paramete
         return path
 
     return check
+
+
+def write(path: Path, data: bytes) -> None:
+    """All of it or nothing."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise click.ClickException(f"cannot write '{click.format_filename(path)}': {error.strerror}.") from error

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from binxent.commands.paths import writable
+from binxent.commands.paths import writable, write
+from binxent.commands.refusals import refusing
 
 if TYPE_CHECKING:
     from binxent.arrays import Array
@@ -22,7 +23,10 @@ REDUCTIONS = ("mean", "sum", "batchmean", "weighted_mean")
 FILE = click.Path(path_type=str)
 
 # Options of the loss that are one number, off by default: the name, the type, the help.
-LOSS_OPTIONS: tuple[tuple[str, click.ParamType, str], ...] = ()
+LOSS_OPTIONS: tuple[tuple[str, click.ParamType, str], ...] = (
+    ("label_smoothing", click.FloatRange(0, 1), "E: a label y counts in the loss as y(1-E) + E/2."),
+    ("gamma", click.FloatRange(0), "Of the focal loss; 0 is none."),
+)
 
 
 def _loss_options(command: Any) -> Any:
@@ -79,6 +83,7 @@ def _loss_options(command: Any) -> Any:
     help="Of more labels, the table shows those with the greatest losses.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="How many count; by default the processors, at most 4.")
+@refusing
 def score(
     predictions: str,
     labels: str,
@@ -150,7 +155,7 @@ def score(
             raise TableError(f"{predictions}: has no rows")
 
     if plot is not None:
-        _write(plot, picture.draw(report, f"{predictions}, {labels}", plot.suffix.lower().removeprefix(".")))
+        write(plot, picture.draw(report, f"{predictions}, {labels}", plot.suffix.lower().removeprefix(".")))
     if as_json:
         click.echo(json.dumps(_as_dict(report, predictions, labels), indent=2, allow_nan=False))
         return
@@ -258,11 +263,3 @@ def _as_dict(report: Report, predictions: str, labels: str) -> dict[str, Any]:
         },
     }
 
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            path.unlink()  # half a picture
-        raise click.ClickException(f"cannot write '{click.format_filename(path)}': {error.strerror}.") from error

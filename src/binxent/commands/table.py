@@ -13,7 +13,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from binxent.report import Report
 
-WIDE = 92  # what the table takes with every column
+WIDE = 105  # what the table takes with every column and the longer headings
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -29,33 +29,35 @@ def of(report: Report, limit: int, width: int) -> Table:
     counts go."""
     scores, overall = report.scores(), report.overall()
     chosen = np.arange(len(report.names))
-    caption = f"predicted: probability > {report.threshold:g}; AP within {overall['average_precision_error']:.1g}"
-    if overall["average_precision_error"] is None or not np.any(scores.average_precision_error > 0):
-        caption = f"predicted: probability > {report.threshold:g}"
+    caption = f"predicted: probability > {report.threshold:g}"
+    if overall["average_precision_error"]:
+        caption += f"; AP within {overall['average_precision_error']:.1g}"
     if len(chosen) > limit:
         order = np.argsort(-np.nan_to_num(scores.loss, nan=-np.inf), kind="stable")
         chosen = order[:limit]
         caption += f"; the {limit} labels with the greatest losses: --json has all"
+    wide = width >= WIDE
     table = Table(
         title=f"{report.rows:,} rows, {len(report.names):,} label{'s' * (len(report.names) > 1)}",
         caption=caption,
         box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
         pad_edge=False,
     )
-    wide = width >= WIDE
-    table.add_column("label", overflow="fold")
+    table.add_column("label", no_wrap=True, min_width=10 if wide else 6)
     loss = "loss" if report.reduction == "mean" else f"loss ({report.reduction})"
-    headings = ["known", "positive"] if wide else []
-    for heading in (*headings, "base rate", loss, "of base rate", "ECE", "precision", "recall", "AP"):
-        table.add_column(heading, justify="right", no_wrap=wide)
+    counts = ("known", "positive") if wide else ()
+    words = ("base rate", loss, "base-rate loss", "ECE", "precision", "recall", "AP")
+    narrow = ("rate", loss, "of rate", "ECE", "prec.", "recall", "AP")
+    for heading in (*counts, *(words if wide else narrow)):
+        table.add_column(heading, justify="right", no_wrap=True)
 
     def row(name: str | Text, values: dict[str, float | int | None]) -> None:
         better = values["loss"] is not None and values["base_rate_loss"] is not None
         worse = better and values["loss"] > values["base_rate_loss"]  # type: ignore[operator]
-        counts = [f"{values['known']:,}", f"{values['positive']:,}"] if wide else []
         table.add_row(
             name,
-            *counts,
+            *(f"{values[count]:,}" for count in counts),
             _share(values["base_rate"]),
             Text(_number(values["loss"], 4), style="red" if worse else ""),
             _number(values["base_rate_loss"], 4),
