@@ -70,10 +70,11 @@ def without(faces: list[str]) -> list[str]:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Everything that needs no framework: the formula, the kernel, the options, the NumPy face, the demo."""
-    install(session, *group("test"), *extra("demo"))
+    """Everything that needs no framework: the formula, the kernel, the options, the NumPy face, the commands."""
+    install(session, *group("test"), *extra("demo"), *extra("cli"))
     pytest(session, "tests", *without(FRAMEWORKS), *session.posargs)
-    pytest(session, "examples", "--doctest-modules", "--doctest-glob=*.md", "--pyargs", "binxent.numpy", "README.md")
+    modules = ("binxent.numpy", "binxent.labels", "binxent.report")
+    pytest(session, "examples", "--doctest-modules", "--doctest-glob=*.md", "--pyargs", *modules, "README.md")
 
 
 def add_session(framework: str) -> None:
@@ -114,7 +115,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(default=False)
 def types(session: nox.Session) -> None:
     """mypy, strict."""
-    session.install(*group("types", *FRAMEWORKS), *PYPROJECT["project"]["dependencies"], *extra("demo"))
+    session.install(*group("types", *FRAMEWORKS), *PYPROJECT["project"]["dependencies"], *extra("demo"), *extra("cli"))
     session.run("mypy")
 
 

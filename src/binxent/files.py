@@ -20,7 +20,7 @@ import numpy as np
 
 from binxent.arrays import Array
 
-__all__ = ["SUFFIXES", "Table", "TableError", "open_table"]
+__all__ = ["SUFFIXES", "Table", "TableError", "open_table", "read_sparse"]
 
 SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
 
@@ -163,14 +163,32 @@ def _npz(shown: str, archive: zipfile.ZipFile, member: str | None) -> Table:
         with archive.open(entry) as file:
             _layout(shown, file)
             for first in range(0, rows, size):
-                part = np.empty((min(size, rows - first), columns), dtype)
-                data = file.read(part.nbytes)
-                if len(data) < part.nbytes:
+                count = min(size, rows - first)
+                data = file.read(count * columns * dtype.itemsize)
+                if len(data) < count * columns * dtype.itemsize:
                     raise TableError(f"{shown}: {entry} ends early")
-                part = np.frombuffer(data, dtype).reshape(part.shape)
+                part = np.frombuffer(data, dtype).reshape(count, columns)
                 yield lambda part=part: part if dtype.isnative else part.astype(dtype.newbyteorder("="))
 
     return Table(shown, rows, columns, None, len(shape) == 1, parts)
+
+
+def read_sparse(path: str | os.PathLike[str]) -> Any | None:
+    """The matrix that ``scipy.sparse.save_npz`` has written, in memory as a whole; None if the file is of another kind.
+
+    Raises:
+        TableError: SciPy, which reads it, is missing.
+    """
+    if Path(path).suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        if not {"format.npy", "shape.npy", "data.npy"} <= set(archive.namelist()):
+            return None
+    try:
+        from scipy import sparse
+    except ImportError as error:
+        raise TableError(f"{os.fspath(path)}: is a sparse matrix; to read it, run: pip install scipy") from error
+    return sparse.load_npz(path)
 
 
 def _regrouped(arrays: Iterator[Array], size: int) -> Iterator[Callable[[], Array]]:
@@ -244,10 +262,12 @@ def _csv(shown: str) -> Table:
     except pyarrow.ArrowInvalid as error:
         raise TableError(f"{shown}: {_one_line(error)}") from error
     nulls = [pyarrow.types.is_null(column.type) for column in schema]
-    schema = pyarrow.schema([
-        pyarrow.field(c.name, pyarrow.float64()) if null or pyarrow.types.is_integer(c.type) else c
-        for c, null in zip(schema, nulls, strict=True)
-    ])
+    schema = pyarrow.schema(
+        [
+            pyarrow.field(c.name, pyarrow.float64()) if null or pyarrow.types.is_integer(c.type) else c
+            for c, null in zip(schema, nulls, strict=True)
+        ]
+    )
     names = _checked(shown, schema)
 
     def arrays() -> Iterator[Array]:

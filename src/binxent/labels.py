@@ -205,8 +205,9 @@ def _count(labels: Any, sample_weight: Any, ignore_index: float | None) -> Label
             raise ValueError("sample_weight: not for batches, files and Arrow tables; update counts batch by batch")
         if is_arrow(labels):
             return _count_arrow(labels, ignore_index)
-        batches = _batches_of_file(labels) if isinstance(labels, (str, os.PathLike)) else iter(labels)
-        return _count_batches(batches, ignore_index)
+        if isinstance(labels, (str, os.PathLike)):
+            return _count_file(labels, ignore_index)
+        return _count_batches(iter(labels), ignore_index)
     array = as_array("labels", labels)
     if array.ndim not in (1, 2):
         raise ValueError(f"labels: shape {array.shape}; expected [rows, labels] or [rows]")
@@ -231,15 +232,21 @@ def _weights(sample_weight: Any, rows: int) -> Array | None:
     return weights
 
 
-def _batches_of_file(path: str | os.PathLike[str]) -> Iterator[Any]:
-    from binxent.files import open_table
+def _count_file(path: str | os.PathLike[str], ignore_index: float | None) -> LabelCounts:
+    from binxent.files import open_table, read_sparse
 
+    matrix = read_sparse(path)
+    if matrix is not None:
+        return _count_sparse(matrix, None, ignore_index)
     with open_table(path) as table:
-        names = table.names
+        names = table.names or [str(i) for i in range(table.columns)]
+        nothing = np.zeros(table.columns, np.int64)
+        total = LabelCounts(nothing, nothing, names)
         for load in table.parts(max(1, _CHUNK // max(1, table.columns))):
             part = load()
-            counts = _count(part, None, None)
-            yield LabelCounts(counts.positives, counts.negatives, names or [], counts.rows)
+            plus, minus = _count_part(total.rows, part, None, ignore_index, table.names)
+            total.merge(LabelCounts(plus, minus, names, len(part)))
+    return total
 
 
 def _count_batches(batches: Iterator[Any], ignore_index: float | None) -> LabelCounts:
@@ -257,10 +264,11 @@ def _count_batches(batches: Iterator[Any], ignore_index: float | None) -> LabelC
     return total
 
 
-def _refuse(first: int, part: Array, known: Array) -> None:
+def _refuse(first: int, part: Array, known: Array, names: list[str] | None) -> None:
     wrong = np.argwhere(known & ~((part >= 0) & (part <= 1)))
     row, label = (int(i) for i in wrong[0])
-    raise ValueError(f"labels: {part[row, label]} in row {first + row}, column {label}; expected 0 to 1, or NaN")
+    named = f" ({names[label]})" if names else ""
+    raise ValueError(f"labels: {part[row, label]} in row {first + row}, column {label}{named}; expected 0 to 1, or NaN")
 
 
 def _count_array(matrix: Array, weights: Array | None, ignore_index: float | None) -> LabelCounts:
@@ -276,7 +284,9 @@ def _count_array(matrix: Array, weights: Array | None, ignore_index: float | Non
     return LabelCounts(positives, negatives, rows=rows)
 
 
-def _count_part(first: int, part: Array, weights: Array | None, ignore_index: float | None) -> tuple[Array, Array]:
+def _count_part(
+    first: int, part: Array, weights: Array | None, ignore_index: float | None, names: list[str] | None = None
+) -> tuple[Array, Array]:
     """Σ w·y and Σ w·(1−y) of rows that begin with the row ``first``."""
     rows = len(part)
     if part.dtype == bool and ignore_index is None:
@@ -288,7 +298,7 @@ def _count_part(first: int, part: Array, weights: Array | None, ignore_index: fl
         known = ~unknown if unknown.any() else None
         positive = part if known is None else np.where(known, part, part.dtype.type(0))
         if positive.size and not (positive.min() >= 0 and positive.max() <= 1):
-            _refuse(first, part, ~unknown)
+            _refuse(first, part, ~unknown, names)
         soft = positive.dtype.kind not in "biu" and bool(((positive != 0) & (positive != 1)).any())
     if weights is not None:
         kept = np.full(part.shape[1], weights.sum()) if known is None else weights @ known
@@ -306,7 +316,9 @@ def _count_sparse(matrix: Any, weights: Array | None, ignore_index: float | None
     if len(matrix.shape) != 2:
         raise ValueError(f"labels: shape {matrix.shape}; expected [rows, labels]")
     if ignore_index == 0:
-        raise ValueError("ignore_index: 0 is what a sparse matrix does not hold; it cannot mean that a label is unknown")
+        raise ValueError(
+            "ignore_index: 0 is what a sparse matrix does not hold; it cannot mean that a label is unknown"
+        )
     if matrix.format not in ("csr", "csc", "coo"):
         matrix = matrix.tocsr()
     if not getattr(matrix, "has_canonical_format", True):

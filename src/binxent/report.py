@@ -165,6 +165,10 @@ class Report:
             raise ValueError(f"score_bits: {score_bits}; expected 0 to {_MOST_BITS}")
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction: {reduction!r}; expected one of {REDUCTIONS}")
+        terms = {name: loss_options[name] for name in ("label_smoothing", "gamma") if name in loss_options}
+        if unknown := set(loss_options) - set(terms):
+            raise TypeError(f"Report has no option {sorted(unknown)[0]!r}")
+        options.terms(ignore_index, terms.get("label_smoothing", 0.0), terms.get("gamma", 0.0), "float32")
         self.probabilities = probabilities
         self.threshold = float(threshold)
         self.reduction = reduction

@@ -96,7 +96,11 @@ class _Counting:
         try:
             report.update(**arrays)
         except InvalidValue as wrong:
-            hint = "; logits are scored without --probabilities" if wrong.argument == "predictions" and report.probabilities else ""
+            hint = (
+                "; logits are scored without --probabilities"
+                if wrong.argument == "predictions" and report.probabilities
+                else ""
+            )
             table: Table = getattr(self.sources, wrong.argument)
             column = self.order[wrong.label] if self.order is not None and wrong.argument == "labels" else wrong.label
             name = f" ({table.names[column]})" if table.names else ""

@@ -79,7 +79,9 @@ def _losses(axes: Axes, report: Report) -> None:
     axes.set_title("Loss of each label")
     handles = [
         Line2D([], [], marker="o", linestyle="", color=OURS, label="these predictions"),
-        Line2D([], [], marker="|", linestyle="", markersize=12, markeredgewidth=2, color=CONSTANT, label="base rate alone"),
+        Line2D(
+            [], [], marker="|", linestyle="", markersize=12, markeredgewidth=2, color=CONSTANT, label="base rate alone"
+        ),
     ]
     measure = "loss (nats)" if report.reduction == "mean" else f"loss ({report.reduction})"
     finite = np.isfinite(loss)

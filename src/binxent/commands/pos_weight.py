@@ -87,7 +87,7 @@ def pos_weight(
         except TableError:
             raise
         except ValueError as error:
-            raise TableError(f"{path}: {error}") from error
+            raise TableError(f"{path}: {str(error).removeprefix('labels: ')}") from error
     assert total is not None
     try:
         vector = total.pos_weight(

@@ -20,7 +20,12 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     if not console.is_terminal:
         yield lambda more: None
         return
-    columns = (TextColumn("{task.completed:,.0f} {task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.completed:,.0f} {task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
     lock, done, shown = threading.Lock(), 0, time.monotonic()
     with Progress(*columns, console=console, transient=True) as bars:
         bar = bars.add_task(what, total=total)

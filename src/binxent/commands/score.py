@@ -57,7 +57,9 @@ def _loss_options(command: Any) -> Any:
     help="A label is predicted where its probability is greater; for precision and recall.",
 )
 @click.option("--weight", type=FILE, help="Weights: one for each label, or a matrix, as the predictions.")
-@click.option("--pos-weight", type=FILE, help="One for each label: what positives weigh, as `binxent pos-weight` has it.")
+@click.option(
+    "--pos-weight", type=FILE, help="One for each label: what positives weigh, as `binxent pos-weight` has it."
+)
 @click.option("--sample-weight", type=FILE, help="One weight for each row.")
 @click.option("--mask", type=FILE, help="A matrix as the predictions: where it is 0 nothing counts.")
 @click.option("--ignore-index", type=float, metavar="VALUE", help="This label means: not known. nan, for example.")
@@ -117,6 +119,8 @@ def score(
     from binxent.commands.counting import Sources, count_files
     from binxent.commands.progress import progress
     from binxent.files import TableError, open_table
+    from binxent.options import Terms
+    from binxent.options import terms as check_terms
     from binxent.report import Report
 
     if plot is not None:
@@ -126,6 +130,11 @@ def score(
         from binxent.commands import picture
 
     settings = {name: value for name, value in settings.items() if value is not None}
+    try:
+        terms = {name: settings[name] for name in Terms._fields if name in settings}
+        check_terms(**{**Terms()._asdict(), **terms}, target_dtype="float32")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     workers = threads or kernel.num_threads()
     with contextlib.ExitStack() as files:
 
@@ -253,8 +262,7 @@ def _as_dict(report: Report, predictions: str, labels: str) -> dict[str, Any]:
         "reduction": report.reduction,
         "overall": report.overall(),
         "per_label": [
-            {"label": name, **{key: values[i] for key, values in scores.items()}}
-            for i, name in enumerate(report.names)
+            {"label": name, **{key: values[i] for key, values in scores.items()}} for i, name in enumerate(report.names)
         ],
         "calibration": {
             "count": count.tolist(),
@@ -262,4 +270,3 @@ def _as_dict(report: Report, predictions: str, labels: str) -> dict[str, Any]:
             "target_sum": target.tolist(),
         },
     }
-
