@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("click")
 pytest.importorskip("rich")
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-import binxent  # noqa: E402
-from binxent import kernel  # noqa: E402
-from binxent.cli import main  # noqa: E402
-from binxent.commands import info  # noqa: E402
+import binxent
+from binxent import kernel
+from binxent.cli import main
+from binxent.commands import info
 
 NUMPY = next(face for face in info.FACES if face.name == "numpy")
 

@@ -49,14 +49,14 @@ def test_arrays(dtype: Any, layout: Callable[[Array], Array]) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 10, 1 << 20])
-@pytest.mark.parametrize("format", ["csr", "csc", "coo", "lil", "dok", "bsr"])
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "lil", "dok", "bsr"])
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.float64])
-def test_sparse_matrices(format: str, dtype: Any, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sparse_matrices(form: str, dtype: Any, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     sparse = pytest.importorskip("scipy.sparse")
     monkeypatch.setattr(labels, "_CHUNK", chunk)
     y = data() if chunk > 1 else data()[:40]
     for kind in (sparse.csr_matrix, sparse.csr_array):
-        same(count_labels(kind(y.astype(dtype)).asformat(format)), expected(y))
+        same(count_labels(kind(y.astype(dtype)).asformat(form)), expected(y))
 
 
 def test_sparse_matrices_with_zeros_duplicates_and_soft_labels() -> None:
@@ -73,9 +73,9 @@ def test_sparse_matrices_with_zeros_duplicates_and_soft_labels() -> None:
     assert count_labels(soft).negatives.tolist() == [1.25, 1]
 
 
-@pytest.mark.parametrize("format", ["csr", "csc", "coo"])
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
 @pytest.mark.parametrize("chunk", [3, 1 << 20])
-def test_weighted_and_unknown_sparse_labels(format: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weighted_and_unknown_sparse_labels(form: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     sparse = pytest.importorskip("scipy.sparse")
     monkeypatch.setattr(labels, "_CHUNK", chunk)
     y = data().astype(np.float64)[:60]
@@ -83,7 +83,7 @@ def test_weighted_and_unknown_sparse_labels(format: str, chunk: int, monkeypatch
     y[::7, 3] = -100
     w = np.random.default_rng(1).random(len(y))
     for weights in (None, w):
-        got = count_labels(sparse.csr_matrix(y).asformat(format), sample_weight=weights, ignore_index=-100)
+        got = count_labels(sparse.csr_matrix(y).asformat(form), sample_weight=weights, ignore_index=-100)
         dense = count_labels(y, sample_weight=weights, ignore_index=-100)
         np.testing.assert_allclose(got.positives, dense.positives, rtol=1e-13)
         np.testing.assert_allclose(got.negatives, dense.negatives, rtol=1e-13)
@@ -126,7 +126,7 @@ def test_nulls_of_arrow_are_unknown() -> None:
         assert (counts.positives.tolist(), counts.negatives.tolist(), counts.rows) == ([2], [1], 5)
     with pytest.raises(TypeError, match="column 'a'"):
         count_labels(arrow.table({"a": ["x"]}))
-    with pytest.raises(ValueError, match="column 'a'.*2 in row 1"):
+    with pytest.raises(ValueError, match=r"column 'a'.*2 in row 1"):
         count_labels(arrow.table({"a": [1, 2]}))
 
 
@@ -182,7 +182,7 @@ class Exchanged:
 def test_a_tensor_by_dlpack() -> None:
     y = data()
     same(count_labels(Exchanged(y)), expected(y))
-    with pytest.raises(TypeError, match="cannot be read as an array|expected real numbers"):
+    with pytest.raises(TypeError, match="expected real numbers"):
         count_labels(object())
 
 
@@ -243,9 +243,9 @@ def test_a_sparse_entry_out_of_range_is_named() -> None:
     sparse = pytest.importorskip("scipy.sparse")
     y = np.zeros((5, 4))
     y[3, 2] = 7
-    for format in ("csr", "csc", "coo"):
+    for layout in ("csr", "csc", "coo"):
         with pytest.raises(ValueError, match=r"7.0 in row 3, column 2"):
-            count_labels(sparse.csr_matrix(y).asformat(format))
+            count_labels(sparse.csr_matrix(y).asformat(layout))
     with pytest.raises(ValueError, match="ignore_index: 0"):
         count_labels(sparse.csr_matrix(y), ignore_index=0)
 

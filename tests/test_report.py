@@ -1,4 +1,4 @@
-"""Reports: every figure against a definition in float64, and against scikit-learn; sums in any order; what is refused."""
+"""Reports: every figure against a definition in float64, and scikit-learn; sums in any order; what is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from binxent import formula, kernel, measures
 from binxent import report as module
 from binxent.numpy import binary_cross_entropy, binary_cross_entropy_with_logits
-from binxent.report import InvalidValue, Report
+from binxent.report import InvalidValueError, Report
 
 Array = np.ndarray[Any, Any]
 
@@ -492,7 +492,7 @@ def test_refused_values_are_named(
     monkeypatch.setattr(module, "_PLAIN_CHUNK", 9)
     monkeypatch.setattr(module, "_MIN_ROWS", 1)
     report = Report(["c0", "c1", "c2"], probabilities=probabilities)
-    with pytest.raises(InvalidValue, match=message) as raised:
+    with pytest.raises(InvalidValueError, match=message) as raised:
         report.update(x, y, weight=np.ones(3) if weighted else None)
     assert (raised.value.argument, raised.value.row, raised.value.label) == (where, 7, 2)
 

@@ -1,4 +1,4 @@
-"""A NumPy array of what a caller has: an array, a framework's tensor, a column of Arrow; without a copy where it can be.
+"""A NumPy array of what a caller has: an array, or a framework's tensor; without a copy where it can be.
 
 No framework is imported: a tensor shares its memory by DLPack, or by ``__array__``.
 """
@@ -26,14 +26,12 @@ def as_array(name: str, value: Any) -> Array:
         raise TypeError(f"{name}: the mask of a numpy.ma.MaskedArray would be ignored; pass its .filled(…) or .data")
     if hasattr(value, "detach"):  # a torch tensor that requires a gradient refuses to be an array
         value = value.detach()
+    by_dlpack = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
     try:
-        array = np.asarray(value)
+        array = np.from_dlpack(value) if by_dlpack else np.asarray(value)
     except (TypeError, RuntimeError, ValueError, BufferError) as refusal:
-        try:
-            array = np.from_dlpack(value)
-        except (TypeError, RuntimeError, ValueError, BufferError, AttributeError):
-            hint = "; move a tensor to the processor, and bfloat16 to float32, before"
-            raise TypeError(f"{name}: {type(value).__name__} cannot be read as an array ({refusal}){hint}") from refusal
-    if array.dtype.kind in "OSUMmVc":
+        hint = "; move a tensor to the processor, and bfloat16 to float32, before"
+        raise TypeError(f"{name}: {type(value).__name__} cannot be read as an array ({refusal}){hint}") from refusal
+    if array.dtype.kind in "OSUMmc" or array.dtype.type is np.void:  # bfloat16 is of the kind V
         raise TypeError(f"{name}: {type(value).__name__} has dtype {array.dtype}; expected real numbers")
     return array

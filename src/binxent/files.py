@@ -10,15 +10,18 @@ import csv
 import mmap
 import os
 import zipfile
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from binxent.arrays import Array
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from binxent.arrays import Array
 
 __all__ = ["SUFFIXES", "Table", "TableError", "open_table", "read_sparse"]
 
@@ -136,13 +139,17 @@ def _npy(shown: str, file: Any) -> Table:
             part = np.stack([window(column * rows + first, count) for column in range(columns)], axis=1)
         else:
             part = window(first * columns, count * columns).reshape(count, columns)
-        return part if dtype.isnative else part.astype(dtype.newbyteorder("="))
+        return _native(part)
 
     def parts(size: int) -> Iterator[Callable[[], Array]]:
         for first in range(0, rows, size):
-            yield lambda first=first: load(first, min(size, rows - first))
+            yield partial(load, first, min(size, rows - first))
 
     return Table(shown, rows, columns, None, len(shape) == 1, parts)
+
+
+def _native(part: Array) -> Array:
+    return part if part.dtype.isnative else part.astype(part.dtype.newbyteorder("="))
 
 
 def _npz(shown: str, archive: zipfile.ZipFile, member: str | None) -> Table:
@@ -168,7 +175,7 @@ def _npz(shown: str, archive: zipfile.ZipFile, member: str | None) -> Table:
                 if len(data) < count * columns * dtype.itemsize:
                     raise TableError(f"{shown}: {entry} ends early")
                 part = np.frombuffer(data, dtype).reshape(count, columns)
-                yield lambda part=part: part if dtype.isnative else part.astype(dtype.newbyteorder("="))
+                yield partial(_native, part)
 
     return Table(shown, rows, columns, None, len(shape) == 1, parts)
 
@@ -202,11 +209,14 @@ def _regrouped(arrays: Iterator[Array], size: int) -> Iterator[Callable[[], Arra
             whole = np.concatenate(held)
             cut = count - count % size
             for first in range(0, cut, size):
-                yield lambda whole=whole, first=first: whole[first : first + size]
+                yield partial(_rows, whole, first, first + size)
             held, count = [whole[cut:]], count - cut
     if count:
-        rest = np.concatenate(held)
-        yield lambda: rest
+        yield partial(_rows, np.concatenate(held), 0, count)
+
+
+def _rows(whole: Array, first: int, last: int) -> Array:
+    return whole[first:last]
 
 
 def _matrix(batch: Any) -> Array:

@@ -1,7 +1,7 @@
 """pos_weight from data: how many positives and negatives each label has, wherever the labels are.
 
-Arrays, sparse matrices, Arrow tables, files, tensors of any framework, batches of these: ``count_labels`` counts them in
-bounded memory. Counts over shards are merged by adding.
+Arrays, sparse matrices, Arrow tables, files, tensors of any framework, batches of these: ``count_labels`` counts them
+in bounded memory. Counts over shards are merged by adding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _add(a: Array, b: Array) -> Array:
 
 
 def _named(names: Sequence[str], where: Array, limit: int = 5) -> str:
-    chosen = [repr(names[i]) for i in np.flatnonzero(where)]
+    chosen = [repr(name) for name, there in zip(names, where.tolist(), strict=True) if there]
     rest = len(chosen) - limit
     return ", ".join(chosen[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
@@ -356,7 +356,7 @@ def _tally(row: Any, column: Any, value: Array, weights: Array | None, labels: i
 
 
 def _entries(matrix: Any) -> Iterator[tuple[Any, Any, Array]]:
-    """The entries in pieces: functions that make their rows and their columns, which may not be needed; their values."""
+    """The entries in pieces: functions that make their rows and columns, which may not be needed; and their values."""
     entries = int(matrix.nnz)
     for first in range(0, entries, _CHUNK):
         part = slice(first, min(first + _CHUNK, entries))

@@ -16,7 +16,7 @@ _BLOCK = 1 << 18  # bins that are worked on at once, so that many labels take no
 _STEPS = 16
 
 
-def ratio(part: Array, whole: Array) -> Array:
+def ratio(part: Array, whole: Array | float) -> Array:
     """part / whole in float64, NaN where it is 0/0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.true_divide(part, whole, dtype=np.float64)
@@ -25,7 +25,7 @@ def ratio(part: Array, whole: Array) -> Array:
 def calibration_error(count: Array, probability: Array, target: Array) -> Array:
     """The expected calibration error: Σ over bins of (count/Σ count) · |mean probability − mean target|.
 
-    ``probability`` and ``target`` are sums over the elements of each bin, so a bin's term is the difference of its sums.
+    ``probability`` and ``target`` are sums over the elements of each bin: its term is the difference of the sums.
     """
     return ratio(np.abs(probability - target).sum(axis=-1), count.sum(axis=-1))
 

@@ -6,9 +6,8 @@ counts. Its memory depends on the number of labels alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +15,10 @@ from binxent import formula, kernel, measures, options
 from binxent import numpy as face
 from binxent.arrays import Array, as_array
 
-__all__ = ["InvalidValue", "Report", "Scores"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["InvalidValueError", "Report", "Scores"]
 
 REDUCTIONS = ("mean", "sum", "batchmean", "weighted_mean")
 
@@ -30,7 +32,7 @@ _COARSE, _FINE, _MOST_BITS = 6, 10, 14  # bits of a score below its power of two
 _MAX_COUNT = (1 << 32) - 1
 
 
-class InvalidValue(ValueError):
+class InvalidValueError(ValueError):
     """A value that cannot be counted: NaN, or out of range. It knows where the value stands."""
 
     def __init__(self, argument: str, row: int, label: int, value: object, expected: str, name: str) -> None:
@@ -232,8 +234,8 @@ class Report:
         Raises:
             TypeError: an argument has no numbers.
             ValueError: a shape does not fit.
-            InvalidValue: a prediction is NaN, or a label is not in [0, 1], or a probability is not. Of a large batch
-                the part before it may have been counted: the report is not to be used any more.
+            InvalidValueError: a prediction is NaN, or a label or a probability is not in [0, 1]. Of a large batch the
+                part before it may have been counted: the report is not to be used any more.
         """
         x, y = (as_array(*pair) for pair in (("predictions", predictions), ("labels", labels)))
         count = len(self.names)
@@ -302,7 +304,13 @@ class Report:
             self._limit,
             self.calibration_bins,
             self._score_bins,
-            tuple(a.ctypes.data for a in (self._loss, self._loss_lost, self._cells, self._softness, self._scores)),
+            (
+                self._loss.ctypes.data,
+                self._loss_lost.ctypes.data,
+                self._cells.ctypes.data,
+                self._softness.ctypes.data,
+                self._scores.ctypes.data,
+            ),
         )
         if flags:
             self._refuse(first, x, y)
@@ -335,7 +343,7 @@ class Report:
             if len(wrong):
                 row, label = (int(i) for i in wrong[0])
                 expected = number if name == "labels" or self.probabilities else "a number"
-                raise InvalidValue(name, first + row, label, array[row, label], expected, self.names[label])
+                raise InvalidValueError(name, first + row, label, array[row, label], expected, self.names[label])
 
     def _make_room(self, rows: int) -> None:
         """Empties the tables before they overflow."""
@@ -395,11 +403,13 @@ class Report:
                 raise ValueError(f"reports differ in {name}: {getattr(self, name)} and {getattr(other, name)}")
         if repr((self.ignore_index, self.loss_options)) != repr((other.ignore_index, other.loss_options)):
             raise ValueError("reports differ in the options of the loss")
-        if not np.array_equal(*(1.0 if r.pos_weight is None else r.pos_weight for r in (self, other))):
+        one = np.ones(1)
+        mine, theirs = (one if report.pos_weight is None else report.pos_weight for report in (self, other))
+        if not np.array_equal(mine, theirs):
             raise ValueError("reports differ in pos_weight")
-        mine, theirs = self._weights(), other._weights()
         if self._weight is not None or other._weight is not None:
-            self._weight, self._positive_weight = (a + b for a, b in zip(mine, theirs, strict=True))
+            pairs = zip(self._weights(), other._weights(), strict=True)
+            self._weight, self._positive_weight = (a + b for a, b in pairs)
         self._counts = self._cell_counts() + other._cell_counts()
         self._probabilities = self._cell_probabilities() + other._cell_probabilities()
         self._cells[...] = 0
@@ -461,7 +471,7 @@ class Report:
             return float(self.rows)
         if self.reduction == "weighted_mean":
             return self._weights()[0]
-        return self._cell_counts().sum(axis=(1, 2, 3)).astype(np.float64)
+        return np.asarray(self._cell_counts().sum(axis=(1, 2, 3), dtype=np.float64))
 
     def scores(self) -> Scores:
         """The figures of each label, of all that has been counted."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from binxent.arrays import Array
 from binxent.files import Table, TableError
-from binxent.report import InvalidValue, Report
+from binxent.report import InvalidValueError, Report
 
 _ELEMENTS = 1 << 20  # of a part
 _ROWS = 16  # at least
@@ -95,7 +95,7 @@ class _Counting:
             arrays["sample_weight"] = arrays["sample_weight"][:, 0]
         try:
             report.update(**arrays)
-        except InvalidValue as wrong:
+        except InvalidValueError as wrong:
             hint = (
                 "; logits are scored without --probabilities"
                 if wrong.argument == "predictions" and report.probabilities

@@ -90,12 +90,8 @@ FACES = (
 
 
 def _version(distributions: tuple[str, ...]) -> str | None:
-    for name in distributions:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    found = (next(iter(metadata.distributions(name=name)), None) for name in distributions)
+    return next((distribution.version for distribution in found if distribution), None)
 
 
 def _last_line(text: str) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 
 def writable(suffixes: Sequence[str]) -> Callable[[click.Context, click.Parameter, str | None], Path | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib import style
@@ -111,7 +111,8 @@ def _losses(axes: Axes, report: Report) -> None:
         worst = ", ".join(_short(report.names[i]) for i in order[:5])
         axes.annotate(f"greatest: {worst}", (0.02, 0.02), xycoords="axes fraction", fontsize="small", color=GREY)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    corner = "lower right" if len(order) <= MOST_ROWS else "upper right"  # both are empty: losses fall
+    # Either corner is empty, since the losses fall.
+    corner: Literal["lower right", "upper right"] = "lower right" if len(order) <= MOST_ROWS else "upper right"
     axes.legend(handles=handles, loc=corner, frameon=True, framealpha=1, edgecolor="none")
 
 
@@ -126,10 +127,9 @@ def _number(value: float | None, digits: int = 4) -> str:
 def _picture(report: Report, source: str) -> Figure:
     rows = min(len(report.names), MOST_ROWS)
     figure = Figure(figsize=(12, max(6.0, 2.0 + 0.22 * rows)), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1))
-    above, below = left.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    _calibration(above, below, report)
-    _losses(right.subplots(), report)
+    axes = figure.subplot_mosaic("RL;CL", height_ratios=(3, 1), gridspec_kw={"wspace": 0.08})
+    _calibration(axes["R"], axes["C"], report)
+    _losses(axes["L"], report)
     overall = report.overall()
     facts = (
         f"{source}: {report.rows:,} rows, {len(report.names):,} label{'s' * (len(report.names) > 1)}. "

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from binxent.commands.paths import write, writable
+from binxent.commands.paths import writable, write
 from binxent.commands.refusals import refusing
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from binxent.arrays import Array
     from binxent.labels import LabelCounts
 
@@ -74,21 +75,10 @@ def pos_weight(
     from rich.console import Console
 
     from binxent.files import TableError
-    from binxent.labels import LabelCounts, count_labels
 
-    total: LabelCounts | None = None
-    for path in labels:
-        try:
-            counts = count_labels(path, ignore_index=ignore_index)
-            if total is None:
-                total = counts
-            else:
-                total.merge(counts)
-        except TableError:
-            raise
-        except ValueError as error:
-            raise TableError(f"{path}: {str(error).removeprefix('labels: ')}") from error
-    assert total is not None
+    total = _counted(labels[0], ignore_index)
+    for path in labels[1:]:
+        total.merge(_counted(path, ignore_index, total.names))
     try:
         vector = total.pos_weight(
             method, beta=beta, clip=clip, without_positives="error" if without_positives is None else without_positives
@@ -105,6 +95,22 @@ def pos_weight(
             click.echo(f"{name}\t{value:.7g}")
     else:
         Console(stderr=True).print(f"{len(vector)} labels, {total.rows} rows: {output}", markup=False)
+
+
+def _counted(path: str, ignore_index: float | None, like: list[str] | None = None) -> LabelCounts:
+    """``like``: the names of the labels of the files before."""
+    from binxent.files import TableError
+    from binxent.labels import count_labels
+
+    try:
+        counts = count_labels(path, ignore_index=ignore_index)
+    except TableError:
+        raise
+    except ValueError as error:
+        raise TableError(f"{path}: {str(error).removeprefix('labels: ')}") from error
+    if like is not None and counts.names != like:
+        raise TableError(f"{path}: has other columns than the files before, or in another order")
+    return counts
 
 
 def _by_option(message: str) -> str:

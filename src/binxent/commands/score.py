@@ -23,7 +23,7 @@ REDUCTIONS = ("mean", "sum", "batchmean", "weighted_mean")
 FILE = click.Path(path_type=str)
 
 # Options of the loss that are one number, off by default: the name, the type, the help.
-LOSS_OPTIONS: tuple[tuple[str, click.ParamType, str], ...] = (
+LOSS_OPTIONS: tuple[tuple[str, click.ParamType[float], str], ...] = (
     ("label_smoothing", click.FloatRange(0, 1), "E: a label y counts in the loss as y(1-E) + E/2."),
     ("gamma", click.FloatRange(0), "Of the focal loss; 0 is none."),
 )
