@@ -61,6 +61,7 @@ class Counter {
         const T threshold = T(chunk_.threshold), bins = T(chunk_.calibration_bins);
         const int32_t last_bin = int32_t(chunk_.calibration_bins) - 1;
         const T most = probabilities ? T(1) : T(__builtin_inf()), least = probabilities ? T(0) : -most;
+        const int32_t score_bins = 2 * (chunk_.last_score + 1);
         const Chunk chunk = chunk_;
         T* __restrict loss = loss_buffer_;
         int32_t* __restrict cell_at = cell_at_;
@@ -79,7 +80,7 @@ class Counter {
             const int32_t positive = target[i] > T(0.5), predicted = x[i] > threshold;
             const int32_t bin = int32_t(p * bins);
             cell_at[i] = cell[i] + ((bin < last_bin ? bin : last_bin) << 2) + (predicted << 1) + positive;
-            score_at[i] = score[i] + (score_bin(x[i], probabilities, chunk) << 1) + positive;
+            score_at[i] = score[i] + score_bin(x[i], probabilities, chunk) + (positive ? score_bins : 0);
             probability[i] = int32_t(p * T(1 << probability_bits) + T(0.5));
             soft |= int32_t(target[i] != T(positive));
             refused |= int32_t(!(x[i] >= least)) | int32_t(!(x[i] <= most));

@@ -31,7 +31,9 @@ struct Chunk {
     double* loss_lost = nullptr;  // [labels]: what rounding loss_sum lost
     uint64_t* cells = nullptr;    // [labels][calibration_bins][predicted][positive], of a count and a sum: see below
     double* softness = nullptr;   // [labels][calibration_bins]: Σ target − positives, of soft targets
-    uint32_t* scores = nullptr;   // [labels][score bins][positive], and padding behind each label
+    // [labels][positive][score bins], and padding behind each label. Most labels are negative: their counters lie by
+    // themselves, so that a line of the cache holds twice as many that are in use.
+    uint32_t* scores = nullptr;
 };
 
 // A cell is one number, so that one addition counts an element and adds its probability: the count stands in the high

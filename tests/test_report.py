@@ -154,7 +154,7 @@ def test_bins_rise_with_the_scores() -> None:
         for value in values[::20]:
             before = report._scores.copy()
             report.update(np.array([[value]], np.float32), np.array([[0]]))
-            places.append(int(np.flatnonzero((report._scores - before)[0, :, 0])[0]))
+            places.append(int(np.flatnonzero((report._scores - before)[0, 0])[0]))
         assert places == sorted(places)
         assert max(places) < 64 << 6
 
@@ -463,7 +463,7 @@ def test_any_layout() -> None:
     same_counts(single, reported(x[:, 2:3], y[:, 2:3], score_bits=single.score_bits))
 
 
-@pytest.mark.parametrize(("labels", "bits"), [(1, 10), (16, 10), (64, 8), (1000, 6), (4000, 4), (100_000, 0)])
+@pytest.mark.parametrize(("labels", "bits"), [(1, 10), (8, 10), (16, 9), (64, 7), (1000, 6), (4000, 4), (100_000, 0)])
 def test_memory_is_bounded(labels: int, bits: int) -> None:
     assert module._score_bits(labels) == bits
     assert labels * (64 << bits) * 8 <= 2**26
@@ -534,9 +534,9 @@ def test_infinite_logits_count() -> None:
 
 
 def test_average_precision_of_nothing_and_of_little() -> None:
-    scores = np.zeros((3, 4, 2), np.uint32)
-    scores[1, 2] = 0, 1  # one positive
-    scores[2, 1] = 1, 1  # a tie: whichever comes first
+    scores = np.zeros((3, 2, 4), np.uint32)
+    scores[1, 1, 2] = 1  # one positive
+    scores[2, :, 1] = 1, 1  # a tie: whichever comes first
     value, error = measures.average_precision(scores)
     assert np.isnan(value[0])
     assert (value[1], error[1]) == (1, 0)

@@ -486,16 +486,18 @@ def test_progress_is_shown_to_who_looks(monkeypatch: pytest.MonkeyPatch) -> None
 
     from binxent.commands import progress
 
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
     monkeypatch.setattr(progress, "_SECONDS", 0)
-    monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    screen = io.StringIO()
+    screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen)
     with progress.progress("rows", 1000) as advance:
         for _ in range(4):
             advance(250)
     assert "1,000 rows" in screen.getvalue()
-    monkeypatch.delenv("FORCE_COLOR")
     quiet = io.StringIO()
     monkeypatch.setattr(sys, "stderr", quiet)
     with progress.progress("rows", 1000) as advance:

@@ -34,11 +34,11 @@ def average_precision(scores: Array) -> tuple[Array, Array]:
     """Average precision, Σ (recall_k − recall_{k−1}) · precision_k from the highest score to the lowest, and how far it
     may be off.
 
-    ``scores`` are counts, [labels, bins, 2], of negatives and positives, in order of rising scores. All that fall into
+    ``scores`` are counts, [labels, 2, bins], of negatives and positives, in order of rising scores. All that fall into
     one bin are taken as tied, as scikit-learn takes equal scores. Whatever their order within their bins is, the
     average precision of the scores themselves lies within the second result of the first.
     """
-    labels, bins, _ = scores.shape
+    labels, _, bins = scores.shape
     value, error = np.empty(labels), np.empty(labels)
     step = max(1, _BLOCK // bins)
     for first in range(0, labels, step):
@@ -47,9 +47,9 @@ def average_precision(scores: Array) -> tuple[Array, Array]:
 
 
 def _average_precision(scores: Array) -> tuple[Array, Array]:
-    used = scores.any(axis=(0, 2))  # of fine bins few
-    descending = scores[:, used, :][:, ::-1, :].astype(np.float64)
-    b, a = descending[..., 0], descending[..., 1]  # of a bin: negatives and positives
+    used = scores.any(axis=(0, 1))  # of fine bins few
+    descending = scores[:, :, used][:, :, ::-1].astype(np.float64)
+    b, a = descending[:, 0], descending[:, 1]  # of a bin: negatives and positives
     negative, positive = np.cumsum(b, axis=1), np.cumsum(a, axis=1)
     with np.errstate(invalid="ignore"):
         tied = a * (positive / (positive + negative))

@@ -27,7 +27,7 @@ _PLAIN_CHUNK = 1 << 20
 _MIN_ROWS = 16  # of a chunk, however many labels there are
 _EXPONENTS = 32  # powers of two that the score bins tell apart, on either side
 _MAX_BINS = 1 << 22  # over all labels: 32 MiB
-_BINS_IN_CACHE = 1 << 20
+_BINS_IN_CACHE = 1 << 19
 _COARSE, _FINE, _MOST_BITS = 6, 10, 14  # bits of a score below its power of two
 _MAX_COUNT = (1 << 32) - 1
 
@@ -123,7 +123,7 @@ class Report:
             divided by all rows, or ``"weighted_mean"``, divided by the sum of the weights.
         calibration_bins: bins of probability, of equal width, that the calibration error compares.
         score_bits: bits of a score, below its power of two, that average precision tells apart: 0 to 14; by default
-            what fits into 8 MiB, at most 10 (65536 bins for a label), at least 6 while that fits into 32 MiB.
+            what fits into 4 MiB, at most 10 (65536 bins for a label), at least 6 while that fits into 32 MiB.
         ignore_index: the value of a target that is not known, NaN for example.
         loss_options: further options of the loss.
 
@@ -191,8 +191,7 @@ class Report:
         self._rows_in_cells = 0
         self._counts: Array | None = None  # what the cells were emptied into
         self._probabilities: Array | None = None
-        padded = (2 * _EXPONENTS << self.score_bits) + kernel.SCORE_PADDING // 2
-        self._scores = np.zeros((count, padded, 2), np.uint32)
+        self._padded_scores = np.zeros((count, (4 * _EXPONENTS << self.score_bits) + kernel.SCORE_PADDING), np.uint32)
         self._rows_in_scores = 0
         self._more_scores: Array | None = None
         # Σ w and Σ w·y, where there are weights.
@@ -309,7 +308,7 @@ class Report:
                 self._loss_lost.ctypes.data,
                 self._cells.ctypes.data,
                 self._softness.ctypes.data,
-                self._scores.ctypes.data,
+                self._padded_scores.ctypes.data,
             ),
         )
         if flags:
@@ -353,7 +352,7 @@ class Report:
             self._rows_in_cells = 0
         if self._rows_in_scores + rows > _MAX_COUNT:
             self._more_scores = self._all_scores().astype(np.uint64)
-            self._scores[...] = 0
+            self._padded_scores[...] = 0
             self._rows_in_scores = 0
 
     def _cell_counts(self) -> Array:
@@ -365,6 +364,11 @@ class Report:
         """Sums of probability·2²⁴, of the same shape: integers, so that their order does not matter."""
         sums = self._cells & np.uint64((1 << kernel.CELL_COUNT_SHIFT) - 1)
         return sums if self._probabilities is None else sums + self._probabilities
+
+    @property
+    def _scores(self) -> Array:
+        """[labels, positive, bins of rising scores], in the table that the kernel adds to."""
+        return self._padded_scores[:, : -kernel.SCORE_PADDING].reshape(len(self.names), 2, -1)
 
     def _all_scores(self) -> Array:
         if self._more_scores is None:
@@ -415,11 +419,11 @@ class Report:
         self._cells[...] = 0
         self._rows_in_cells = 0
         if self._more_scores is None and other._more_scores is None and self.rows + other.rows <= _MAX_COUNT:
-            self._scores += other._scores
+            self._padded_scores += other._padded_scores
             self._rows_in_scores += other._rows_in_scores
         else:
             self._more_scores = self._all_scores().astype(np.uint64) + other._all_scores()
-            self._scores[...] = 0
+            self._padded_scores[...] = 0
             self._rows_in_scores = 0
         self._softness += other._softness
         self.rows += other.rows

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib import metadata, util
 
 import click
 
@@ -90,6 +87,8 @@ FACES = (
 
 
 def _version(distributions: tuple[str, ...]) -> str | None:
+    from importlib import metadata
+
     found = (next(iter(metadata.distributions(name=name)), None) for name in distributions)
     return next((distribution.version for distribution in found if distribution), None)
 
@@ -101,6 +100,9 @@ def _last_line(text: str) -> str:
 
 def try_face(face: Face) -> Row:
     """In a process of its own, so that a crash is a row and not an end."""
+    import subprocess
+    from importlib import util
+
     version = _version(face.distributions)
     if version is None:
         return Row(face.name, face.title, None, "not installed", None)
@@ -135,6 +137,7 @@ def info(test: bool, as_json: bool) -> None:
     Exit code 1 if a framework is installed and its face does not work.
     """
     import platform
+    from concurrent.futures import ThreadPoolExecutor
 
     from rich import box
     from rich.console import Console

@@ -92,7 +92,7 @@ def _losses(axes: Axes, report: Report) -> None:
         axes.plot(np.where(finite, loss, np.nan)[order], rows, "o", color=OURS, markersize=6)
         names = [_short(report.names[i]) + ("" if finite[i] else "  (infinite)") for i in order]
         axes.set_yticks(rows, names)
-        axes.set_ylim(len(order) - 0.4, -0.6)
+        axes.set_ylim(len(order) - 0.4 + 0.05 * len(order), -0.6)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", left=False)
         axes.grid(visible=False, axis="y")
@@ -100,12 +100,15 @@ def _losses(axes: Axes, report: Report) -> None:
         axes.set_xlabel(measure)
     else:
         ranks = np.arange(1, len(order) + 1)
-        axes.plot(ranks, constant[order], "|", color=CONSTANT, markersize=4, alpha=0.6)
+        axes.plot(ranks, constant[order], ".", color=CONSTANT, markersize=3)
         axes.plot(ranks, np.where(finite, loss, np.nan)[order], color=OURS, linewidth=2)
-        handles[0] = Line2D([], [], color=OURS, linewidth=2, label="these predictions")
+        handles = [
+            Line2D([], [], color=OURS, linewidth=2, label="these predictions"),
+            Line2D([], [], marker=".", linestyle="", color=CONSTANT, label="base rate alone"),
+        ]
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(1, len(order))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # above them is room for the legend
         axes.set_xlabel("labels, those with the greatest loss first")
         axes.set_ylabel(measure)
         worst = ", ".join(_short(report.names[i]) for i in order[:5])
@@ -125,7 +128,7 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 
 def _picture(report: Report, source: str) -> Figure:
-    rows = min(len(report.names), MOST_ROWS)
+    rows = len(report.names) if len(report.names) <= MOST_ROWS else 0
     figure = Figure(figsize=(12, max(6.0, 2.0 + 0.22 * rows)), layout="constrained")
     axes = figure.subplot_mosaic("RL;CL", height_ratios=(3, 1), gridspec_kw={"wspace": 0.08})
     _calibration(axes["R"], axes["C"], report)

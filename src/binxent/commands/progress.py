@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -16,13 +17,13 @@ _SECONDS = 0.1  # between two changes of the bar
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Gives a function that is told, in any thread, how much more is done."""
+    if not sys.stderr.isatty():
+        yield lambda more: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda more: None
-        return
     columns = (
         TextColumn("{task.completed:,.0f} {task.description}"),
         BarColumn(),

@@ -112,10 +112,7 @@ def score(
     Exit code 2, after one line that says why, for files that cannot be scored.
     """
     # Here and not above: `binxent --help` is quick.
-    from rich.console import Console
-
     from binxent import kernel
-    from binxent.commands import table
     from binxent.commands.counting import Sources, count_files
     from binxent.commands.progress import progress
     from binxent.files import TableError, open_table
@@ -123,8 +120,10 @@ def score(
     from binxent.options import terms as check_terms
     from binxent.report import Report
 
+    if not as_json:
+        import rich  # noqa: F401 - whatever is missing is named before the work
     if plot is not None:
-        # Whatever is missing is named before the work. matplotlib refuses to be imported where the environment names a
+        # matplotlib refuses to be imported where the environment names a
         # backend that it does not know.
         os.environ["MPLBACKEND"] = "agg"
         from binxent.commands import picture
@@ -168,6 +167,10 @@ def score(
     if as_json:
         click.echo(json.dumps(_as_dict(report, predictions, labels), indent=2, allow_nan=False))
         return
+    from rich.console import Console
+
+    from binxent.commands import table
+
     console = Console()
     console.print(table.of(report, limit, console.width))
     if plot is not None:
