@@ -55,6 +55,7 @@ struct Job {
     double divisor = 1;           // if it is given
     double factor = 1;            // of the gradient; a divisor that is not given divides it too
     double* block_sum = nullptr;  // one per block
+    bool any_target = false;      // of probabilities: targets outside [0, 1] are not out of range
 
     // Half types are computed in float. Weights never widen the result. The focal power amplifies what is rounded
     // before it, so that it is computed in double.

@@ -383,10 +383,11 @@ void hide(int64_t n, const T* kept, const Tile<T>& tile) {
 
 // For a caller that cannot raise: NaN for every element that is out of range.
 template <class T>
-void spoil_out_of_range(int64_t n, const Tile<T>& tile) {
+void spoil_out_of_range(int64_t n, const Tile<T>& tile, bool any_target) {
     for (int64_t i = 0; i < n; ++i) {
         const T q = tile.x[i], target = tile.target[i];
-        if (!(q >= 0 && q <= 1 && target >= 0 && target <= 1)) tile.loss[i] = tile.gradient[i] = T(__builtin_nan(""));
+        const bool fits = any_target || (target >= 0 && target <= 1);
+        if (!(q >= 0 && q <= 1 && fits)) tile.loss[i] = tile.gradient[i] = T(__builtin_nan(""));
     }
 }
 
@@ -553,10 +554,10 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
             unsigned outside = 0;
             if (job.input == Input::probabilities) {
                 if (out_of_range(n, tile.x, kept_here)) outside |= input_out_of_range;
-                if (out_of_range(n, tile.target, kept_here)) outside |= target_out_of_range;
+                if (!job.any_target && out_of_range(n, tile.target, kept_here)) outside |= target_out_of_range;
             }
             compute_tile(job, step, n, tile, smoothing, factor);
-            if (outside) spoil_out_of_range(n, tile);
+            if (outside) spoil_out_of_range(n, tile, job.any_target);
             if (selects) hide(n, kept_here, tile);
             flags |= outside;
             if (saturate) saturate_half(n, tile.gradient);

@@ -115,7 +115,7 @@ BINXENT_INLINE T logit_loss(const Logit<T>& logit, T leading, T total) {
     const T growth = leading != 0 ? logit.size : T(0);
     const T lifted = logit.lifted_exp(), e = lifted * Float<T>::drop;
     const T rest = polynomial(e, Coefficients<T>::log1p, Float<T>::drop);
-    return fma(lifted, total * (Float<T>::drop * T(0.75)), fma(total * rest, lifted, leading * growth));
+    return fma(lifted, total * (Float<T>::drop * T(0.75)), fma(leading, growth, total * rest * lifted));
 }
 
 // d loss / dx · factor = ±(leading − trailing·e)·factor / (1 + e), negative where x < 0: σ(|x|) = 1/(1+e) and

@@ -20,8 +20,8 @@ class Terms(NamedTuple):
     """What changes the loss of each element, besides arrays."""
 
     ignore_index: float | None = None
-    label_smoothing: float = 0.0
-    gamma: float = 0.0
+    label_smoothing: float = 0  # not 0.0, which torch.compile would make a symbol, and trace twice
+    gamma: float = 0
 
 
 # The largest integer up to which a floating dtype has all of them.
@@ -41,9 +41,10 @@ def terms(ignore_index: object, label_smoothing: object, gamma: object, target_d
         raise ValueError(f"label_smoothing: {label_smoothing!r}; expected a number between 0 and 1")
     if not 0 <= meant.gamma < math.inf:
         raise ValueError(f"gamma: {gamma!r}; expected a finite number that is not negative")
-    if meant.ignore_index is not None and not math.isnan(meant.ignore_index):
+    ignored = meant.ignore_index
+    if ignored is not None and ignored == ignored:
         most = _EXACT_INTEGERS.get(target_dtype, 2**24)
-        if not (meant.ignore_index.is_integer() and abs(meant.ignore_index) <= most):
+        if not (abs(ignored) <= most and ignored % 1 == 0):
             raise ValueError(
                 f"ignore_index: {ignore_index!r}; expected NaN or an integer that {target_dtype}, the target's dtype, "
                 f"has exactly, between {-most} and {most}, such as -100"
@@ -52,6 +53,8 @@ def terms(ignore_index: object, label_smoothing: object, gamma: object, target_d
 
 
 def _number(name: str, value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):  # a symbolic number of a compiler too
+        return float(value)
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     return float(value)

@@ -100,6 +100,34 @@ def _paddle(call: Call) -> Outcome:
     return array(loss), array(input.grad)
 
 
+def _mindspore(call: Call) -> Outcome:
+    import mindspore as ms
+
+    import binxent.mindspore as face
+
+    def tensor(array: Array) -> Any:
+        if array.dtype == DTYPES["bfloat16"]:
+            return ms.Tensor(array.astype(np.float32), ms.bfloat16)
+        return ms.Tensor(array)
+
+    def array(tensor: Any) -> Array:
+        if tensor.dtype == ms.bfloat16:
+            return np.asarray(tensor.float().asnumpy()).astype(DTYPES["bfloat16"])
+        return np.asarray(tensor.asnumpy())
+
+    options = {name: tensor(value) for name, value in call.options.items()}
+    target = tensor(call.target)
+
+    def forward(input: Any) -> Any:
+        return getattr(face, _name(call))(input, target, reduction=call.reduction, **options)
+
+    input = tensor(call.input)
+    loss = forward(input)
+    incoming = tensor(np.full(loss.shape, call.incoming, array(loss).dtype))
+    gradient = ms.ops.GradOperation(sens_param=True)(forward)(input, incoming)
+    return array(loss), array(gradient)
+
+
 def _jax(call: Call) -> Outcome:
     import jax
     import jax.numpy as jnp
@@ -135,5 +163,6 @@ FACES = [
     Face("numpy", _numpy, takes_incoming=False),
     Face("torch", _torch),
     Face("paddle", _paddle),
+    Face("mindspore", _mindspore, dtypes=FLOATING[:3]),  # MindSpore's own losses refuse float64
     Face("jax", _jax),
 ]

@@ -72,9 +72,7 @@ def test_all_ignored_is_0_and_not_nan(probabilities: bool, reduction: str) -> No
     x, y = some(probabilities)
     for options in ({"mask": np.zeros((6, 1), bool)}, {"ignore_index": -100}, {"mask": np.zeros((), np.uint8)}):
         target = np.full_like(y, -100) if "ignore_index" in options else y
-        value, gradient = face.value_and_grad(
-            x, target, np.ones(4), reduction, probabilities=probabilities, **options
-        )
+        value, gradient = face.value_and_grad(x, target, np.ones(4), reduction, probabilities=probabilities, **options)
         np.testing.assert_array_equal(value, 0)
         np.testing.assert_array_equal(gradient, 0)
     empty = np.zeros((0, 4))
