@@ -15,7 +15,7 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 FRAMEWORKS = [f for f in ("torch", "paddle", "mindspore", "jax") if any(Path("src/binxent").glob(f"{f}*"))]
 
 # Tests that do more where a framework is installed.
-EVERYWHERE = ("tests/conformance", "tests/test_formula.py")
+EVERYWHERE = ("tests/conformance", "tests/test_formula.py", "tests/test_labels.py")
 
 # The oldest NumPy that each Python has a wheel of, and ml_dtypes works with.
 OLDEST_NUMPY = {"3.10": "1.23.0", "3.11": "1.23.3", "3.12": "1.26.0", "3.13": "2.1.0"}
