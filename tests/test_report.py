@@ -429,6 +429,14 @@ def test_a_cell_holds_as_many_rows_as_it_says() -> None:
     assert report._cell_counts()[0, -1, 1, 1] == rows + half
 
 
+def test_more_rows_than_a_cell_holds_at_once() -> None:
+    rows = 2 * kernel.MAX_ROWS_IN_CELL + 5
+    report = Report(1, score_bits=0)
+    report.update(np.full(rows, -1, np.float32), np.arange(rows) % 4 == 0)
+    scores = report.scores()
+    assert (scores.known[0], scores.positive[0]) == (rows, -(-rows // 4))
+
+
 def test_chunks_do_not_change_the_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = data(700, 3)
     w = np.random.default_rng(0).random((700, 3))

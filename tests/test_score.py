@@ -420,6 +420,18 @@ def test_a_bad_value_is_found(
 
 
 @pytest.mark.usefixtures("parts", "pair")
+@pytest.mark.parametrize("value", [np.nan, -1.0, np.inf])
+def test_a_bad_weight_is_found(value: float, run: Run, tmp_path: Path) -> None:
+    for option, shape, column in (("--weight", (300, 3), 1), ("--sample-weight", (300, 1), 0)):
+        weight = np.ones(shape)
+        weight[211, column] = value
+        np.save(tmp_path / "w.npy", weight)
+        message = refused(run, "x.npy", "y.npy", option, "w.npy")
+        expected = f"binxent: w.npy: {value} at row 211, column {column}, counted from 0; expected a finite number"
+        assert message.startswith(expected)
+
+
+@pytest.mark.usefixtures("parts", "pair")
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
 @pytest.mark.parametrize("cut", [1, 30, 100])
 def test_files_of_different_lengths(suffix: str, cut: int, run: Run, tmp_path: Path) -> None:

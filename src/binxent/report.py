@@ -124,8 +124,7 @@ class Report:
         calibration_bins: bins of probability, of equal width, that the calibration error compares.
         score_bits: bits of a score, below its power of two, that average precision tells apart: 0 to 14; by default
             what fits into 4 MiB, at most 10 (65536 bins for a label), at least 6 while that fits into 32 MiB.
-        ignore_index: the value of a target that is not known, NaN for example.
-        loss_options: further options of the loss.
+        ignore_index, label_smoothing, gamma: as in the loss.
 
     Raises:
         ValueError: an option is out of range.
@@ -153,7 +152,8 @@ class Report:
         calibration_bins: int = 15,
         score_bits: int | None = None,
         ignore_index: float | None = None,
-        **loss_options: Any,
+        label_smoothing: float = 0.0,
+        gamma: float = 0.0,
     ) -> None:
         self.names = [str(i) for i in range(labels)] if isinstance(labels, int) else [str(name) for name in labels]
         count = len(self.names)
@@ -167,23 +167,17 @@ class Report:
             raise ValueError(f"score_bits: {score_bits}; expected 0 to {_MOST_BITS}")
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction: {reduction!r}; expected one of {REDUCTIONS}")
-        terms = {name: loss_options[name] for name in ("label_smoothing", "gamma") if name in loss_options}
-        if unknown := set(loss_options) - set(terms):
-            raise TypeError(f"Report has no option {sorted(unknown)[0]!r}")
-        options.terms(ignore_index, terms.get("label_smoothing", 0.0), terms.get("gamma", 0.0), "float32")
         self.probabilities = probabilities
         self.threshold = float(threshold)
         self.reduction = reduction
         self.calibration_bins = calibration_bins
         self.score_bits = _score_bits(count) if score_bits is None else score_bits
-        self.ignore_index = ignore_index
-        self.loss_options = loss_options
+        self.terms = options.terms(ignore_index, label_smoothing, gamma, "float32") or options.Terms()
         self.pos_weight: Array | None = None
         if pos_weight is not None:
             self.pos_weight = _readable(as_array("pos_weight", pos_weight))
             options.check_broadcast("pos_weight", self.pos_weight.shape, (count,))
 
-        self._plain = True
         self.rows = 0
         self._loss, self._loss_lost = np.zeros(count), np.zeros(count)
         self._softness = np.zeros((count, calibration_bins))
@@ -200,16 +194,17 @@ class Report:
 
     def _loss_of(self, predictions: Array, labels: Array, weight: Array | None, sample_weight: Array | None) -> Array:
         function = face.binary_cross_entropy if self.probabilities else face.binary_cross_entropy_with_logits
-        loss: Array = function(
+        loss = function(
             predictions,
             labels,
             weight,
             reduction="none",
             pos_weight=self.pos_weight,
             sample_weight=sample_weight,
-            **self.loss_options,
+            label_smoothing=self.terms.label_smoothing,
+            gamma=self.terms.gamma,
         )
-        return loss
+        return np.ascontiguousarray(loss)
 
     def update(
         self,
@@ -258,31 +253,34 @@ class Report:
             options.check_sample_weight(samples.shape, x.shape)
         shown = None
         if mask is not None:
-            shown = as_array("mask", mask).astype(bool, copy=False).reshape(np.shape(mask))
+            shown = as_array("mask", mask) != 0
             if shown.ndim == 1 and count == 1:
                 shown = shown[:, None]
             if shown.shape != x.shape:
                 raise ValueError(f"mask: shape {shown.shape} must be that of the predictions, {x.shape}")
 
-        # The plain loss is made where it is counted; another is made before, and shall still lie in the cache.
-        self._plain = weights is None and samples is None and self.pos_weight is None and not self.loss_options
-        step = max(_MIN_ROWS, (_PLAIN_CHUNK if self._plain else _CHUNK) // count)
+        chunk = _PLAIN_CHUNK if self._is_plain(weights, samples) else _CHUNK
+        step = min(max(_MIN_ROWS, chunk // count), kernel.MAX_ROWS_IN_CELL)
         for first in range(0, len(x), step):
-            part = slice(first, first + step)
-            self._update(first, *(None if array is None else array[part] for array in (x, y, weights, samples, shown)))
+            rows = slice(first, first + step)
+            w, s, known = (None if array is None else array[rows] for array in (weights, samples, shown))
+            self._update(first, x[rows], y[rows], w, s, known)
+
+    def _is_plain(self, weight: Array | None, sample_weight: Array | None) -> bool:
+        """Then the loss is made where it is counted. Another is made before, and shall still lie in the cache."""
+        weighted = weight is not None or sample_weight is not None or self.pos_weight is not None
+        return not weighted and self.terms.label_smoothing == 0 == self.terms.gamma
 
     def _update(
         self,
         first: int,
-        x: Array | None,
-        y: Array | None,
+        x: Array,
+        y: Array,
         weight: Array | None,
         sample_weight: Array | None,
         known: Array | None,
     ) -> None:
-        assert x is not None
-        assert y is not None
-        known = formula.kept(y, known, self.ignore_index)
+        known = formula.kept(y, known, self.terms.ignore_index)
         if known is not None:
             # What is not known may be anything. A place-holder makes it harmless; no count and no sum has it.
             x, y = np.where(known, x, x.dtype.type(0)), np.where(known, y, y.dtype.type(0))
@@ -290,7 +288,7 @@ class Report:
         x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
         self._make_room(len(x))
         try:
-            loss = None if self._plain else np.ascontiguousarray(self._loss_of(x, y, weight, sample_weight))
+            loss = None if self._is_plain(weight, sample_weight) else self._loss_of(x, y, weight, sample_weight)
         except ValueError:
             self._refuse(first, x, y)  # if that is the reason: it knows rows and names
             raise
@@ -405,8 +403,8 @@ class Report:
         for name in ("names", "probabilities", "threshold", "reduction", "calibration_bins", "score_bits"):
             if getattr(self, name) != getattr(other, name):
                 raise ValueError(f"reports differ in {name}: {getattr(self, name)} and {getattr(other, name)}")
-        if repr((self.ignore_index, self.loss_options)) != repr((other.ignore_index, other.loss_options)):
-            raise ValueError("reports differ in the options of the loss")
+        if repr(self.terms) != repr(other.terms):  # NaN is not NaN
+            raise ValueError(f"reports differ in the options of the loss: {self.terms} and {other.terms}")
         one = np.ones(1)
         mine, theirs = (one if report.pos_weight is None else report.pos_weight for report in (self, other))
         if not np.array_equal(mine, theirs):
@@ -450,10 +448,9 @@ class Report:
         weight, positive = self._weights()
         negative = weight - positive
         # The loss is linear in the target, so a label's elements are as good as two: one of each class.
-        smoothing = float(self.loss_options.get("label_smoothing", 0.0))
         target = np.array([[1.0], [0.0]])
         coefficient = np.stack([positive, negative])
-        smooth = formula.smoothed(target, smoothing)
+        smooth = formula.smoothed(target, self.terms.label_smoothing)
         toward_1, toward_0 = (coefficient * smooth).sum(axis=0), (coefficient * (1 - smooth)).sum(axis=0)
         if self.pos_weight is not None:
             toward_1 = toward_1 * self.pos_weight
@@ -463,7 +460,13 @@ class Report:
         both = np.broadcast_to(target, coefficient.shape).copy()
         p = None if self.pos_weight is None else self.pos_weight.astype(np.float64)
         loss: Array = face.binary_cross_entropy_with_logits(
-            pair, both, coefficient, reduction="none", pos_weight=p, **self.loss_options
+            pair,
+            both,
+            coefficient,
+            reduction="none",
+            pos_weight=p,
+            label_smoothing=self.terms.label_smoothing,
+            gamma=self.terms.gamma,
         )
         return np.asarray(loss.sum(axis=0))
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
+
 from binxent.arrays import Array
 from binxent.files import Table, TableError
 from binxent.report import InvalidValueError, Report
@@ -87,6 +89,8 @@ class _Counting:
             tables, shorter = self.sources.tables(), first + lengths[short]
             longer = next(name for name in lengths if lengths[name] != lengths[short])
             raise TableError(f"{tables[short].path}: has {shorter} rows, but {tables[longer].path} has more")
+        for name in {"weight", "sample_weight"} & set(arrays):
+            _check_weights(getattr(self.sources, name), first, arrays[name])
         if self.order is not None:
             arrays["labels"] = arrays["labels"][:, self.order]
         if self.weight is not None:
@@ -108,6 +112,15 @@ class _Counting:
                 f"{table.path}: {wrong.value} at row {first + wrong.row}, column {column}{name}, counted from 0; "
                 f"expected {wrong.expected}{hint}"
             ) from None
+
+
+def _check_weights(table: Table, first: int, part: Array) -> None:
+    if not (np.min(part, initial=0) >= 0 and np.max(part, initial=0) < np.inf):
+        row, column = np.argwhere(~((part >= 0) & (part < np.inf)))[0].tolist()
+        raise TableError(
+            f"{table.path}: {part[row, column]} at row {first + row}, column {column}, counted from 0; "
+            "expected a finite number of at least 0"
+        )
 
 
 def count_files(
