@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binxent import formula, labels
-from binxent.labels import LabelCounts, correct_logits, correct_probabilities, count_labels
+from binxent.correction import correct_logits, correct_probabilities
+from binxent.labels import LabelCounts, count_labels
 from binxent.numpy import binary_cross_entropy, value_and_grad
 
 Array = np.ndarray[Any, Any]
