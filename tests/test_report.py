@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import pickle
 from typing import Any
 
@@ -15,6 +16,7 @@ from binxent import formula, kernel, measures
 from binxent import report as module
 from binxent.numpy import binary_cross_entropy, binary_cross_entropy_with_logits
 from binxent.report import InvalidValueError, Report
+from tests import processes
 
 Array = np.ndarray[Any, Any]
 
@@ -313,6 +315,37 @@ def test_the_plain_loss_has_the_bits_of_the_face() -> None:
         for row in range(len(x)):
             single = reported(x[row : row + 1], y[row : row + 1], probabilities=probabilities)
             assert single.scores().loss[0] == loss(x[row], y[row], reduction="none")[0]
+
+
+@pytest.mark.parametrize("instruction_set", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set_counts_alike(instruction_set: str) -> None:
+    code = """
+        import hashlib, json
+        import numpy as np
+        try:
+            from binxent.report import Report
+        except ImportError:
+            raise SystemExit(print("null"))
+        digest, losses = hashlib.sha256(), []
+        for dtype in (np.float32, np.float64):
+            for probabilities in (False, True):
+                rng = np.random.default_rng(0)
+                x = (3 * rng.standard_normal((5000, 7))).astype(dtype)
+                x = (1 / (1 + np.exp(-x))).astype(dtype) if probabilities else x
+                report = Report(7, probabilities=probabilities)
+                report.update(x, rng.random(x.shape) < 0.2)
+                digest.update(report._all_scores().tobytes())
+                digest.update(report._cell_counts().sum(axis=1).tobytes())
+                losses += report.scores().loss.tolist() + report.scores().calibration_error.tolist()
+        print(json.dumps([digest.hexdigest(), losses]))
+    """
+    digest, losses = json.loads(processes.python(code, BINXENT_ISA=None))
+    other = json.loads(processes.python(code, BINXENT_ISA=instruction_set))
+    if other is None:
+        pytest.skip(f"no {instruction_set} here")
+    assert other[0] == digest
+    same_bits = "baseline" not in (instruction_set, kernel.instruction_set)
+    np.testing.assert_allclose(other[1], losses, rtol=0 if same_bits else 1e-6)
 
 
 # Shards.

@@ -35,8 +35,10 @@ MINDSPORES_CELLS = {"logits": mint.nn.BCEWithLogitsLoss, "probabilities": mint.n
 def context(mode: str) -> Iterator[None]:
     """MindSpore has one mode for the whole process."""
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
 def in_mode(mode: str, function: Callable[..., Any]) -> Callable[..., Any]:

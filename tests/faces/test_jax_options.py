@@ -144,7 +144,7 @@ def test_the_transposes_are_transposes(outer: Any) -> None:
     chosen = CHOICES["all"]
     x, *rest = operands(chosen, probabilities=False)
     f, g = (make(chosen, False, "weighted_mean") for make in (ours, by_definition))
-    assert_alike(*(outer(jax.grad(lambda x, h=h: h(x, *rest)))(x) for h in (f, g)))
+    assert_alike(*(jax.jit(outer(jax.grad(lambda x, h=h: h(x, *rest))))(x) for h in (f, g)))
     back = jax.linear_transpose(lambda t: jax.jvp(lambda x: f(x, *rest), (x,), (t,))[1], x)
     assert_alike(back(1.0)[0], jax.grad(f)(x, *rest))
     again = jax.linear_transpose(lambda c: back(c)[0], 1.0)
@@ -257,8 +257,8 @@ def test_items_of_one_element(reduction: str) -> None:
     np.testing.assert_array_equal(gradients, [gradient for _, (gradient, _) in items])
 
 
-@pytest.mark.parametrize("name", ["mask", "mask and weight", "weight", "target", "input"])
-@pytest.mark.parametrize("reduction", ["none", "mean", "weighted_mean"])
+@pytest.mark.parametrize("name", ["mask", "mask and weight", "weight", "input"])
+@pytest.mark.parametrize("reduction", ["mean", "weighted_mean"])
 @pytest.mark.usefixtures("in_float64")
 def test_vmap_of_all_and_all_of_vmap(reduction: str, name: str) -> None:
     rng = np.random.default_rng(0)
@@ -268,19 +268,16 @@ def test_vmap_of_all_and_all_of_vmap(reduction: str, name: str) -> None:
     arguments[3] = (rng.random((3, *SHAPE)) < 0.6) if 3 in batched else MASK
     axes = tuple(0 if k in batched else None for k in range(4))
 
-    def make(f: Any) -> Any:
-        return lambda x, y, w, m: f(x, y, w, m)
-
     def definition_of(x: Any, y: Any, w: Any, m: Any) -> Any:
         losses = jnp.where(m, formula.logits_loss(jnp, x, y, w, None, 0.1, 2.0), 0)
         kept = jnp.where(m, w if reduction == "weighted_mean" else 1, 0).sum()
-        return losses if reduction == "none" else losses.sum() / kept
+        return losses.sum() / kept
 
     def loss(x: Any, y: Any, w: Any, m: Any) -> Any:
         return logits_loss(x, y, w, reduction, mask=m, label_smoothing=0.1, gamma=2.0)
 
     def combined(f: Any) -> Any:
-        return jax.grad(lambda *a: jnp.sum(jnp.sin(f(*a))), (0, 1, 2))
+        return jax.grad(lambda *a: jnp.sin(f(*a)).sum(), (0, 1, 2))
 
     for transform in (
         lambda f: jax.vmap(f, axes),
@@ -289,7 +286,7 @@ def test_vmap_of_all_and_all_of_vmap(reduction: str, name: str) -> None:
         lambda f: jax.vmap(lambda *a: jax.jvp(lambda *b: f(*b, a[3]), a[:3], a[:3]), axes),
         lambda f: jax.vmap(lambda *a: jax.hessian(f)(*a), axes),
     ):
-        actual, wanted = (jax.jit(transform(make(f)))(*arguments) for f in (loss, definition_of))
+        actual, wanted = (jax.jit(transform(f))(*arguments) for f in (loss, definition_of))
         assert_alike(actual, wanted)
 
 

@@ -218,7 +218,7 @@ def test_the_documents_program_prints_what_it_says(script):
     promised = [line for comment in re.findall(r"# (.*;.*)", program) for line in comment.split("; ")]
     printed = script(program).splitlines()
     assert len(promised) == 10
-    assert [re.sub(r"\s+", " ", line).replace("[ ", "[").strip() for line in printed] == promised
+    assert [re.sub(r"\s+", " ", line).replace("[ ", "[").replace(" ]", "]").strip() for line in printed] == promised
 
 
 def test_the_documents_other_programs_run(script):
