@@ -13,7 +13,7 @@ unsigned count(const Chunk& chunk);
 
 namespace {
 
-constexpr int64_t piece = 1024;  // elements that are worked on in the first-level cache
+constexpr int64_t piece = 512;  // elements that are worked on in the first-level cache
 
 // Elements [start, start + n) as T: where they lie, or converted into the buffer.
 template <class T>

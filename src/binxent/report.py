@@ -511,14 +511,15 @@ class Report:
         sums = self._cell_probabilities().sum(axis=(2, 3)) / float(1 << kernel.PROBABILITY_BITS)
         return counts.sum(axis=(2, 3), dtype=np.int64), sums, counts[..., 1].sum(axis=2) + self._softness
 
-    def overall(self) -> dict[str, float | int | None]:
-        """The figures of all labels together.
+    def overall(self, scores: Scores | None = None) -> dict[str, float | int | None]:
+        """The figures of all labels together; of ``scores``, if they have been made already.
 
         Counts are added. The loss and its base-rate loss are those of all elements at once, as the loss functions
         reduce a matrix. Every other figure is the mean over the labels that have it (macro average). None where there
         is none. ``average_precision_error`` bounds the error of that mean.
         """
-        scores = self.scores()
+        if scores is None:
+            scores = self.scores()
         result: dict[str, float | int | None] = {}
         for field in fields(scores):
             values = getattr(scores, field.name)

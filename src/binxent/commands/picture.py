@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from binxent.report import Report
+    from binxent.report import Report, Scores
 
 # Two colours of Okabe and Ito's palette, which colour-blind readers tell apart too.
 OURS, CONSTANT, GREY = "#0072B2", "#D55E00", "#555555"
@@ -72,8 +72,7 @@ def _calibration(axes: Axes, below: Axes, report: Report) -> None:
     below.set_ylabel("share of\npredictions")
 
 
-def _losses(axes: Axes, report: Report) -> None:
-    scores = report.scores()
+def _losses(axes: Axes, report: Report, scores: Scores) -> None:
     loss, constant = scores.loss, scores.base_rate_loss
     order = np.argsort(-np.nan_to_num(loss, nan=-1), kind="stable")
     axes.set_title("Loss of each label")
@@ -132,8 +131,9 @@ def _picture(report: Report, source: str) -> Figure:
     figure = Figure(figsize=(12, max(6.0, 2.0 + 0.22 * rows)), layout="constrained")
     axes = figure.subplot_mosaic("RL;CL", height_ratios=(3, 1), gridspec_kw={"wspace": 0.08})
     _calibration(axes["R"], axes["C"], report)
-    _losses(axes["L"], report)
-    overall = report.overall()
+    scores = report.scores()
+    _losses(axes["L"], report, scores)
+    overall = report.overall(scores)
     facts = (
         f"{source}: {report.rows:,} rows, {len(report.names):,} label{'s' * (len(report.names) > 1)}. "
         f"Loss {_number(overall['loss'])}, of the base rate {_number(overall['base_rate_loss'])}; mean over labels: "

@@ -254,7 +254,8 @@ def _as_dict(report: Report, predictions: str, labels: str) -> dict[str, Any]:
     from binxent import __version__
 
     count, probability, target = report.calibration()
-    scores = report.scores().as_dict()
+    scores = report.scores()
+    figures = scores.as_dict()
     return {
         "binxent": __version__,
         "predictions": predictions,
@@ -263,9 +264,10 @@ def _as_dict(report: Report, predictions: str, labels: str) -> dict[str, Any]:
         "probabilities": report.probabilities,
         "threshold": report.threshold,
         "reduction": report.reduction,
-        "overall": report.overall(),
+        "overall": report.overall(scores),
         "per_label": [
-            {"label": name, **{key: values[i] for key, values in scores.items()}} for i, name in enumerate(report.names)
+            {"label": name, **{key: values[i] for key, values in figures.items()}}
+            for i, name in enumerate(report.names)
         ],
         "calibration": {
             "count": count.tolist(),

@@ -27,7 +27,8 @@ def _share(value: float | None) -> str:
 def of(report: Report, limit: int, width: int) -> Table:
     """``limit``: of more labels, those with the greatest losses; ``width``: the terminal's, where it is narrow the
     counts go."""
-    scores, overall = report.scores(), report.overall()
+    scores = report.scores()
+    overall = report.overall(scores)
     chosen = np.arange(len(report.names))
     caption = f"predicted: probability > {report.threshold:g}"
     if overall["average_precision_error"]:
