@@ -257,6 +257,17 @@ def test_the_table(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert NAMES[int(np.argmin(scores.loss))] not in limited
 
 
+def test_an_infinite_loss(run: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[np.inf, 1.0]]))
+    np.save(tmp_path / "y.npy", np.array([[0, 1]]))
+    code, out, _ = run("score", "x.npy", "y.npy", "--json")
+    assert code == 0
+    printed = json.loads(out, parse_constant=pytest.fail)
+    assert [row["loss"] for row in printed["per_label"]] == ["Infinity", pytest.approx(0.3132617)]
+    assert printed["overall"]["loss"] == "Infinity"
+    assert " inf " in run("score", "x.npy", "y.npy")[1]
+
+
 def test_names(run: Run, tmp_path: Path) -> None:
     x, y = data()
     np.save(tmp_path / "x.npy", x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -250,6 +251,11 @@ def _check_shapes(sources: Any) -> None:
             raise TableError(f"{table.path}: has {table.rows} rows, but {sources.predictions.path} has {rows}")
 
 
+def _number(value: float | None) -> float | str | None:
+    """JSON has no infinite number; a loss may be one."""
+    return "Infinity" if value == math.inf else value
+
+
 def _as_dict(report: Report, predictions: str, labels: str) -> dict[str, Any]:
     from binxent import __version__
 
@@ -264,9 +270,9 @@ def _as_dict(report: Report, predictions: str, labels: str) -> dict[str, Any]:
         "probabilities": report.probabilities,
         "threshold": report.threshold,
         "reduction": report.reduction,
-        "overall": report.overall(scores),
+        "overall": {key: _number(value) for key, value in report.overall(scores).items()},
         "per_label": [
-            {"label": name, **{key: values[i] for key, values in figures.items()}}
+            {"label": name, **{key: _number(values[i]) for key, values in figures.items()}}
             for i, name in enumerate(report.names)
         ],
         "calibration": {
