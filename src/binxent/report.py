@@ -412,10 +412,15 @@ class Report:
         if self._weight is not None or other._weight is not None:
             pairs = zip(self._weights(), other._weights(), strict=True)
             self._weight, self._positive_weight = (a + b for a, b in pairs)
-        self._counts = self._cell_counts() + other._cell_counts()
-        self._probabilities = self._cell_probabilities() + other._cell_probabilities()
-        self._cells[...] = 0
-        self._rows_in_cells = 0
+        emptied = self._counts is not None or other._counts is not None
+        if emptied or self._rows_in_cells + other._rows_in_cells > kernel.MAX_ROWS_IN_CELL:
+            self._counts = self._cell_counts() + other._cell_counts()
+            self._probabilities = self._cell_probabilities() + other._cell_probabilities()
+            self._cells[...] = 0
+            self._rows_in_cells = 0
+        else:
+            self._cells += other._cells
+            self._rows_in_cells += other._rows_in_cells
         if self._more_scores is None and other._more_scores is None and self.rows + other.rows <= _MAX_COUNT:
             self._padded_scores += other._padded_scores
             self._rows_in_scores += other._rows_in_scores
