@@ -13,6 +13,9 @@
 #include "run.h"
 
 namespace binxent::BINXENT_ISA {
+
+unsigned count(const Chunk&);  // of statistics.cpp
+
 namespace {
 
 constexpr int64_t tile_size = 512;      // elements that are worked on in the first-level cache
@@ -691,6 +694,6 @@ double read_factor(const View& incoming, double divisor) {
 }  // namespace
 
 extern const Kernel kernel;
-const Kernel kernel{run_blocks, measure_blocks, add_up, write_value, read_factor};
+const Kernel kernel{run_blocks, measure_blocks, add_up, write_value, read_factor, count};
 
 }  // namespace binxent::BINXENT_ISA
