@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks import RESULTS, ROOT, grid, imports, processes, report, results, targets
@@ -24,36 +23,9 @@ from benchmarks.timing import Rounds, Times
 console = Console(highlight=False)
 
 
-def interpreter(argument: str) -> tuple[str, str]:
-    framework, _, python = argument.partition("=")
-    if framework not in grid.FRAMEWORKS or not python:
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(grid.FRAMEWORKS)}, = and a path")
-    return framework, python
-
-
-def add_frameworks(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say which frameworks, and where they are."""
-    # choices= would refuse the empty list
-    parser.add_argument("frameworks", nargs="*", type=framework, help=f"of {', '.join(grid.FRAMEWORKS)}; default all")
-    parser.add_argument(
-        "--python",
-        type=interpreter,
-        action="append",
-        default=[],
-        metavar="FRAMEWORK=PATH",
-        help="the interpreter whose environment has that framework; default this one",
-    )
-
-
-def framework(argument: str) -> str:
-    if argument not in grid.FRAMEWORKS:
-        raise argparse.ArgumentTypeError(f"expected of {', '.join(grid.FRAMEWORKS)}")
-    return argument
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
-    add_frameworks(parser)
+    processes.add_arguments(parser)
     parser.add_argument("--quick", action="store_true", help="only what the targets ask for, within three minutes")
     parser.add_argument("--check", action="store_true", help="fail, naming each, if a target is missed")
     parser.add_argument(
@@ -80,38 +52,6 @@ def import_time(quick: bool) -> Row:
     }
 
 
-def measure(plan: list[grid.Process], pythons: dict[str, str]) -> tuple[list[Row], list[str]]:
-    """All rows, and a line for each process that broke down."""
-    rows: list[Row] = []
-    broken: list[str] = []
-    absent: set[str] = set()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=sum(len(process.cases) for process in plan))
-        for process in plan:
-            setting = f"{process.framework}, {process.threads} threads, {process.memory}, {process.quantity}"
-            left = len(process.cases)
-            progress.update(task, description=setting)
-            for found in processes.measure(
-                dataclasses.asdict(process),
-                python=pythons.get(process.framework, sys.executable),
-                threads=process.threads,
-                environment=grid.MEMORY[process.memory],
-            ) if process.framework not in absent else ():
-                if isinstance(found, processes.Failure):
-                    console.print(f"{process.framework if found.missing else setting}: {found.why}", style="yellow")
-                    if found.missing:
-                        absent.add(process.framework)
-                    else:
-                        broken.append(f"{setting}: {found.why}")
-                else:
-                    rows += found
-                    left -= 1
-                    progress.advance(task)
-            progress.advance(task, left)
-    return rows, broken
-
-
 def comparison(rows: list[Row]) -> Table:
     threads = max((row["threads"] for row in rows if row.get("threads")), default=0)
     table = Table(
@@ -131,7 +71,13 @@ def comparison(rows: list[Row]) -> Table:
                 if row.get("ratio") and row["way"] != row["against"]:
                     ratio, spread = f"{row['ratio']:.2f}", f"{row['ratio_lower']:.2f} … {row['ratio_upper']:.2f}"
                 table.add_row(
-                    framework, case, row["way"], f"{1e3 * row['median']:.2f}", ratio, spread, end_section=row is found[-1]
+                    framework,
+                    case,
+                    row["way"],
+                    f"{1e3 * row['median']:.2f}",
+                    ratio,
+                    spread,
+                    end_section=row is found[-1],
                 )
     return table
 
@@ -154,7 +100,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = list((grid.quick if options.quick else grid.full)(frameworks, cores()))
     machine = facts()
     console.print("\n".join(f"{name}: {fact}" for name, fact in machine.items()))
-    rows, broken = measure(plan, dict(options.python))
+    jobs = [
+        processes.Job(
+            f"{process.framework}, {process.threads} threads, {process.memory}, {process.quantity}",
+            dataclasses.asdict(process),
+            process.threads,
+            grid.MEMORY[process.memory],
+            len(process.cases),
+        )
+        for process in plan
+    ]
+    rows, broken = processes.gather(jobs, dict(options.python), console)
     rows.append(import_time(options.quick))
 
     file = options.results / "speed.csv"

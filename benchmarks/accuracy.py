@@ -15,12 +15,10 @@ from pathlib import Path
 import mpmath
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks import RESULTS, ROOT, grid, processes, report, results
-from benchmarks.__main__ import add_frameworks
-from benchmarks.frameworks import OURS, Array
+from benchmarks.frameworks import OURS
 from benchmarks.machine import cores
 from benchmarks.results import Row
 from benchmarks.ulps import KINDS, LOGITS, exact, inputs
@@ -54,26 +52,6 @@ def truth(dtype: str, number: int = 300) -> float:
                 apart = error(np.array([float(o) for o in off]), np.zeros(number), larger, dtype)
                 worst = max(worst, float(apart.max()))
     return worst
-
-
-def measure(frameworks: Sequence[str], pythons: dict[str, str], number: int) -> tuple[list[Row], list[str]]:
-    rows: list[Row] = []
-    broken: list[str] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=len(frameworks))
-        for framework in frameworks:
-            progress.update(task, description=framework)
-            wanted = {"framework": framework, "quantity": "accuracy", "elements": number}
-            python = pythons.get(framework, sys.executable)
-            for found in processes.measure(wanted, python=python, threads=cores(), environment={}):
-                if isinstance(found, processes.Failure):
-                    console.print(f"{framework}: {found.why}", style="yellow")
-                    broken += [] if found.missing else [f"{framework}: {found.why}"]
-                else:
-                    rows += found
-            progress.advance(task)
-    return rows, broken
 
 
 def allowed(row: Row) -> float | None:
@@ -127,7 +105,7 @@ def certificate(rows: Sequence[Row]) -> Iterator[Table]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=(__doc__ or "").splitlines()[0])
-    add_frameworks(parser)
+    processes.add_arguments(parser)
     parser.add_argument("--elements", type=int, default=10**8, help="in the means; default 10⁸")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder; default {RESULTS.relative_to(ROOT)}")
     options = parser.parse_args(arguments)
@@ -140,7 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
 
     frameworks = options.frameworks or grid.FRAMEWORKS
-    rows, broken = measure(frameworks, dict(options.python), options.elements)
+    jobs = [
+        processes.Job(name, {"framework": name, "quantity": "accuracy", "elements": options.elements}, cores(), {}, 24)
+        for name in frameworks
+    ]
+    rows, broken = processes.gather(jobs, dict(options.python), console)
     file = options.results / "accuracy.csv"
     results.write(file, rows, results.ACCURACY)
     report.write(options.results)

@@ -33,6 +33,8 @@ def inputs(region: str, probabilities: bool, dtype: str, rng: np.random.Generato
     values = 2 ** rng.uniform(np.log2(low), np.log2(high), SIZE) if by_magnitude else rng.uniform(low, high, SIZE)
     if not probabilities:
         values *= rng.choice((-1, 1), SIZE)
+        if region == "near 0":
+            values[:64] = 0  # where the sides meet, and some take a derivative of neither
     elif region == "near 1":
         values = 1 - values
     return values.astype(DTYPES[dtype])
@@ -93,7 +95,8 @@ def means(evaluate: Evaluate, number: int) -> Iterator[Row]:
     rng = np.random.default_rng(7)
     period = 10**6
     for region in ("all 0", "normal"):
-        part = np.zeros(period, np.float32) if region == "all 0" else np.float32(3) * rng.standard_normal(period, np.float32)
+        deviation = np.float32(0 if region == "all 0" else 3)
+        part = deviation * rng.standard_normal(period, np.float32)
         y = targets("hard", part, rng)
         truth = exact(part, y).loss.astype(np.longdouble).mean()
         loss, _ = evaluate(np.tile(part, number // period), np.tile(y, number // period), "mean")

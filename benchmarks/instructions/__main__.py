@@ -1,0 +1,155 @@
+"""``python -m benchmarks.instructions``: instructions per element of the AVX2 kernel, counted by callgrind.
+
+A count does not depend on the machine's load, so a change that makes the kernel slower cannot hide in noise. It does
+depend on the compiler: the figures in counts.csv are compared with those of the same compiler only. More than 3 % more
+than the committed figure is a failure; one that is meant is committed with ``--write``. callgrind knows no AVX-512.
+
+Exit codes: 0; 1 if a count has risen; 3 if nothing could be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+COUNTS = HERE / "counts.csv"
+ELEMENTS = 16_384
+FEW, MANY = 1, 3  # calls; the difference is free of what starting costs
+MOST = 1.03  # times the committed figure
+NOT_CHECKED = 3
+
+Counts = dict[str, float]
+
+
+class CannotCountError(Exception):
+    pass
+
+
+def build(folder: Path) -> tuple[Path, str]:
+    """The driver, and the compiler that made it."""
+    where = subprocess.run([sys.executable, "-m", "nanobind", "--cmake_dir"], capture_output=True, text=True)
+    if where.returncode:
+        raise CannotCountError("nanobind is missing")
+    nanobind = where.stdout.strip()
+    configure = [
+        "cmake",
+        "-S",
+        HERE,
+        "-B",
+        folder,
+        f"-Dnanobind_DIR={nanobind}",
+        f"-DPython_EXECUTABLE={sys.executable}",
+    ]
+    for command in (configure, ["cmake", "--build", folder, "--target", "driver", "--parallel"]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise CannotCountError(f"the driver does not build:\n{done.stdout}{done.stderr}")
+    return folder / "driver", (folder / "compiler").read_text().strip()
+
+
+def collected(callgrind: str) -> int:
+    """The instructions that callgrind says it has seen."""
+    found = re.search(r"Collected : (\d+)", callgrind)
+    if not found:
+        raise CannotCountError(f"callgrind says nothing of what it collected:\n{callgrind}")
+    return int(found[1])
+
+
+def instructions(driver: Path, case: str, times: int) -> int:
+    done = subprocess.run(
+        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", driver, case, str(ELEMENTS), str(times)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "BINXENT_ISA": "avx2", "BINXENT_NUM_THREADS": "1"},
+    )
+    if done.returncode:
+        raise CannotCountError(done.stderr.strip())
+    return collected(done.stderr)
+
+
+def count(driver: Path) -> Counts:
+    cases = subprocess.run([driver], check=True, capture_output=True, text=True).stdout.splitlines()
+    return {
+        case: (instructions(driver, case, MANY) - instructions(driver, case, FEW)) / ((MANY - FEW) * ELEMENTS)
+        for case in cases
+    }
+
+
+def committed(compiler: str, file: Path = COUNTS) -> Counts:
+    if not file.exists():
+        return {}
+    with file.open(newline="") as lines:
+        return {
+            row["case"]: float(row["instructions per element"])
+            for row in csv.DictReader(lines)
+            if row["compiler"] == compiler
+        }
+
+
+def write(compiler: str, counts: Mapping[str, float], file: Path = COUNTS) -> None:
+    """Beside the figures of other compilers."""
+    rows: list[Sequence[object]] = []
+    if file.exists():
+        with file.open(newline="") as lines:
+            rows = [tuple(row) for row in csv.reader(lines)][1:]
+    rows = [row for row in rows if row[0] != compiler] + [(compiler, c, f"{n:.3f}") for c, n in counts.items()]
+    with file.open("w", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(("compiler", "case", "instructions per element"))
+        writer.writerows(rows)
+
+
+def risen(counts: Mapping[str, float], before: Mapping[str, float]) -> list[str]:
+    """A line for each case that has become too long, or that has no figure."""
+    lines = [f"{case}: no committed figure" for case in counts if case not in before]
+    return lines + [
+        f"{case}: {n:.2f} instructions per element, {n / before[case] - 1:+.1%} over {before[case]:.2f}"
+        for case, n in counts.items()
+        if case in before and n > MOST * before[case]
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.instructions", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--write", action="store_true", help="commit to the figures that are found")
+    options = parser.parse_args(arguments)
+    for program in ("valgrind", "cmake"):
+        if not shutil.which(program):
+            print(f"not checked: {program} is missing")
+            return NOT_CHECKED
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            driver, compiler = build(Path(folder))
+            counts = count(driver)
+    except CannotCountError as error:
+        print(f"not checked: {error}")
+        return NOT_CHECKED
+
+    before = committed(compiler)
+    print(f"instructions per element, AVX2, {compiler}")
+    for case, n in counts.items():
+        print(f"{case:24} {n:8.3f}" + (f"  {n / before[case] - 1:+.2%}" if case in before else ""))
+    if options.write:
+        write(compiler, counts)
+        return 0
+    if not before:
+        print(f"not checked: {COUNTS.name} has no figures of {compiler}")
+        return NOT_CHECKED
+    for line in (lines := risen(counts, before)):
+        print(f"risen: {line}", file=sys.stderr)
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
