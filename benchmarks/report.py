@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import RESULTS, ROOT, results, tables
+from benchmarks.instructions.counts import COUNTS
 from benchmarks.results import Row
 
 README = ROOT / "README.md"
@@ -23,10 +24,10 @@ def rows(folder: Path, name: str) -> list[Row]:
 def readme_figures(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
     """What the README claims of speed, memory and accuracy."""
     caption = (
-        "*How many times our time the others take (and their time), for forward and backward of the mean of 4096 × 4096 "
-        "logits with a fresh gradient at each step: medians of rounds in which the two take turns. The most memory "
-        "beyond the operands, in tensors of the logits' size, of which the gradient is one; with `inplace_backward=` "
-        f"ours is {tables.in_place(speed)}. The worst error in float32 with hard targets, in ulp. "
+        "*How many times our time the others take (and their time), for forward and backward of the mean of 4096 "
+        "× 4096 logits with a fresh gradient at each step: medians of rounds in which the two take turns. The most "
+        "memory beyond the operands, in tensors of the logits' size, of which the gradient is one; with "
+        f"`inplace_backward=` ours is {tables.in_place(speed)}. The worst error in float32 with hard targets, in ulp. "
         f"{tables.conditions(speed)} `nox -s bench` measures all of it anew.*"
     )
     return (
@@ -35,6 +36,17 @@ def readme_figures(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
         f"{textwrap.fill(caption, 120, break_on_hyphens=False)}\n\n"
         "![The worst error by how far the logit is on its target's side](docs/figures/tail.svg)\n\n"
         "[How it is measured, and what else was](docs/performance.md)\n"
+    )
+
+
+def all_tables(speed: Sequence[Row], accuracy: Sequence[Row]) -> dict[str, str]:
+    """Names and texts of what the documentation includes."""
+    return dict(
+        [
+            *(tables.speed(speed) if speed else ()),
+            *(tables.accuracy(accuracy) if accuracy else ()),
+            *tables.instructions(results.read(COUNTS)),
+        ]
     )
 
 
@@ -54,8 +66,7 @@ def write(folder: Path) -> None:
     committed = folder.resolve() == RESULTS.resolve()
     charts.draw(speed, accuracy, ROOT / "docs" / "figures" if committed else folder)
     (folder / "tables").mkdir(exist_ok=True)
-    named = {**dict(tables.speed(speed) if speed else ()), **dict(tables.accuracy(accuracy) if accuracy else ())}
-    for name, text in named.items():
+    for name, text in all_tables(speed, accuracy).items():
         (folder / "tables" / f"{name}.md").write_text(text)
     if committed and speed and accuracy:
         README.write_text(with_figures(README.read_text(), readme_figures(speed, accuracy)))

@@ -214,3 +214,13 @@ def accuracy(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
         logits = {"all 0": "all logits 0", "normal": "logits N(0, 3)"}
         head = [f"mean of {elements(number)}, float32: error in ulp", *(logits[name] for name in heads)]
         yield "accuracy-mean", markdown(head, lines)
+
+
+def instructions(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    compilers = list(dict.fromkeys(row["compiler"] for row in rows))
+    counts = {(row["case"], row["compiler"]): float(row["instructions per element"]) for row in rows}
+    lines = [
+        [case, *(f"{counts[case, compiler]:.2f}" if (case, compiler) in counts else NOTHING for compiler in compilers)]
+        for case in dict.fromkeys(row["case"] for row in rows)
+    ]
+    yield "instructions", markdown(["loss and gradient, unless one is named", *compilers], lines)

@@ -13,16 +13,15 @@ from benchmarks import (
     RESULTS,
     accuracy,
     grid,
-    instructions,
     memory,
     processes,
     report,
     results,
-    tables,
     targets,
     timing,
 )
 from benchmarks.instructions import __main__ as counting
+from benchmarks.instructions import counts
 from benchmarks.results import Row
 from benchmarks.timing import Rounds, Times
 
@@ -148,8 +147,7 @@ class TestClaims:
         assert report.with_figures(readme, self.figures()) == readme, "run python -m benchmarks.report"
 
     def test_tables(self) -> None:
-        made = {**dict(tables.speed(results.read(self.speed)))}
-        made |= dict(tables.accuracy(results.read(self.accuracy)))
+        made = report.all_tables(results.read(self.speed), results.read(self.accuracy))
         found = {path.stem: path.read_text() for path in (RESULTS / "tables").glob("*.md")}
         assert found == made, "run python -m benchmarks.report"
 
@@ -215,20 +213,19 @@ class TestInstructions:
 
     def test_a_rise_is_named(self) -> None:
         before = {"a": 10.0, "b": 20.0}
-        assert counting.risen({"a": 10.29, "b": 15.0}, before) == []
-        (line,) = counting.risen({"a": 10.31, "b": 20.0}, before)
+        assert counts.risen({"a": 10.29, "b": 15.0}, before) == []
+        (line,) = counts.risen({"a": 10.31, "b": 20.0}, before)
         assert line.startswith("a: ")
-        assert counting.risen({"c": 1.0}, before) == ["c: no committed figure"]
+        assert counts.risen({"c": 1.0}, before) == ["c: no committed figure"]
 
     def test_figures_of_each_compiler(self, tmp_path: Path) -> None:
         file = tmp_path / "counts.csv"
-        counting.write("one", {"a": 1.0}, file)
-        counting.write("other", {"a": 2.0}, file)
-        counting.write("one", {"a": 3.0}, file)
-        assert counting.committed("one", file) == {"a": 3.0}
-        assert counting.committed("other", file) == {"a": 2.0}
-        assert counting.committed("a third", file) == {}
+        counts.write("one", {"a": 1.0}, file)
+        counts.write("other", {"a": 2.0}, file)
+        counts.write("one", {"a": 3.0}, file)
+        assert counts.committed("one", file) == {"a": 3.0}
+        assert counts.committed("other", file) == {"a": 2.0}
+        assert counts.committed("a third", file) == {}
 
     def test_figures_are_committed(self) -> None:
-        assert counting.COUNTS.parent == Path(instructions.__file__).parent
-        assert counting.COUNTS.read_text().startswith("compiler,case,instructions per element\n")
+        assert counts.COUNTS.read_text().startswith("compiler,case,instructions per element\n")
