@@ -99,7 +99,7 @@ def supported(session: nox.Session, numpy: str) -> None:
     version = [f"numpy=={OLDEST_NUMPY[str(session.python)]}"] if numpy == "oldest" else []
     install(session, *group("test"), *version)
     # The demo's libraries want newer ones.
-    demo = [f"--ignore=tests/test_{name}.py" for name in ("cli", "demo")]
+    demo = [f"--ignore=tests/test_{name}.py" for name in ("benchmarks", "cli", "demo")]
     pytest(session, "tests", *without(FRAMEWORKS), *demo, *session.posargs)
 
 

@@ -14,7 +14,7 @@ from benchmarks.timing import Rounds
 SIZES = (64, 512, 4096, 32_768, 262_144, 2_097_152, 16_777_216, 67_108_864)
 SMALL, MIDDLE, LARGE = 64, 262_144, 16_777_216
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-OPTIONS = ("plain", "weight", "pos_weight")  # and "mask", as soon as the faces have it
+OPTIONS = ("plain", "weight", "pos_weight", "mask")
 FORWARD, BOTH = "forward", "forward + backward"
 
 FRAMEWORKS = ("numpy", "torch", "paddle", "mindspore", "jax")

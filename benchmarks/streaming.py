@@ -8,6 +8,7 @@ the kernel asks for them. It can be done in several ways; the fastest is the roo
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import mmap
 import time
@@ -48,10 +49,16 @@ def add_in_pieces(x: Array, y: Array, out: Array, rows: int = 64) -> None:
         np.add(x[i : i + rows], y[i : i + rows], out=out[i : i + rows])
 
 
+@functools.cache
+def threads_of(number: int) -> ThreadPoolExecutor:
+    """Kept, as the kernel keeps its own."""
+    return ThreadPoolExecutor(number)
+
+
 def stream(way: Stream, x: Array, y: Array, threads: int) -> Step:
     edges = np.linspace(0, len(x), threads + 1).astype(int)
     parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
-    pool = ThreadPoolExecutor(threads)
+    pool = threads_of(threads)
 
     def step() -> None:
         out = np.empty_like(x)

@@ -51,6 +51,8 @@ def times(framework: frameworks.Framework, case: Case, rounds: Rounds) -> Iterat
     for name, why in refused.items():
         yield {"way": name, "error": why}
     ways = {name: way for name, way in ways.items() if name not in refused}
+    if not ways:
+        return
     taken = in_turn({name: way.step for name, way in ways.items()}, rounds)
     for name, way in ways.items():
         spread = taken[name].spread()

@@ -151,6 +151,12 @@ class TestClaims:
         found = {path.stem: path.read_text() for path in (RESULTS / "tables").glob("*.md")}
         assert found == made, "run python -m benchmarks.report"
 
+    def test_charts(self, tmp_path: Path) -> None:
+        """Every chart that the documentation shows can be drawn from the files."""
+        charts.draw(results.read(self.speed), results.read(self.accuracy), tmp_path)
+        shown = {path.name for path in (ROOT / "docs" / "figures").iterdir()}
+        assert {path.name for path in tmp_path.iterdir()} == shown
+
     def test_a_changed_figure_is_noticed(self) -> None:
         rows = results.read(self.speed)
         row = results.headline(rows, framework="torch", way="torch")
