@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmarks import (
     RESULTS,
     accuracy,
+    charts,
     grid,
     memory,
     processes,
