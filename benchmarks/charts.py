@@ -98,7 +98,7 @@ def speed(rows: Sequence[Row]) -> Figure | None:
             if row := found.get(case):
                 y = place + (line - 1) * height
                 axes.barh(y, row["ratio"], height * 0.92, color=colour, label=case if place == 0 else None)
-                axes.text(row["ratio"], y, f"  {row['ratio']:.3g} ×", va="center", fontsize=8)
+                axes.text(row["ratio"], y, f"  {row['ratio']:.2g} ×", va="center", fontsize=8)
     axes.axvline(1, color="#212121", linewidth=1)
     axes.set_yticks(range(len(known)), [name for name, _ in known])
     axes.invert_yaxis()

@@ -42,12 +42,16 @@ class Process:
     quantity: str  # "time" or "memory"
     cases: tuple[Case, ...]
     rounds: Rounds
+    ways: tuple[str, ...] = ()  # of those that the framework has; none is all
 
 
 # What the allocator does with large blocks, by environment: give them back to the system at once, as it does by default
 # (each step's gradient is then fresh); keep them for the next step; or, torch only, ask for huge pages.
 KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**28)}
 MEMORY = {"fresh": {}, "reused": KEEP, "huge pages": {"THP_MEM_ALLOC_ENABLE": "1"}}
+
+# Whose allocator keeps what a step has used, so that the peak of the next would not show.
+POOLS = {"mindspore": ("binxent", "binxent graph", "mindspore", "mindspore graph")}
 
 HEADLINE = (Case(), Case(options="pos_weight"), Case(dtype="bfloat16"))
 
@@ -57,6 +61,15 @@ def star() -> tuple[Case, ...]:
     cases += [Case(n, dtype=dtype) for dtype in DTYPES for n in (SMALL, MIDDLE, LARGE)]
     cases += [Case(n, options=options) for options in OPTIONS for n in (SMALL, MIDDLE, LARGE)]
     return tuple(dict.fromkeys(cases))
+
+
+def peaks(framework: str, cores: int, cases: tuple[Case, ...], rounds: Rounds) -> Iterator[Process]:
+    if framework not in POOLS:
+        yield Process(framework, cores, "fresh", "memory", cases, rounds)
+        return
+    for case in cases:
+        for way in POOLS[framework]:
+            yield Process(framework, cores, "fresh", "memory", (case,), rounds, (way,))
 
 
 def full(frameworks: Sequence[str], cores: int) -> Iterator[Process]:
@@ -71,7 +84,7 @@ def full(frameworks: Sequence[str], cores: int) -> Iterator[Process]:
         yield Process(framework, cores, "reused", "time", (Case(2_097_152), *HEADLINE), rounds)
         if framework == "torch":
             yield Process(framework, cores, "huge pages", "time", (Case(2_097_152), *HEADLINE), rounds)
-        yield Process(framework, cores, "fresh", "memory", HEADLINE, rounds)
+        yield from peaks(framework, cores, HEADLINE, rounds)
 
 
 def quick(frameworks: Sequence[str], cores: int) -> Iterator[Process]:
@@ -80,4 +93,4 @@ def quick(frameworks: Sequence[str], cores: int) -> Iterator[Process]:
     for framework in frameworks:
         yield Process(framework, cores, "fresh", "time", (Case(SMALL), *HEADLINE), rounds)
         if framework in ("numpy", "torch"):
-            yield Process(framework, cores, "fresh", "memory", HEADLINE[:1], rounds)
+            yield from peaks(framework, cores, HEADLINE[:1], rounds)

@@ -39,7 +39,9 @@ def conditions(rows: Sequence[Row]) -> str:
 
 
 def ratio(row: Row | None) -> str:
-    return f"{row['ratio']:.3g} ×" if row and row["ratio"] else NOTHING
+    if row is None or not row["ratio"]:
+        return NOTHING
+    return f"{row['ratio']:.0f} ×" if row["ratio"] >= 99.5 else f"{row['ratio']:.2g} ×"
 
 
 def ratio_and_time(row: Row | None) -> str:
@@ -61,7 +63,7 @@ def of_peers(
 
 
 def elements(n: int) -> str:
-    return f"{n / 1e6:.3g} M" if n >= 10**6 else f"{n / 1000:.3g} k" if n >= 10**4 else str(n)
+    return f"{n / 1e6:.3g} M" if n >= 10**6 else f"{n / 1000:.0f} k" if n >= 10**4 else str(n)
 
 
 def headline(rows: Sequence[Row]) -> str:
@@ -130,14 +132,13 @@ def bounds(rows: Sequence[Row]) -> str:
 def speed(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
     """Names and texts."""
     sizes = {elements(n): {"elements": n} for n in grid.SIZES}
-    three = (grid.SMALL, grid.MIDDLE, grid.LARGE)
     yield "conditions", conditions(rows) + "\n"
     yield "headline", headline(rows)
     yield "ours", ours(rows)
     yield "sizes", of_peers(rows, sizes, ratio)
     yield "sizes-forward", of_peers(rows, sizes, ratio, passes=grid.FORWARD)
     for name, axis, values in (("dtypes", "dtype", grid.DTYPES), ("options", "options", grid.OPTIONS)):
-        columns = {f"{v}, {elements(n)}": {axis: v, "elements": n} for v in values for n in three}
+        columns = {f"{v}, {elements(n)}": {axis: v, "elements": n} for v in values for n in (grid.MIDDLE, grid.LARGE)}
         yield name, of_peers(rows, columns, ratio)
     yield "settings", settings(rows)
     yield "memory", peaks(rows)

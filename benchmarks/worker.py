@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -69,11 +69,11 @@ def times(framework: frameworks.Framework, case: Case, rounds: Rounds) -> Iterat
         yield row
 
 
-def peaks(framework: frameworks.Framework, case: Case) -> Iterator[Row]:
+def peaks(framework: frameworks.Framework, case: Case, chosen: Sequence[str]) -> Iterator[Row]:
     """Extra memory, in tensors of the logits' size."""
     small = Case(4096, case.dtype, case.options, case.passes)
     size = case.elements * ITEMSIZE[case.dtype]
-    for name in framework.ways(small):
+    for name in chosen or framework.ways(small):
         # Made anew for each, so that none finds what another has left.
         few, many = framework.ways(small)[name].step, framework.ways(case)[name].step
         if why := refusal(few):
@@ -97,7 +97,9 @@ def rows(wanted: dict[str, Any]) -> Iterator[list[Row]]:
         if case.dtype not in framework.DTYPES:
             yield []
             continue
-        found = times(framework, case, rounds) if wanted["quantity"] == "time" else peaks(framework, case)
+        found = (
+            times(framework, case, rounds) if wanted["quantity"] == "time" else peaks(framework, case, wanted["ways"])
+        )
         yield [{**common, **settings, **conditions(case), **row, **machine} for row in found]
 
 

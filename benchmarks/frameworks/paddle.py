@@ -24,7 +24,7 @@ def step(loss: Loss, x: Any, target: Any, options: dict[str, Any], passes: str) 
 
     def both() -> None:
         loss(x, target, **options).backward()
-        x.clear_gradient(set_to_zero=False)
+        x.grad = None  # clear_gradient keeps the memory
 
     return both if passes == BOTH else forward
 
