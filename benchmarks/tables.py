@@ -79,7 +79,7 @@ def ours(rows: Sequence[Row]) -> str:
             row = results.headline(rows, framework=framework, way="binxent", **where)
             stream = results.headline(rows, framework=framework, way="stream", **where)
             cells.append(seconds(row["median"]) if row else NOTHING)
-            cells.append(f"{1 / stream['ratio']:.2f} ×" if stream else NOTHING)
+            cells.append(f"{1 / stream['ratio']:.2f} ×" if stream and stream["ratio"] else NOTHING)
         if set(cells) != {NOTHING}:
             lines.append([framework, *cells])
     return markdown(["", *(head for case in targets.CASES for head in (case, "of the roof"))], lines)

@@ -17,6 +17,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class Target:
+    framework: str
     name: str
     bound: float
     measured: float | None
@@ -61,16 +62,23 @@ def of(rows: list[Row]) -> Iterator[Target]:
         for (case, conditions), bound in zip(CASES.items(), bounds, strict=True):
             if bound:
                 row = results.headline(rows, framework=framework, way=way, **conditions)
-                yield Target(f"{way}, {case}", bound[0], row and row["ratio"], bound[1])
+                yield Target(framework, f"{way}, {case}", bound[0], row and row["ratio"], bound[1])
     for (case, conditions), bound in zip(CASES.items(), ROOF, strict=True):
         row = results.headline(rows, framework="torch", way="stream", **conditions)
-        yield Target(f"streaming, {case}", bound[0], row and 1 / row["ratio"], bound[1], at_most=True)
+        yield Target(
+            "torch",
+            f"streaming, {case}",
+            bound[0],
+            1 / row["ratio"] if row and row["ratio"] else None,
+            bound[1],
+            at_most=True,
+        )
     for framework, way in OVERHEAD.items():
         row = results.headline(rows, framework=framework, way=way, elements=64)
-        yield Target(f"{way}, 64 elements", 1, row and row["ratio"])
+        yield Target(framework, f"{way}, 64 elements", 1, row and row["ratio"])
     for way, bound in (("binxent", 1), ("binxent in place", 0)):
         row = results.headline(rows, framework="torch", quantity="memory", way=way)
         # The system counts in pages, and threads have stacks: a hundredth of the logits' 64 MiB is none.
-        yield Target(f"extra memory, {way}", bound + 0.01, row and row["median"], at_most=True, unit="tensors")
+        yield Target("torch", f"extra memory, {way}", bound + 0.01, row and row["median"], at_most=True, unit="tensors")
     row = results.find(rows, quantity="import", way="import binxent")
-    yield Target("import binxent", IMPORT, row and row["median"], at_most=True, unit="s")
+    yield Target("python", "import binxent", IMPORT, row and row["median"], at_most=True, unit="s")
