@@ -178,23 +178,19 @@ def peaks(rows: Sequence[Row]) -> Figure | None:
 
 def tail(rows: Sequence[Row]) -> Figure | None:
     """Where the digits go: the worst error by how far the logit is on the target's side."""
-    shown = {("numpy", "binxent"): "binxent, in every framework"} | NAMES
+    shown = {("", "binxent"): "binxent, in every framework"} | NAMES
     figure, both = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
     empty = True
     for axes, output in zip(both, ("loss", "gradient"), strict=True):
         for (framework, way), name in shown.items():
-            points = [
-                (int(row["region"]), row["worst"])
-                for row in rows
-                if (row["framework"], row["way"], row["measured"]) == (framework, way, f"{output} curve")
-                and row["worst"] is not None
-            ]
+            off = results.errors(rows, framework, way)
+            points = sorted((int(region), v) for (measured, region), v in off.items() if measured == f"{output} curve")
             if not points:
                 continue
             empty = False
             colour = "#616161" if framework == "numpy" and way == "formula" else COLOURS[way]
             style = LINES.get(way, {"linewidth": 1.3})
-            axes.plot(*zip(*sorted(points), strict=True), label=name, color=colour, **style)
+            axes.plot(*zip(*points, strict=True), label=name, color=colour, **style)
         axes.axhline(2**24, color="#212121", linewidth=0.8, linestyle=":")
         axes.set(yscale="log", title=output, xlabel="logit, on the target's side of 0")
         axes.grid(True, which="major", color="#eeeeee")

@@ -75,3 +75,14 @@ def headline(rows: Iterable[Row], **conditions: Any) -> Row | None:
     """With the most threads that were used, unless told otherwise."""
     found = select(rows, **{**HEADLINE, **conditions})
     return max(found, key=lambda row: row["threads"] or 0, default=None)
+
+
+def errors(rows: Iterable[Row], framework: str, way: str, **conditions: Any) -> dict[tuple[str, str], float]:
+    """The worst error, by what was measured and region. Of ours: over every face."""
+    found: dict[tuple[str, str], float] = {}
+    for row in rows:
+        its_own = row["way"] == way and (way == "binxent" or row["framework"] == framework)
+        if its_own and row["worst"] is not None and all(row[name] == value for name, value in conditions.items()):
+            key = row["measured"], row["region"]
+            found[key] = max(found.get(key, 0.0), row["worst"])
+    return found

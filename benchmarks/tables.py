@@ -161,14 +161,6 @@ def worst(value: float | None) -> str:
     return f"{digits}·10{str(int(exponent)).translate(SUPERSCRIPTS)}"
 
 
-def worst_of(rows: Sequence[Row], framework: str, way: str, output: str) -> float | None:
-    """In any region; float32, logits, hard targets."""
-    where = {"framework": framework, "way": way, "measured": output}
-    where |= {"loss": "logits", "dtype": "float32", "target": "hard"}
-    found = [row["worst"] for row in rows if all(row[name] == value for name, value in where.items())]
-    return max((off for off in found if off is not None), default=None)
-
-
 def overview(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
     """Each peer in a line: what the README shows."""
     lines = []
@@ -178,43 +170,43 @@ def overview(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
             continue
         times = ["1" if name == "**binxent**" else ratio_and_time(row) for row in found]
         peak = results.headline(speed, quantity="memory", framework=framework, way=way)
-        errors = [worst(worst_of(accuracy, framework, way, output)) for output in ("loss", "gradient")]
-        lines.append([name, *times, f"{peak['median']:.2f}" if peak else NOTHING, *errors])
+        off = results.errors(accuracy, framework, way, loss="logits", dtype="float32", target="hard")
+        worsts = [
+            worst(max((v for (measured, _), v in off.items() if measured == output), default=None))
+            for output in ("loss", "gradient")
+        ]
+        lines.append([name, *times, f"{peak['median']:.2f}" if peak else NOTHING, *worsts])
     return markdown(["", *targets.CASES, "extra memory", "error of the loss", "of the gradient"], lines)
 
 
 def accuracy(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
-    chosen = [row for row in rows if row["worst"] is not None]
-    names = {("numpy", "binxent"): "**binxent**, every face"} | NAMES
+    names = {("", "binxent"): "**binxent**, every face"} | NAMES
     for loss in ("logits", "probabilities"):
+        regions = dict.fromkeys(r["region"] for r in rows if r["loss"] == loss and r["measured"] == "loss")
+        heads = [(output, region) for output in ("loss", "gradient") for region in regions if region]
         for dtype in ("float32", "bfloat16"):
             lines = []
-            regions = list(dict.fromkeys(r["region"] for r in chosen if r["loss"] == loss and r["measured"] == "loss"))
-            heads = [f"{output}, {region}" for output in ("loss", "gradient") for region in regions]
             for kind in ("hard", "soft"):
                 for (framework, way), name in names.items():
-                    of_way = {
-                        f"{r['measured']}, {r['region']}": r["worst"]
-                        for r in chosen
-                        if (r["framework"], r["way"], r["loss"], r["dtype"], r["target"])
-                        == (framework, way, loss, dtype, kind)
-                    }
-                    if any(head in of_way for head in heads):
-                        lines.append([name, kind, *(worst(of_way.get(head)) for head in heads)])
+                    off = results.errors(rows, framework, way, loss=loss, dtype=dtype, target=kind)
+                    if off:
+                        lines.append([name, kind, *(worst(off.get(head)) for head in heads)])
             if lines:
-                yield f"accuracy-{loss}-{dtype}", markdown(["worst error in ulp", "targets", *heads], lines)
-    means = [row for row in chosen if row["measured"].startswith("mean of")]
+                yield (
+                    f"accuracy-{loss}-{dtype}",
+                    markdown(["worst error in ulp", "targets", *map(", ".join, heads)], lines),
+                )
+    means = list(dict.fromkeys((r["measured"], r["region"]) for r in rows if r["measured"].startswith("mean of")))
     if means:
-        heads = list(dict.fromkeys(row["region"] for row in means))
         lines = []
         for (framework, way), name in names.items():
-            found = {r["region"]: r["worst"] for r in means if (r["framework"], r["way"]) == (framework, way)}
-            if found:
-                lines.append([name, *(worst(found.get(head)) for head in heads)])
-        number = int(means[0]["measured"].removeprefix("mean of "))
+            off = results.errors(rows, framework, way)
+            if any(head in off for head in means):
+                lines.append([name, *(worst(off.get(head)) for head in means)])
+        number = int(means[0][0].removeprefix("mean of "))
         logits = {"all 0": "all logits 0", "normal": "logits N(0, 3)"}
-        head = [f"mean of {elements(number)}, float32: error in ulp", *(logits[name] for name in heads)]
-        yield "accuracy-mean", markdown(head, lines)
+        heads = [logits[region] for _, region in means]
+        yield "accuracy-mean", markdown([f"mean of {elements(number)}, float32: error in ulp", *heads], lines)
 
 
 def instructions(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
