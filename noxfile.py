@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import nox
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-FRAMEWORKS = [f for f in ("torch", "paddle", "jax") if any(Path("src/binxent").glob(f"{f}*"))]
+FRAMEWORKS = [f for f in ("torch", "paddle", "mindspore", "jax") if any(Path("src/binxent").glob(f"{f}*"))]
 
 # Tests that do more where a framework is installed.
 EVERYWHERE = ("tests/conformance", "tests/test_formula.py")
@@ -56,16 +56,17 @@ def count(report: Path) -> dict[str, int]:
     return {"passed": number["tests"] - failed - number["skipped"], "failed": failed, "skipped": number["skipped"]}
 
 
-def pytest(session: nox.Session, what: str, *arguments: str) -> None:
+def pytest(session: nox.Session, what: str, *arguments: str, **variables: str) -> None:
     """pytest, on the wheel and never on the tree. If every test is skipped pytest succeeds; this does not."""
     report = session.cache_dir / "reports" / f"{session.name}-{what}.xml"
-    session.run("pytest", f"--junitxml={report}", *arguments, env={"PYTHONPATH": None})
+    session.run("pytest", f"--junitxml={report}", *arguments, env={"PYTHONPATH": None, **variables})
     if count(report)["passed"] == 0:
         session.error(f"no test of the {what} was run")
 
 
 def without(faces: list[str]) -> list[str]:
-    return [f"--ignore-glob=tests/faces/test_{face}*" for face in faces]
+    """Nor the recipes, which have a session of their own."""
+    return ["--ignore=tests/recipes", *(f"--ignore-glob=tests/faces/test_{face}*" for face in faces)]
 
 
 @nox.session
@@ -92,6 +93,14 @@ for framework in FRAMEWORKS:
     add_session(framework)
 
 
+@nox.session
+def recipes(session: nox.Session) -> None:
+    """The programs of docs/recipes.md, beside the libraries that they are for."""
+    install(session, *group("test", "recipes"))
+    pytest(session, "recipes", "tests/recipes", *session.posargs)
+    pytest(session, "Keras on JAX", "tests/recipes/test_keras.py", KERAS_BACKEND="jax")
+
+
 @nox.session(python=list(OLDEST_NUMPY), default=False)
 @nox.parametrize("numpy", ["oldest", "newest"])
 def supported(session: nox.Session, numpy: str) -> None:
@@ -114,7 +123,8 @@ def lint(session: nox.Session) -> None:
 @nox.session(default=False)
 def types(session: nox.Session) -> None:
     """mypy, strict."""
-    session.install(*group("types", *FRAMEWORKS), *PYPROJECT["project"]["dependencies"], *extra("demo"))
+    beside_each_other = [f for f in FRAMEWORKS if f != "mindspore"]  # it wants an older NumPy, and has no types
+    session.install(*group("types", *beside_each_other), *PYPROJECT["project"]["dependencies"], *extra("demo"))
     session.run("mypy")
 
 

@@ -16,6 +16,7 @@ constexpr struct {
     {"int64", DType::int64},
 };
 enum class Input : int { logits, probabilities };
+enum class Divisor : int { given, kept, weights };  // the number given; of elements kept; the sum of their weights
 
 // Blocks of this many elements, consecutive in row-major order, are summed by themselves and their sums added in
 // order: so the result depends neither on threads nor on layout nor on the instruction set.
@@ -42,15 +43,24 @@ struct Job {
     View weight[max_weights];  // multiplied together
     int weights = 0;
     View pos_weight;
+    View mask;  // an element is kept where this is not 0
+    bool ignores = false;
+    double ignore_index = 0;  // nor is it kept where the target is this, which may be NaN
+    double label_smoothing = 0;
+    double gamma = 0;
     View loss;      // optional output, one value per element
     View gradient;  // optional output; may be x itself
     View value;     // optional output, one number: the sum of the losses / divisor
-    double divisor = 1;
-    double factor = 1;            // of the gradient
-    double* block_sum = nullptr;  // one per block, if there is a value
+    Divisor divided_by = Divisor::given;
+    double divisor = 1;           // if it is given
+    double factor = 1;            // of the gradient; a divisor that is not given divides it too
+    double* block_sum = nullptr;  // one per block
+    bool any_target = false;      // of probabilities: targets outside [0, 1] are not out of range
 
-    // Half types are computed in float. Weights never widen the result.
-    bool in_double() const { return x.dtype == DType::float64 || target.dtype == DType::float64; }
+    // Half types are computed in float. Weights never widen the result. The focal power amplifies what is rounded
+    // before it, so that it is computed in double.
+    bool in_double() const { return x.dtype == DType::float64 || target.dtype == DType::float64 || gamma > 0; }
+    bool selects() const { return mask || ignores; }
 };
 
 // Bits that a run of blocks returns.
@@ -59,6 +69,8 @@ constexpr unsigned input_out_of_range = 1, target_out_of_range = 2;  // of [0, 1
 // What loss.cpp offers, once for each instruction set.
 struct Kernel {
     unsigned (*run_blocks)(const Job&, int64_t first_block, int64_t last_block);
+    void (*measure_blocks)(const Job&, int64_t first_block, int64_t last_block);  // the parts of the divisor
+    double (*add_up)(const double*, int64_t n);
     void (*write_value)(const Job&, int64_t blocks);
     double (*read_factor)(const View& incoming, double divisor);
 };

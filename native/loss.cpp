@@ -270,10 +270,21 @@ inline void prefetch_chunk(const T* operand) {
     for (int64_t i = 0; i < chunk; i += line) __builtin_prefetch(operand + page + i, 0, 2);
 }
 
+// The target's share in a smoothed one: y·kept + half, and likewise 1 − y.
+template <class T>
+struct Smoothing {
+    T kept, half;
+
+    explicit Smoothing(double epsilon) : kept(T(1 - epsilon)), half(T(epsilon / 2)) {}
+};
+
+// What becomes of y and 1 − y before they are coefficients.
+enum class Kind { plain, smoothed, weighted };  // weighted: and perhaps smoothed
+
 // Calls element(i, positive, negative, lost) with the coefficients p·y·w and (1 − y)·w, and what rounding 1 − y lost of
 // the latter, in a loop that vectorises.
-template <class T, bool weighted, class Element>
-inline void for_each_element(int64_t n, const Tile<T>& tile, Element element) {
+template <class T, Kind kind, class Element>
+inline void for_each_element(int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, Element element) {
     const T* __restrict targets = tile.target;
     const T* __restrict weights = tile.weight;
     const T* __restrict pos_weights = tile.pos_weight;
@@ -283,7 +294,12 @@ inline void for_each_element(int64_t n, const Tile<T>& tile, Element element) {
         const int64_t end = start + chunk < n ? start + chunk : n;
         for (int64_t i = start; i < end; ++i) {
             T positive = targets[i], negative = T(1) - targets[i], lost = (T(1) - negative) - targets[i];
-            if constexpr (weighted) {
+            if constexpr (kind != Kind::plain) {
+                positive = fma(positive, smoothing.kept, smoothing.half);
+                negative = fma(negative, smoothing.kept, smoothing.half);
+                lost = lost * smoothing.kept;
+            }
+            if constexpr (kind == Kind::weighted) {
                 positive = positive * pos_weights[i] * weights[i];
                 negative = negative * weights[i];
                 lost = lost * weights[i];
@@ -293,17 +309,17 @@ inline void for_each_element(int64_t n, const Tile<T>& tile, Element element) {
     }
 }
 
-template <class T, bool weighted, bool want_loss, bool want_gradient>
-void logits_tile(int64_t n, const Tile<T>& tile, T factor) {
+template <class T, Kind kind, bool want_loss, bool want_gradient>
+void logits_tile(int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, T factor) {
     const T* __restrict xs = tile.x;
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
-    for_each_element<T, weighted>(n, tile, [=](int64_t i, T positive, T negative, T lost) {
+    for_each_element<T, kind>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T lost) {
         const T x = xs[i];
         const T leading = x < 0 ? positive : negative;
         const T trailing = x < 0 ? negative : positive;
         const Logit<T> logit(x);
-        if constexpr (want_loss) losses[i] = logit_loss(logit, leading, weighted ? leading + trailing : T(1));
+        if constexpr (want_loss) losses[i] = logit_loss(logit, leading, kind == Kind::weighted ? leading + trailing : T(1));
         if constexpr (want_gradient) {
             const T lost_leading = x < 0 || lost != lost ? T(0) : lost;  // NaN for an infinite target or weight
             gradients[i] = logit_gradient(logit, x, leading, trailing, factor, lost_leading);
@@ -311,31 +327,64 @@ void logits_tile(int64_t n, const Tile<T>& tile, T factor) {
     });
 }
 
-template <class T, bool weighted, bool want_loss, bool want_gradient>
-void probabilities_tile(int64_t n, const Tile<T>& tile, T factor) {
+template <class T, Kind kind, bool want_loss, bool want_gradient>
+void probabilities_tile(int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, T factor) {
     const T* __restrict qs = tile.x;
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
-    for_each_element<T, weighted>(n, tile, [=](int64_t i, T positive, T negative, T) {
+    for_each_element<T, kind>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T) {
         const T q = qs[i];
         if constexpr (want_loss) losses[i] = fma(positive, clamped_minus_log(q), negative * clamped_minus_log1m(q));
         if constexpr (want_gradient) gradients[i] = probability_gradient(q, positive, negative, factor);
     });
 }
 
+// The focal power: always with weights, and both outputs, since the loop is bound by its arithmetic anyway.
+void focal_tile(Input input, int64_t n, const Tile<double>& tile, Smoothing<double> smoothing, double gamma,
+                double factor) {
+    using T = double;
+    const T* __restrict xs = tile.x;
+    T* __restrict losses = tile.loss;
+    T* __restrict gradients = tile.gradient;
+    if (input == Input::logits)
+        for_each_element<T, Kind::weighted>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T) {
+            const Focal<T> one = focal_logit(xs[i], gamma), other = focal_logit(-xs[i], gamma);
+            losses[i] = weighted_sum(positive, one.loss, negative, other.loss);
+            gradients[i] = (positive * one.slope - negative * other.slope) * factor;
+        });
+    else
+        for_each_element<T, Kind::weighted>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T) {
+            const FocalProbability<T> focal(xs[i], gamma);
+            losses[i] = positive * focal.loss + negative * focal.other_loss;
+            gradients[i] = focal.gradient(xs[i], positive, negative, factor);
+        });
+}
+
 template <class T>
-bool out_of_range(int64_t n, const T* v) {
+bool out_of_range(int64_t n, const T* v, const T* kept) {
     unsigned outside = 0;
-    for (int64_t i = 0; i < n; ++i) outside |= unsigned(!(v[i] >= 0)) | unsigned(!(v[i] <= 1));
+    for (int64_t i = 0; i < n; ++i) outside |= (unsigned(!(v[i] >= 0)) | unsigned(!(v[i] <= 1))) & unsigned(kept[i] != 0);
     return outside != 0;
+}
+
+// An ignored element adds nothing, whatever was computed of it.
+template <class T>
+void hide(int64_t n, const T* kept, const Tile<T>& tile) {
+    T* __restrict losses = tile.loss;
+    T* __restrict gradients = tile.gradient;
+    for (int64_t i = 0; i < n; ++i) {
+        losses[i] = kept[i] != 0 ? losses[i] : T(0);
+        gradients[i] = kept[i] != 0 ? gradients[i] : T(0);
+    }
 }
 
 // For a caller that cannot raise: NaN for every element that is out of range.
 template <class T>
-void spoil_out_of_range(int64_t n, const Tile<T>& tile) {
+void spoil_out_of_range(int64_t n, const Tile<T>& tile, bool any_target) {
     for (int64_t i = 0; i < n; ++i) {
         const T q = tile.x[i], target = tile.target[i];
-        if (!(q >= 0 && q <= 1 && target >= 0 && target <= 1)) tile.loss[i] = tile.gradient[i] = T(__builtin_nan(""));
+        const bool fits = any_target || (target >= 0 && target <= 1);
+        if (!(q >= 0 && q <= 1 && fits)) tile.loss[i] = tile.gradient[i] = T(__builtin_nan(""));
     }
 }
 
@@ -348,45 +397,146 @@ void saturate_half(int64_t n, T* v) {
     }
 }
 
-template <class T, bool weighted, bool want_loss, bool want_gradient>
-void compute(Input input, int64_t n, const Tile<T>& tile, T factor) {
+template <class T, Kind kind, bool want_loss, bool want_gradient>
+void compute(Input input, int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, T factor) {
     if (input == Input::logits)
-        logits_tile<T, weighted, want_loss, want_gradient>(n, tile, factor);
+        logits_tile<T, kind, want_loss, want_gradient>(n, tile, smoothing, factor);
     else
-        probabilities_tile<T, weighted, want_loss, want_gradient>(n, tile, factor);
+        probabilities_tile<T, kind, want_loss, want_gradient>(n, tile, smoothing, factor);
 }
 
 template <class T>
-unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
-    const int64_t first = first_block * block_size;
+using Step = void (*)(Input, int64_t, const Tile<T>&, Smoothing<T>, T);
+
+template <class T, Kind kind>
+Step<T> choose(bool want_loss, bool want_gradient) {
+    return !want_gradient ? compute<T, kind, true, false>
+           : want_loss    ? compute<T, kind, true, true>
+                          : compute<T, kind, false, true>;
+}
+
+void compute_tile(const Job& job, Step<float> step, int64_t n, const Tile<float>& tile, Smoothing<float> smoothing,
+                  float factor) {
+    step(job.input, n, tile, smoothing, factor);
+}
+
+void compute_tile(const Job& job, Step<double> step, int64_t n, const Tile<double>& tile, Smoothing<double> smoothing,
+                  double factor) {
+    if (job.gamma > 0)
+        focal_tile(job.input, n, tile, smoothing, job.gamma, factor);
+    else
+        step(job.input, n, tile, smoothing, factor);
+}
+
+int64_t piece_size(const Job& job, int64_t first_block, int64_t last_block) {
     const int64_t last = last_block * block_size < job.size ? last_block * block_size : job.size;
-    const int64_t size = last - first;
+    return last - first_block * block_size;
+}
+
+// The product of the weights, of which there is at least one, tile by tile.
+template <class T>
+class Weights {
+    const int count_;
+    Reader<T> one_, two_, three_, four_;
+    T product_[tile_size];
+
+    const T* read(int k, int64_t start, int64_t n) {
+        Reader<T>* const readers[max_weights] = {&one_, &two_, &three_, &four_};
+        return readers[k]->tile(start, n);
+    }
+
+  public:
+    Weights(const Job& job, int64_t first, int64_t size)
+        : count_(job.weights),
+          one_(job.weight[0], first, size),
+          two_(job.weight[1], first, size),
+          three_(job.weight[2], first, size),
+          four_(job.weight[3], first, size) {}
+
+    const T* tile(int64_t start, int64_t n) {
+        const T* weight = read(0, start, n);
+        for (int k = 1; k < count_; ++k) {
+            const T* more = read(k, start, n);
+            for (int64_t i = 0; i < n; ++i) product_[i] = weight[i] * more[i];
+            weight = product_;
+        }
+        return weight;
+    }
+};
+
+// Which elements are kept, tile by tile: where this is not 0.
+template <class T>
+class Kept {
+    const bool ignores_, ignores_nan_;
+    const T ignored_;
+    Reader<T> mask_;
+    const bool masked_;
+    T kept_[tile_size];
+
+  public:
+    Kept(const Job& job, int64_t first, int64_t size)
+        : ignores_(job.ignores),
+          ignores_nan_(job.ignore_index != job.ignore_index),
+          ignored_(T(job.ignore_index)),
+          mask_(job.mask, first, size),
+          masked_(job.mask) {
+        if (!job.selects() && job.divided_by != Divisor::given)
+            for (T& one : kept_) one = T(1);
+    }
+
+    const T* tile(const T* target, int64_t start, int64_t n) {
+        const T* mask = masked_ ? mask_.tile(start, n) : nullptr;
+        if (!ignores_) return mask ? mask : kept_;
+        if (ignores_nan_)
+            for (int64_t i = 0; i < n; ++i) kept_[i] = target[i] == target[i] ? T(1) : T(0);
+        else
+            for (int64_t i = 0; i < n; ++i) kept_[i] = target[i] != ignored_ ? T(1) : T(0);
+        if (mask)
+            for (int64_t i = 0; i < n; ++i) kept_[i] = mask[i] != 0 ? kept_[i] : T(0);
+        return kept_;
+    }
+
+    // How many of the tile.
+    int count(const T* target, int64_t start, int64_t n) {
+        int kept = 0;
+        if (masked_ || !ignores_ || ignores_nan_) {
+            const T* const here = tile(target, start, n);
+            for (int64_t i = 0; i < n; ++i) kept += here[i] != 0;
+        } else {
+            for (int64_t i = 0; i < n; ++i) kept += target[i] != ignored_;
+        }
+        return kept;
+    }
+};
+
+template <class T>
+unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
+    const int64_t first = first_block * block_size, size = piece_size(job, first_block, last_block);
     const bool weighted = job.weights > 0 || job.pos_weight;
+    const bool selects = job.selects();
     const bool want_loss = job.loss || job.value;
     const bool saturate =
         job.gradient && job.gradient.dtype == DType::float16 && job.input == Input::probabilities;
     const T factor = T(job.factor);
+    const Smoothing<T> smoothing(job.label_smoothing);
 
     Reader<T> x(job.x, first, size), target(job.target, first, size), pos_weight(job.pos_weight, first, size);
-    Reader<T> weight0(job.weight[0], first, size), weight1(job.weight[1], first, size);
-    Reader<T> weight2(job.weight[2], first, size), weight3(job.weight[3], first, size);
+    Weights<T> weights(job, first, size);
+    Kept<T> kept(job, first, size);
     // In place of the logits, a tile is read whole before it is written.
     Writer<T> losses(job.loss, first, size, true);
     Writer<T> gradients(job.gradient, first, size, job.gradient.data != job.x.data);
-    Reader<T>* weights[max_weights] = {&weight0, &weight1, &weight2, &weight3};
-    T ones[tile_size], product[tile_size];
-    if (weighted)
+    T ones[tile_size];
+    if (weighted || job.gamma > 0 || job.input == Input::probabilities)
         for (T& one : ones) one = T(1);
 
-    void (*step)(Input, int64_t, const Tile<T>&, T);
+    Step<T> step;
     if (weighted)
-        step = !job.gradient ? compute<T, true, true, false>
-               : want_loss   ? compute<T, true, true, true>
-                             : compute<T, true, false, true>;
+        step = choose<T, Kind::weighted>(want_loss, bool(job.gradient));
+    else if (job.label_smoothing != 0)
+        step = choose<T, Kind::smoothed>(want_loss, bool(job.gradient));
     else
-        step = !job.gradient ? compute<T, false, true, false>
-               : want_loss   ? compute<T, false, true, true>
-                             : compute<T, false, false, true>;
+        step = choose<T, Kind::plain>(want_loss, bool(job.gradient));
 
     BlockSum sum;
     unsigned flags = 0;
@@ -395,20 +545,17 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
         for (int64_t start = block * block_size; start < end; start += tile_size) {
             const int64_t n = end - start < tile_size ? end - start : tile_size;
             Tile<T> tile{x.tile(start, n), target.tile(start, n), ones, ones, losses.tile(start), gradients.tile(start)};
-            if (job.weights > 0) tile.weight = weights[0]->tile(start, n);
-            for (int k = 1; k < job.weights; ++k) {
-                const T* more = weights[k]->tile(start, n);
-                for (int64_t i = 0; i < n; ++i) product[i] = tile.weight[i] * more[i];
-                tile.weight = product;
-            }
+            if (job.weights > 0) tile.weight = weights.tile(start, n);
             if (job.pos_weight) tile.pos_weight = pos_weight.tile(start, n);
+            const T* const kept_here = selects ? kept.tile(tile.target, start, n) : ones;
             unsigned outside = 0;
             if (job.input == Input::probabilities) {
-                if (out_of_range(n, tile.x)) outside |= input_out_of_range;
-                if (out_of_range(n, tile.target)) outside |= target_out_of_range;
+                if (out_of_range(n, tile.x, kept_here)) outside |= input_out_of_range;
+                if (!job.any_target && out_of_range(n, tile.target, kept_here)) outside |= target_out_of_range;
             }
-            step(job.input, n, tile, factor);
-            if (outside) spoil_out_of_range(n, tile);
+            compute_tile(job, step, n, tile, smoothing, factor);
+            if (outside) spoil_out_of_range(n, tile, job.any_target);
+            if (selects) hide(n, kept_here, tile);
             flags |= outside;
             if (saturate) saturate_half(n, tile.gradient);
             gradients.write(start, n);
@@ -418,6 +565,44 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
         if (job.value) job.block_sum[block] = sum.total();
     }
     return flags;
+}
+
+// The sum of the weights of what is kept, or how much is kept: a pass of its own, before the gradient is divided by it.
+template <class T>
+void measure(const Job& job, int64_t first_block, int64_t last_block) {
+    const int64_t first = first_block * block_size, size = piece_size(job, first_block, last_block);
+    const bool by_weights = job.divided_by == Divisor::weights && job.weights > 0;
+    const View none = View(), &targets = job.ignores ? job.target : none;
+    Reader<T> target(targets, first, size);
+    Weights<T> weights(job, first, by_weights ? size : 0);
+    Kept<T> kept(job, first, size);
+    T counted[tile_size];
+    BlockSum sum;
+    for (int64_t block = first_block; block < last_block; ++block) {
+        const int64_t end = (block + 1) * block_size < job.size ? (block + 1) * block_size : job.size;
+        int64_t count = 0;
+        for (int64_t start = block * block_size; start < end; start += tile_size) {
+            const int64_t n = end - start < tile_size ? end - start : tile_size;
+            const T* const targets_here = job.ignores ? target.tile(start, n) : nullptr;
+            if (!by_weights) {
+                count += kept.count(targets_here, start, n);
+                continue;
+            }
+            const T* const kept_here = kept.tile(targets_here, start, n);
+            const T* const weight = weights.tile(start, n);
+            for (int64_t i = 0; i < n; ++i) counted[i] = kept_here[i] != 0 ? weight[i] : T(0);
+            sum.add(counted, n);
+        }
+        job.block_sum[block] = by_weights ? sum.total() : double(count);
+    }
+}
+
+void measure_blocks(const Job& job, int64_t first_block, int64_t last_block) {
+    if (first_block == last_block) return;
+    const DefaultRounding mode;
+    // A sum of weights is made in double; a count is exact in float, and so is what tells the elements apart.
+    job.in_double() || job.divided_by == Divisor::weights ? measure<double>(job, first_block, last_block)
+                                                          : measure<float>(job, first_block, last_block);
 }
 
 unsigned run_blocks(const Job& job, int64_t first_block, int64_t last_block) {
@@ -437,10 +622,11 @@ double add_up(const double* values, int64_t n) {
     return sum - sum == 0 ? sum + lost : sum;
 }
 
-// No elements: the mean is 0/0, as the frameworks have it.
+// No elements: the mean is 0/0, as the frameworks have it. None kept, or none with a weight: it is 0.
 void write_value(const Job& job, int64_t blocks) {
     const DefaultRounding mode;
-    const double value = add_up(job.block_sum, blocks) / job.divisor;
+    const bool nothing = job.divided_by != Divisor::given && job.divisor == 0;
+    const double value = nothing ? 0 : add_up(job.block_sum, blocks) / job.divisor;
     store_run(job.value.dtype, job.value.data, 0, 1, &value);
 }
 
@@ -454,6 +640,6 @@ double read_factor(const View& incoming, double divisor) {
 }  // namespace
 
 extern const Kernel kernel;
-const Kernel kernel{run_blocks, write_value, read_factor};
+const Kernel kernel{run_blocks, measure_blocks, add_up, write_value, read_factor};
 
 }  // namespace binxent::BINXENT_ISA

@@ -10,16 +10,19 @@
 
 #include "coefficients.h"
 
+// A loop is vectorised only if all that it calls is inlined.
+#define BINXENT_INLINE inline __attribute__((always_inline))
+
 namespace binxent::BINXENT_ISA {
 
 // A library fma on a machine without the instruction costs 25 times as much: there, multiply and add.
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 #define BINXENT_FMA
-inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+BINXENT_INLINE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+BINXENT_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 #else
-inline float fma(float a, float b, float c) { return a * b + c; }
-inline double fma(double a, double b, double c) { return a * b + c; }
+BINXENT_INLINE float fma(float a, float b, float c) { return a * b + c; }
+BINXENT_INLINE double fma(double a, double b, double c) { return a * b + c; }
 #endif
 
 template <class T>
@@ -60,17 +63,17 @@ struct Float<double> {
 };
 
 template <class To, class From>
-inline To bits_as(From value) {
+BINXENT_INLINE To bits_as(From value) {
     static_assert(sizeof(To) == sizeof(From));
     return __builtin_bit_cast(To, value);
 }
 
-inline float absolute(float x) { return __builtin_fabsf(x); }
-inline double absolute(double x) { return __builtin_fabs(x); }
+BINXENT_INLINE float absolute(float x) { return __builtin_fabsf(x); }
+BINXENT_INLINE double absolute(double x) { return __builtin_fabs(x); }
 
 // Unrolled by the template: gcc vectorises no loop that still holds another.
 template <int K = 0, class T, int N>
-inline T polynomial(T x, const T (&c)[N], T scale = 1) {
+BINXENT_INLINE T polynomial(T x, const T (&c)[N], T scale = 1) {
     if constexpr (K == N - 1)
         return c[K] * scale;
     else
@@ -86,7 +89,7 @@ struct Logit {
     T power;  // lift·2^n
     T q;
 
-    explicit Logit(T x) : size(absolute(x)) {
+    BINXENT_INLINE explicit Logit(T x) : size(absolute(x)) {
         using F = Float<T>;
         const T a = size > F::exp_limit ? F::exp_limit : size;  // NaN stays NaN
         // Adding the rounder leaves the exponent n, with its bias, in the low bits: 0 at the limit.
@@ -98,7 +101,7 @@ struct Logit {
         q = fma(r * r, polynomial(r, Coefficients<T>::exp), r);
     }
 
-    T lifted_exp() const { return fma(power, q, power); }
+    BINXENT_INLINE T lifted_exp() const { return fma(power, q, power); }
 };
 
 // loss = leading·|x| + (leading + trailing)·log1p(e): softplus(±x) = max(±x, 0) + log1p(e). `leading` is the
@@ -108,18 +111,18 @@ struct Logit {
 // log1p(e) = ¾e + e·P(e), where P falls from ¼ at e = 0 to −0.06 at e = 1: most of the value is added by the last
 // operation alone, and what is rounded before it is small.
 template <class T>
-inline T logit_loss(const Logit<T>& logit, T leading, T total) {
+BINXENT_INLINE T logit_loss(const Logit<T>& logit, T leading, T total) {
     const T growth = leading != 0 ? logit.size : T(0);
     const T lifted = logit.lifted_exp(), e = lifted * Float<T>::drop;
     const T rest = polynomial(e, Coefficients<T>::log1p, Float<T>::drop);
-    return fma(lifted, total * (Float<T>::drop * T(0.75)), fma(total * rest, lifted, leading * growth));
+    return fma(lifted, total * (Float<T>::drop * T(0.75)), fma(leading, growth, total * rest * lifted));
 }
 
 // d loss / dx · factor = ±(leading − trailing·e)·factor / (1 + e), negative where x < 0: σ(|x|) = 1/(1+e) and
 // σ(−|x|) = e/(1+e), neither made from the other. The factor is applied before the one rounding. `lost_leading` is what
 // the rounding of 1 − y lost, where that is the leading coefficient.
 template <class T>
-inline T logit_gradient(const Logit<T>& logit, T x, T leading, T trailing, T factor, T lost_leading = T(0)) {
+BINXENT_INLINE T logit_gradient(const Logit<T>& logit, T x, T leading, T trailing, T factor, T lost_leading = T(0)) {
     const T scale = trailing * (factor * Float<T>::drop) * logit.power;
     const T numerator = fma(-scale, logit.q, fma(leading, factor, fma(lost_leading, factor, -scale)));
     const T e = logit.lifted_exp() * Float<T>::drop;
@@ -139,7 +142,7 @@ inline T logit_gradient(const Logit<T>& logit, T x, T leading, T trailing, T fac
 
 // −log((1 + f)·2^(biased − bias − offset)), 1 + f in [1/√2, √2).
 template <class T>
-inline T minus_log(T f, typename Float<T>::Bits biased, T offset) {
+BINXENT_INLINE T minus_log(T f, typename Float<T>::Bits biased, T offset) {
     using F = Float<T>;
     const T k = bits_as<T>(bits_as<typename F::Bits>(F::integer) | biased) - (F::integer + T(F::bias)) - offset;
     const T rest = fma(f * f, polynomial(f, Coefficients<T>::log), fma(k, F::ln2_low, f));
@@ -150,7 +153,7 @@ constexpr double log_clamp = 100;  // the frameworks clamp both logarithms at �
 
 // −log q, at most 100.
 template <class T>
-inline T clamped_minus_log(T q) {
+BINXENT_INLINE T clamped_minus_log(T q) {
     using F = Float<T>;
     using Bits = typename F::Bits;
     const bool subnormal = q < F::smallest_normal;
@@ -163,7 +166,7 @@ inline T clamped_minus_log(T q) {
 
 // −log(1 − q), at most 100. 1 − q itself may round; f = 2^−k·(1 − q) − 1 = (2^−k − 1) − 2^−k·q never does.
 template <class T>
-inline T clamped_minus_log1m(T q) {
+BINXENT_INLINE T clamped_minus_log1m(T q) {
     using F = Float<T>;
     using Bits = typename F::Bits;
     const T rest = T(1) - q;
@@ -176,7 +179,7 @@ inline T clamped_minus_log1m(T q) {
 // d loss / dq · factor. The denominator is clamped as the frameworks do, which bounds the gradient by 1e12, and turns
 // subnormal probabilities into normal gradients: both parts of the fraction are raised, so that those keep their digits.
 template <class T>
-inline T probability_gradient(T q, T positive, T negative, T factor) {
+BINXENT_INLINE T probability_gradient(T q, T positive, T negative, T factor) {
     using F = Float<T>;
     const T raised = q * F::raise, other = T(1) - q;
     const T product = raised * other;
@@ -184,5 +187,66 @@ inline T probability_gradient(T q, T positive, T negative, T factor) {
     // No fused multiply-add: both products are rounded alike, so that the gradient is 0 where q = y.
     return (negative * raised - positive * (other * F::raise)) * factor / denominator;
 }
+
+// The focal power, of what the model gives the wrong answer: (1 − p_t)^γ = exp(−γ·softplus(±x)), in log space, where
+// nothing overflows. For a positive, loss = σ(−x)^γ·softplus(−x), and slope = d loss / dx; a negative is that of −x, with
+// −slope.
+template <class T>
+struct Focal {
+    T loss, slope;
+};
+
+template <class T>
+BINXENT_INLINE T exp_of_minus(T size) {
+    return Logit<T>(size).lifted_exp() * Float<T>::drop;
+}
+
+template <class T>
+BINXENT_INLINE Focal<T> focal_logit(T x, T gamma) {
+    const Logit<T> logit(x);
+    const T on_left = x < 0 ? T(1) : T(0), on_right = T(1) - on_left;
+    const T softplus = logit_loss(logit, on_left, T(1)), opposite = logit_loss(logit, on_right, T(1));
+    const T e = logit.lifted_exp() * Float<T>::drop;
+    const T larger = T(1) / (T(1) + e), smaller = e / (T(1) + e);  // σ(|x|), σ(−|x|)
+    const T sigma = x < 0 ? smaller : larger, other = x < 0 ? larger : smaller;
+    const T power = exp_of_minus(gamma * opposite);
+    const T finite = softplus > Float<T>::exp_limit ? Float<T>::exp_limit : softplus;  // there σ(x) is 0
+    return {power * softplus, -power * fma(gamma * sigma, finite, other)};
+}
+
+// A coefficient of 0 hides an infinite term.
+template <class T>
+BINXENT_INLINE T weighted_sum(T coefficient, T term, T other_coefficient, T other_term) {
+    const T first = coefficient == 0 && term - term != 0 && term == term ? T(0) : coefficient * term;
+    const T second =
+        other_coefficient == 0 && other_term - other_term != 0 && other_term == other_term ? T(0)
+                                                                                         : other_coefficient * other_term;
+    return first + second;
+}
+
+// The same of a probability q: (1 − q)^γ·(−log q) for a positive, and q^γ·(−log(1−q)).
+template <class T>
+struct FocalProbability {
+    T minus_log, minus_log1m, power, other_power, gamma;
+    T loss, other_loss;
+
+    BINXENT_INLINE FocalProbability(T q, T gamma)
+        : minus_log(clamped_minus_log(q)),
+          minus_log1m(clamped_minus_log1m(q)),
+          power(minus_log1m < T(log_clamp) ? exp_of_minus(gamma * minus_log1m) : T(0)),
+          other_power(minus_log < T(log_clamp) ? exp_of_minus(gamma * minus_log) : T(0)),
+          gamma(gamma),
+          loss(power * minus_log),
+          other_loss(other_power * minus_log1m) {}
+
+    // d loss / dq · factor, with the denominator clamped as without the power.
+    BINXENT_INLINE T gradient(T q, T positive, T negative, T factor) const {
+        const T product = q * (T(1) - q);
+        const T denominator = product < Float<T>::tiny_product ? Float<T>::tiny_product : product;
+        const T rising = negative * other_power * fma(gamma * (T(1) - q), minus_log1m, q);
+        const T falling = positive * power * fma(gamma * q, minus_log, T(1) - q);
+        return (rising - falling) * factor / denominator;
+    }
+};
 
 }  // namespace binxent::BINXENT_ISA

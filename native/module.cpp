@@ -128,17 +128,48 @@ View optional(nb::handle object, const Shape& full, const char* name) {
     return object.is_none() ? View() : Operand(object).in(full, name);
 }
 
+double number(nb::handle object) {
+    const double value = PyFloat_AsDouble(object.ptr());
+    if (value == -1 && PyErr_Occurred()) throw nb::python_error();
+    return value;
+}
+
+// A number, or the name of one that the operands give.
+void read_divisor(Job& job, nb::handle divisor) {
+    if (!PyUnicode_Check(divisor.ptr()))
+        job.divisor = number(divisor);
+    else if (PyUnicode_CompareWithASCIIString(divisor.ptr(), "kept") == 0)
+        job.divided_by = Divisor::kept;
+    else if (PyUnicode_CompareWithASCIIString(divisor.ptr(), "weights") == 0)
+        job.divided_by = Divisor::weights;
+    else
+        throw nb::value_error("divisor is a number, 'kept' or 'weights'");
+}
+
+// (ignore_index or None, label_smoothing, gamma)
+void read_terms(Job& job, nb::handle terms) {
+    if (terms.is_none()) return;
+    if (!PyTuple_Check(terms.ptr()) || NB_TUPLE_GET_SIZE(terms.ptr()) != 3)
+        throw nb::type_error("terms is a tuple of three");
+    const nb::handle ignore_index = NB_TUPLE_GET_ITEM(terms.ptr(), 0);
+    job.ignores = !ignore_index.is_none();
+    if (job.ignores) job.ignore_index = number(ignore_index);
+    job.label_smoothing = number(NB_TUPLE_GET_ITEM(terms.ptr(), 1));
+    job.gamma = number(NB_TUPLE_GET_ITEM(terms.ptr(), 2));
+}
+
 unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle weights, nb::handle pos_weight,
-                 nb::handle loss, nb::handle value, nb::handle gradient, double divisor, double factor,
-                 size_t executor) {
+                 nb::handle mask, nb::handle terms, nb::handle loss, nb::handle value, nb::handle gradient,
+                 nb::handle divisor, double factor, size_t executor) {
     Job job;
     const Operand logits(x);
     const Shape& shape = logits.shape();
     job.size = 1;
     for (int d = 0; d < shape.dims; ++d) job.size *= shape.size[d];
     job.input = probabilities ? Input::probabilities : Input::logits;
-    job.divisor = divisor;
     job.factor = factor;
+    read_divisor(job, divisor);
+    read_terms(job, terms);
     if (!PyTuple_Check(weights.ptr()) || NB_TUPLE_GET_SIZE(weights.ptr()) > max_weights)
         throw nb::type_error("weights is a tuple of at most four operands");
     job.weights = int(NB_TUPLE_GET_SIZE(weights.ptr()));
@@ -147,6 +178,7 @@ unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle
     for (int k = 0; k < job.weights; ++k)
         job.weight[k] = Operand(NB_TUPLE_GET_ITEM(weights.ptr(), k)).in(shape, "weight");
     job.pos_weight = optional(pos_weight, shape, "pos_weight");
+    job.mask = optional(mask, shape, "mask");
     job.loss = optional(loss, shape, "loss");
     job.gradient = optional(gradient, shape, "gradient");
     job.value = optional(value, Shape(), "value");
@@ -161,8 +193,8 @@ NB_MODULE(_native, m) {
     if (!instruction_set())
         throw nb::import_error("BINXENT_ISA names an instruction set that this machine or this build of binxent lacks");
     m.def("compute", &compute, nb::arg("probabilities"), nb::arg("x"), nb::arg("target"),
-          nb::arg("weights"), nb::arg("pos_weight").none(), nb::arg("loss").none(), nb::arg("value").none(),
-          nb::arg("gradient").none(), nb::arg("divisor"), nb::arg("factor"), nb::arg("executor"));
+          nb::arg("weights"), nb::arg("pos_weight").none(), nb::arg("mask").none(), nb::arg("terms").none(),
+          nb::arg("loss").none(), nb::arg("value").none(), nb::arg("gradient").none(), nb::arg("divisor"), nb::arg("factor"), nb::arg("executor"));
     m.def("runs", &runs_so_far);
     m.def("num_threads", &num_threads);
     m.def("set_num_threads", &set_num_threads, nb::arg("threads"));

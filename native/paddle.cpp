@@ -112,13 +112,13 @@ bool holds(nb::handle scalar, double expected) {
 // loss, if that is what the backward asks for; everything else is up to `otherwise(hook, incoming, differentiable)`.
 class Hook {
     nb::object otherwise_, held_, loss_, id_;
-    double made_for_;
 
   public:
     nb::object call, gradient;  // what was asked for; what was made for it, or None
+    double made_for;            // the incoming gradient that was expected
 
     Hook(nb::object otherwise, nb::object call, nb::object gradient, double made_for)
-        : otherwise_(otherwise), made_for_(made_for), call(call), gradient(gradient) {}
+        : otherwise_(otherwise), call(call), gradient(gradient), made_for(made_for) {}
 
     nb::object operator()(nb::object incoming) {
         if (held_.is_valid()) incoming = std::exchange(held_, nb::object());
@@ -135,7 +135,7 @@ class Hook {
                 freed = PyObject_IsTrue(retain_graph) == 0;
         }
         nb::object result;
-        if (!differentiable && !gradient.is_none() && holds(incoming, made_for_))
+        if (!differentiable && !gradient.is_none() && holds(incoming, made_for))
             result = std::exchange(gradient, nb::none());  // not kept: Paddle may add to it
         else
             result = otherwise_(nb::find(this), incoming, differentiable);
@@ -185,6 +185,7 @@ void bind_paddle(nb::module_ m) {
         .def("_register_grad_hook", [](Hook& self, nb::args hook) { return self.before_this("_register_grad_hook", hook); })
         .def("retain_grads", [](Hook& self, nb::args none) { return self.before_this("retain_grads", none); })
         .def_ro("call", &Hook::call)
+        .def_ro("made_for", &Hook::made_for)
         .def_rw("gradient", &Hook::gradient, nb::arg().none());
 }
 

@@ -81,12 +81,21 @@ struct Shared {
     const Job& job;
     int64_t blocks, blocks_per_task;
     std::atomic<unsigned> flags{0};
+
+    int64_t first_of(int64_t task) const {
+        const int64_t block = task * blocks_per_task;
+        return block < blocks ? block : blocks;
+    }
 };
 
 void run_task(int64_t begin, int64_t end, void* context) {
     Shared& shared = *static_cast<Shared*>(context);
-    const int64_t first = begin * shared.blocks_per_task, last = end * shared.blocks_per_task;
-    shared.flags |= chosen()->kernel.run_blocks(shared.job, first, last < shared.blocks ? last : shared.blocks);
+    shared.flags |= chosen()->kernel.run_blocks(shared.job, shared.first_of(begin), shared.first_of(end));
+}
+
+void measure_task(int64_t begin, int64_t end, void* context) {
+    Shared& shared = *static_cast<Shared*>(context);
+    chosen()->kernel.measure_blocks(shared.job, shared.first_of(begin), shared.first_of(end));
 }
 
 }  // namespace
@@ -152,7 +161,7 @@ unsigned run(Job& job, ParallelFor lent) {
     const int64_t blocks = (job.size + block_size - 1) / block_size;
     double few[64];
     std::unique_ptr<double[]> many;
-    if (job.value) {
+    if (job.value || job.divided_by != Divisor::given) {
         if (blocks > 64) many.reset(new double[blocks]);
         job.block_sum = many ? many.get() : few;
     }
@@ -161,10 +170,18 @@ unsigned run(Job& job, ParallelFor lent) {
     const int64_t share = blocks / 16;
     Shared shared{job, blocks, share < 1 ? 1 : share > 32 ? 32 : share};
     const int64_t tasks = (blocks + shared.blocks_per_task - 1) / shared.blocks_per_task;
-    if (job.size < parallel_size)
-        run_task(0, tasks, &shared);
-    else
-        parallel_for(tasks, run_task, &shared, lent);
+    const auto in_parallel = [&](Body body) {
+        if (job.size < parallel_size)
+            body(0, tasks, &shared);
+        else
+            parallel_for(tasks, body, &shared, lent);
+    };
+    if (job.divided_by != Divisor::given) {
+        in_parallel(measure_task);
+        job.divisor = chosen()->kernel.add_up(job.block_sum, blocks);
+        job.factor = job.divisor == 0 ? 0 : job.factor / job.divisor;
+    }
+    in_parallel(run_task);
     if (job.value) chosen()->kernel.write_value(job, blocks);
     return shared.flags.load();
 }

@@ -132,14 +132,14 @@ class Batched {
   public:
     View first;
 
-    Batched(const xla::Buffer& buffer, const FullShape& full, int kept) {
-        const int rank = int(buffer.rank), own = std::min(rank, kept);
+    Batched(const xla::Buffer& buffer, const FullShape& full, int outer) {
+        const int rank = int(buffer.rank), own = std::min(rank, outer);
         const DType dtype = dtype_of(buffer.dtype);
         int64_t strides[max_dims];
         int64_t packed = element_size(dtype) * product(buffer.dims + own, rank - own);
         for (int d = own - 1; d >= 0; packed *= buffer.dims[d--]) strides[d] = packed;
-        if (!make_view(items_, buffer.data, dtype, kept, full.size, own, buffer.dims, strides) ||
-            !make_view(first, buffer.data, dtype, full.dims - kept, full.size + kept, rank - own, buffer.dims + own,
+        if (!make_view(items_, buffer.data, dtype, outer, full.size, own, buffer.dims, strides) ||
+            !make_view(first, buffer.data, dtype, full.dims - outer, full.size + outer, rank - own, buffer.dims + own,
                        nullptr))
             throw std::invalid_argument("the operands' shapes do not match");
     }
@@ -166,7 +166,10 @@ double scalar(const CallFrame& frame, int64_t index) {
 }
 
 // In alphabetical order, as XLA sorts them.
-enum Attribute { divisor, gradient, incoming, kept, loss, pos_weight, probabilities, saved };
+enum Attribute {
+    divided_by, divisor, gamma, gradient, ignore_index, ignores, incoming, label_smoothing, loss, mask, outer,
+    pos_weight, probabilities, saved
+};
 
 // Whether the gradient that was saved, and lies where the result does, is the result: each incoming gradient is 1.
 bool is_done(const CallFrame& frame) {
@@ -189,7 +192,8 @@ class Batch {
         View incoming;  // a number; for the loss of each element it is one more weight
     };
 
-    const bool has_incoming_, has_saved_, has_pos_weight_, want_loss_;
+    const bool has_incoming_, has_saved_, has_pos_weight_, has_mask_, want_loss_;
+    const double divisor_;  // that is given; run() divides by one that it measures
     bool each_element_;
     std::vector<Batched> operands_, results_;
     Item pattern_;
@@ -197,7 +201,8 @@ class Batch {
 
     View& place(Item& item, int operand) const {
         Job& job = item.job;
-        if (has_pos_weight_ && operand == int(operands_.size()) - 1) return job.pos_weight;
+        const int after_weights = int(operands_.size()) - has_pos_weight_ - has_mask_;
+        if (operand >= after_weights) return has_pos_weight_ && operand == after_weights ? job.pos_weight : job.mask;
         const int own = operand - has_incoming_;
         if (own < 0) return each_element_ ? job.weight[job.weights - 1] : item.incoming;
         return own == 0 ? job.x : own == 1 ? job.target : job.weight[own - 2];
@@ -212,7 +217,7 @@ class Batch {
         for (int64_t i = begin; i < end; ++i) {
             for (int k = 0; k < int(operands_.size()); ++k) place(item, k).data = operands_[k][i];
             for (int k = 0; k < int(results_.size()); ++k) place_result(item, k).data = results_[k][i];
-            if (item.incoming) item.job.factor = read_factor(item.incoming, item.job.divisor);
+            item.job.factor = item.incoming ? read_factor(item.incoming, divisor_) : 1 / divisor_;
             binxent::run(item.job, lent);
         }
     }
@@ -222,20 +227,29 @@ class Batch {
         : has_incoming_(scalar(frame, incoming) != 0),
           has_saved_(scalar(frame, saved) != 0),
           has_pos_weight_(scalar(frame, pos_weight) != 0),
-          want_loss_(scalar(frame, loss) != 0) {
+          has_mask_(scalar(frame, mask) != 0),
+          want_loss_(scalar(frame, loss) != 0),
+          divisor_(scalar(frame, divisor)) {
         const xla::Buffers &arguments = frame.arguments, &results = frame.results;
         const FullShape full(arguments);
-        const int outer = int(scalar(frame, kept));
-        each_element_ = outer == full.dims;
-        const int batch_dims = each_element_ ? 0 : outer;
-        items_ = product(full.size, batch_dims);
-
         Job& job = pattern_.job;
         job.input = scalar(frame, probabilities) != 0 ? Input::probabilities : Input::logits;
+        job.ignores = scalar(frame, ignores) != 0;
+        job.ignore_index = scalar(frame, ignore_index);
+        job.label_smoothing = scalar(frame, label_smoothing);
+        job.gamma = scalar(frame, gamma);
+        job.divided_by = Divisor(int(scalar(frame, divided_by)));
+        job.divisor = divisor_;
+
+        const int batch_axes = int(scalar(frame, outer));
+        // Items of one element are one job; not so if each is divided by its own weight.
+        each_element_ = batch_axes == full.dims && job.divided_by != Divisor::weights;
+        if (each_element_) job.divided_by = Divisor::given;
+        const int batch_dims = each_element_ ? 0 : batch_axes;
+        items_ = product(full.size, batch_dims);
         job.size = product(full.size + batch_dims, full.dims - batch_dims);
-        job.divisor = scalar(frame, divisor);
-        job.factor = 1 / job.divisor;
-        job.weights = int(arguments.size) - 2 - has_saved_ - has_pos_weight_ - (has_incoming_ && !each_element_);
+        const int others = 2 + has_saved_ + has_pos_weight_ + has_mask_ + (has_incoming_ && !each_element_);
+        job.weights = int(arguments.size) - others;
         if (job.weights < 0 || job.weights > max_weights || results.size != want_loss_ + (scalar(frame, gradient) != 0))
             throw std::invalid_argument("no such number of operands or results");
         operands_.reserve(arguments.size);

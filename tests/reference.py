@@ -117,18 +117,26 @@ class Expected:
     gradient: Array
     larger_loss: Array
     larger_gradient: Array
+    amplified: Array  # ulp more, where gamma is the exponent of what is rounded before
+    kept: float  # how many elements are not ignored
+    kept_weight: float  # the sum of their weights
+    selects: bool  # whether an element could be ignored
 
-    def divisor(self, reduction: str) -> int:
-        return self.loss.size if reduction == "mean" else 1
+    def divisor(self, reduction: str) -> float:
+        if reduction == "batchmean":
+            return self.loss.shape[0]
+        return {"mean": self.kept, "weighted_mean": self.kept_weight}.get(reduction, 1)
 
     def value(self, reduction: str) -> Any:
         if reduction == "none":
             return self.loss
+        if self.divisor(reduction) == 0 and (self.selects or self.loss.size):
+            return np.longdouble(0)
         with np.errstate(invalid="ignore"):
             return self.loss.sum() / np.longdouble(self.divisor(reduction))
 
     def gradient_of(self, reduction: str) -> Array:
-        return self.gradient / max(1, self.divisor(reduction))
+        return self.gradient / (self.divisor(reduction) or 1)
 
 
 def expected(
@@ -137,6 +145,10 @@ def expected(
     weight: Array | None = None,
     pos_weight: Array | None = None,
     sample_weight: Array | None = None,
+    mask: Array | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
     *,
     probabilities: bool = False,
     wide: Any = np.float64,
@@ -148,18 +160,30 @@ def expected(
     if sample_weight is not None:
         weight = weight * np.asarray(sample_weight).astype(wide).reshape((-1,) + (1,) * (x.ndim - 1))
     one = np.ones_like(x)
+    weight = weight * one
+    keep = formula.kept(target, mask, ignore_index)
+    if keep is not None:
+        keep = np.broadcast_to(keep, x.shape)
+    x, target, weight = (formula.only(np, keep, operand) for operand in (x, target, weight))
+    kept = one.size if keep is None else int(keep.sum())
     if probabilities:
         loss, gradient = formula.probabilities_loss, formula.probabilities_gradient
     else:
         loss, gradient = formula.logits_loss, formula.logits_gradient
     with np.errstate(all="ignore"):
         # The terms are those of the targets 1 and 0, times their coefficients.
-        positive, negative = np.abs(weight * pos_weight * target) * one, np.abs(weight * (1 - target)) * one
+        terms = {"label_smoothing": label_smoothing, "gamma": gamma}
+        positive, negative = (np.abs(weight * c) for c in formula.coefficients(target, pos_weight, label_smoothing))
+        at_1, at_0 = ((x, y, None, None, 0.0, gamma) for y in (one, 0 * one))
         return Expected(
-            loss(np, x, target, weight, pos_weight) * one,
-            gradient(np, x, target, weight, pos_weight) * one,
-            np.maximum(positive * loss(np, x, one), negative * loss(np, x, 0 * one)),
-            np.maximum(positive * np.abs(gradient(np, x, one)), negative * np.abs(gradient(np, x, 0 * one))),
+            loss(np, x, target, weight, pos_weight, **terms),
+            gradient(np, x, target, weight, pos_weight, **terms),
+            np.maximum(positive * loss(np, *at_1), negative * loss(np, *at_0)),
+            np.maximum(positive * np.abs(gradient(np, *at_1)), negative * np.abs(gradient(np, *at_0))),
+            2 * gamma * np.where(np.isfinite(x), np.maximum(loss(np, x, one), loss(np, x, 0 * one)), 0),
+            kept,
+            float(weight.sum()),
+            mask is not None or ignore_index is not None,
         )
 
 
@@ -169,7 +193,7 @@ def assert_close(
     larger: Any,
     dtype: str,
     *,
-    allowed: float,
+    allowed: float | Array,
     computed_in: str = "float32",
 ) -> None:
     """Elementwise: within ``allowed`` ulp of the arithmetic's type, and half an ulp of a narrower result."""
@@ -192,7 +216,7 @@ def assert_reduced_close(
     reduction: str,
     dtype: str,
     *,
-    allowed: float,
+    allowed: float | Array,
     computed_in: str = "float32",
 ) -> None:
     """A sum or mean: within what its elements may be off by, and one ulp of its own."""
@@ -207,7 +231,8 @@ def assert_reduced_close(
         assert np.isinf(actual.astype(np.float64))
         return
     largest = np.maximum(reference.larger_loss, np.abs(reference.loss))
-    allowed = allowed * ulp(largest, computed_in).sum() / reference.divisor(reduction) + ulp(np.asarray(exact), dtype)
+    allowed = (allowed * ulp(largest, computed_in)).sum() / (reference.divisor(reduction) or 1)
+    allowed = allowed + ulp(np.asarray(exact), dtype)
     off = abs(actual.astype(np.longdouble) - exact)
     assert off <= allowed, f"{actual!r} for {exact!r}: off by {off}, allowed {allowed}"
 

@@ -18,10 +18,12 @@ def compute(
     target: Operand,
     weights: tuple[Operand, ...],
     pos_weight: Operand | None,
+    mask: Operand | None,
+    terms: tuple[float | None, float, float] | None,
     loss: Operand | None,
     value: Operand | None,
     gradient: Operand | None,
-    divisor: float,
+    divisor: float | str,
     factor: float,
     executor: int,
 ) -> int: ...

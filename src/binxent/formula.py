@@ -22,6 +22,15 @@ For a probability q, both logarithms clamped at −100 as the frameworks documen
 
 Both branches are computed, neither from the other: σ(x) − 1, x − x·y and log σ(x) lose every digit in the tails.
 
+Options change what y, 1 − y and the two branches are, and nothing else:
+
+- ``label_smoothing`` ε: y·(1−ε) + ε/2 stands for y, and (1−y)·(1−ε) + ε/2 for 1 − y;
+- ``gamma`` γ: softplus(−x) is multiplied by σ(−x)^γ = exp(−γ·softplus(x)), and softplus(x) by σ(x)^γ; likewise
+  −log q by (1−q)^γ, and −log(1−q) by q^γ. The derivatives become::
+
+      d/dx   = w · [ (1−y)·σ(x)^γ·(σ(x) + γ·σ(−x)·softplus(x)) − p·y·σ(−x)^γ·(σ(−x) + γ·σ(x)·softplus(−x)) ]
+      d/dq   = w · [ (1−y)·q^γ·(q − γ·(1−q)·log(1−q)) − p·y·(1−q)^γ·(1−q − γ·q·log q) ] / max(q·(1−q), 1e-12)
+
 A coefficient of exactly 0 times ±inf is 0; 0 times NaN stays NaN.
 
 Every choice between the sides of 0 is a ``where`` on x < 0, so that near 0 the function is one analytic expression:
@@ -76,70 +85,190 @@ def _weighted(xp: Namespace, weight: Array | None, bracket: Array) -> Array:
     return bracket if weight is None else _times(xp, weight, bracket)
 
 
-def _positive(target: Array, pos_weight: Array | None) -> Array:
-    """p·y, the coefficient of the branch that wants a larger logit; that of the other is 1 − y."""
-    return target if pos_weight is None else pos_weight * target
+def smoothed(target: Array, label_smoothing: float) -> Array:
+    return target * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else target
+
+
+def coefficients(target: Array, pos_weight: Array | None, label_smoothing: float = 0.0) -> tuple[Array, Array]:
+    """p·y, of the branch that wants a larger logit, and 1 − y, of the other."""
+    positive, negative = smoothed(target, label_smoothing), smoothed(1 - target, label_smoothing)
+    return positive if pos_weight is None else pos_weight * positive, negative
+
+
+def _branch(xp: Namespace, x: Array, gamma: float) -> Array:
+    """The loss of a positive; that of a negative is the branch of −x."""
+    loss = softplus(xp, -x)
+    return loss if gamma == 0 else loss * xp.exp(-gamma * softplus(xp, x))
+
+
+def _slope(xp: Namespace, x: Array, gamma: float) -> Array:
+    """The branch's derivative."""
+    slope = sigmoid(xp, -x)
+    if gamma == 0:
+        return -slope
+    slope = slope + gamma * _times(xp, sigmoid(xp, x), softplus(xp, -x))
+    return -slope * xp.exp(-gamma * softplus(xp, x))
 
 
 def logits_loss(
-    xp: Namespace, x: Array, target: Array, weight: Array | None = None, pos_weight: Array | None = None
+    xp: Namespace,
+    x: Array,
+    target: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Array:
-    bracket = _times(xp, _positive(target, pos_weight), softplus(xp, -x)) + _times(xp, 1 - target, softplus(xp, x))
+    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    bracket = _times(xp, positive, _branch(xp, x, gamma)) + _times(xp, negative, _branch(xp, -x, gamma))
     return _weighted(xp, weight, bracket)
 
 
 def logits_gradient(
-    xp: Namespace, x: Array, target: Array, weight: Array | None = None, pos_weight: Array | None = None
+    xp: Namespace,
+    x: Array,
+    target: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Array:
-    bracket = (1 - target) * sigmoid(xp, x) - _positive(target, pos_weight) * sigmoid(xp, -x)
-    return _weighted(xp, weight, bracket)
+    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    return _weighted(xp, weight, positive * _slope(xp, x, gamma) - negative * _slope(xp, -x, gamma))
 
 
 def logits_gradient_to_target(
-    xp: Namespace, x: Array, weight: Array | None = None, pos_weight: Array | None = None
+    xp: Namespace,
+    x: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Array:
-    bracket = -x
-    if pos_weight is not None:
-        # What both softplus have in common, log1p(e), is added once: for p = 1 the rest is −x, and for p = 0 nothing.
-        rest = xp.where(x < 0, _times(xp, pos_weight, bracket), bracket)
-        bracket = rest + (pos_weight - 1) * xp.log1p(_e(xp, x))
-    return _weighted(xp, weight, bracket)
+    if gamma:
+        positive = _branch(xp, x, gamma)
+        bracket = (positive if pos_weight is None else pos_weight * positive) - _branch(xp, -x, gamma)
+    else:
+        bracket = -x
+        if pos_weight is not None:
+            # What both softplus have in common, log1p(e), is added once: for p = 1 the rest is −x, for p = 0 nothing.
+            rest = xp.where(x < 0, _times(xp, pos_weight, bracket), bracket)
+            bracket = rest + (pos_weight - 1) * xp.log1p(_e(xp, x))
+    return _weighted(xp, weight, bracket if label_smoothing == 0 else bracket * (1 - label_smoothing))
 
 
-def logits_gradient_to_pos_weight(xp: Namespace, x: Array, target: Array, weight: Array | None = None) -> Array:
-    return _weighted(xp, weight, _times(xp, target, softplus(xp, -x)))
+def logits_gradient_to_pos_weight(
+    xp: Namespace,
+    x: Array,
+    target: Array,
+    weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
+) -> Array:
+    return _weighted(xp, weight, _times(xp, smoothed(target, label_smoothing), _branch(xp, x, gamma)))
 
 
 def logits_curvature(
-    xp: Namespace, x: Array, target: Array, weight: Array | None = None, pos_weight: Array | None = None
+    xp: Namespace,
+    x: Array,
+    target: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    label_smoothing: float = 0.0,
 ) -> Array:
-    bracket = (1 - target + _positive(target, pos_weight)) * sigmoid(xp, x) * sigmoid(xp, -x)
-    return _weighted(xp, weight, bracket)
+    """d²/dx², without gamma."""
+    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    return _weighted(xp, weight, (negative + positive) * sigmoid(xp, x) * sigmoid(xp, -x))
+
+
+def focal_power(xp: Namespace, minus_log: Array, gamma: float) -> Array:
+    """t^γ of the probability t of the wrong answer, whose −log t is given; 0 where that is clamped."""
+    power = xp.exp(-gamma * minus_log)
+    return xp.where(minus_log < LOG_CLAMP, power, xp.zeros_like(power))
+
+
+def _branches(xp: Namespace, q: Array, gamma: float) -> tuple[Array, Array]:
+    """The loss of a positive and that of a negative."""
+    positive, negative = minus_log(xp, q), minus_log1m(xp, q)
+    if gamma == 0:
+        return positive, negative
+    return positive * focal_power(xp, negative, gamma), negative * focal_power(xp, positive, gamma)
 
 
 def probabilities_loss(
-    xp: Namespace, q: Array, target: Array, weight: Array | None = None, pos_weight: Array | None = None
+    xp: Namespace,
+    q: Array,
+    target: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Array:
-    bracket = _positive(target, pos_weight) * minus_log(xp, q) + (1 - target) * minus_log1m(xp, q)
-    return _weighted(xp, weight, bracket)
+    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    of_positive, of_negative = _branches(xp, q, gamma)
+    return _weighted(xp, weight, positive * of_positive + negative * of_negative)
 
 
 def probabilities_gradient(
-    xp: Namespace, q: Array, target: Array, weight: Array | None = None, pos_weight: Array | None = None
+    xp: Namespace,
+    q: Array,
+    target: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Array:
+    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    rising, falling = q, 1 - q
+    if gamma:
+        of_positive, of_negative = minus_log(xp, q), minus_log1m(xp, q)
+        rising = focal_power(xp, of_positive, gamma) * (q + gamma * (1 - q) * of_negative)
+        falling = focal_power(xp, of_negative, gamma) * (1 - q + gamma * q * of_positive)
     product = q * (1 - q)
     bounded = xp.where(product < TINY_PRODUCT, xp.zeros_like(product) + TINY_PRODUCT, product)
-    bracket = ((1 - target) * q - _positive(target, pos_weight) * (1 - q)) / bounded
-    return _weighted(xp, weight, bracket)
+    return _weighted(xp, weight, (negative * rising - positive * falling) / bounded)
 
 
 def probabilities_gradient_to_target(
-    xp: Namespace, q: Array, weight: Array | None = None, pos_weight: Array | None = None
+    xp: Namespace,
+    q: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Array:
-    positive = minus_log(xp, q)
-    bracket = (positive if pos_weight is None else pos_weight * positive) - minus_log1m(xp, q)
-    return _weighted(xp, weight, bracket)
+    positive, negative = _branches(xp, q, gamma)
+    bracket = (positive if pos_weight is None else pos_weight * positive) - negative
+    return _weighted(xp, weight, bracket if label_smoothing == 0 else bracket * (1 - label_smoothing))
 
 
-def probabilities_gradient_to_pos_weight(xp: Namespace, q: Array, target: Array, weight: Array | None = None) -> Array:
-    return _weighted(xp, weight, target * minus_log(xp, q))
+def probabilities_gradient_to_pos_weight(
+    xp: Namespace,
+    q: Array,
+    target: Array,
+    weight: Array | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
+) -> Array:
+    return _weighted(xp, weight, smoothed(target, label_smoothing) * _branches(xp, q, gamma)[0])
+
+
+def kept(target: Array, mask: Array | None, ignore_index: float | None) -> Array | None:
+    """Which elements count: those of the mask whose target is not the ignored one. None: all of them."""
+    keep = None if mask is None else mask != 0
+    if ignore_index is None:
+        return keep
+    known = target == target if ignore_index != ignore_index else target != ignore_index
+    return known if keep is None else keep & known
+
+
+def only(xp: Namespace, keep: Array | None, operand: Array) -> Array:
+    """0 for what is ignored: of each operand before the loss, so that nothing of it reaches a derivative either."""
+    return operand if keep is None else xp.where(keep, operand, xp.zeros_like(operand))
+
+
+def divided(xp: Namespace, total: Array, divisor: Array) -> Array:
+    """By what is kept, or its weights; 0 where that is nothing."""
+    nothing = divisor == 0
+    quotient = total / xp.where(nothing, xp.zeros_like(divisor) + 1, divisor)
+    return xp.where(nothing, xp.zeros_like(quotient), quotient)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from binxent import kernel, options
+from binxent import formula, kernel, options
 
 __all__ = [
     "BCELoss",
@@ -74,6 +74,11 @@ def _compute(
     reduction: str,
     pos_weight: object,
     sample_weight: object,
+    mask: object,
+    ignore_index: object,
+    label_smoothing: object,
+    gamma: object,
+    *,
     want_gradient: bool = False,
     out: object = None,
 ) -> tuple[Any, Any]:
@@ -93,15 +98,22 @@ def _compute(
     if pos_weight is not None:
         p = _checked("pos_weight", pos_weight)
         options.check_broadcast("pos_weight", p.shape, x.shape)
+    m = None
+    if mask is not None:
+        m = _checked("mask", mask)
+        options.check_broadcast("mask", m.shape, x.shape)
+    terms = options.terms(ignore_index, label_smoothing, gamma, y.dtype.name)
 
     gradient = None
     if out is not None:
-        gradient = _check_out(out, x, [y, *weights] if p is None else [y, *weights, p])
+        gradient = _check_out(out, x, [a for a in (y, *weights, p, m) if a is not None])
     elif want_gradient:
         gradient = np.empty(x.shape, x.dtype)
     loss = np.empty(x.shape if reduction == "none" else (), _result_dtype(x, y))
     by_element = reduction == "none"
-    divisor = options.divisor(reduction, x.shape)
+    selects = m is not None or (terms is not None and terms.ignore_index is not None)
+    divisor = options.divisor(reduction, x.shape, selects=selects, weighted=bool(weights))
+    factor = options.factor(divisor)
 
     def run(loss: Array | None, gradient: Array | None) -> None:
         outside = kernel.compute(
@@ -110,15 +122,17 @@ def _compute(
             _operand(y),
             tuple(map(_operand, weights)),
             None if p is None else _operand(p),
+            None if m is None else _operand(m),
+            terms,
             _operand(loss) if loss is not None and by_element else None,
             _operand(loss) if loss is not None and not by_element else None,
             None if gradient is None else _operand(gradient),
             divisor,
-            1 / divisor if divisor else 0.0,
+            factor,
             0,
         )
         if outside:
-            _refuse_out_of_range(outside, x, y)
+            _refuse_out_of_range(outside, x, y, formula.kept(y, m, terms and terms.ignore_index))
 
     if out is not None and probabilities:
         # A probability out of range is found before the caller's array is written.
@@ -129,9 +143,10 @@ def _compute(
     return loss[()], gradient
 
 
-def _refuse_out_of_range(outside: int, input: Array, target: Array) -> None:
+def _refuse_out_of_range(outside: int, input: Array, target: Array, keep: Array | None) -> None:
     name, array = ("input", input) if outside & kernel.INPUT_OUT_OF_RANGE else ("target", target)
-    first = tuple(int(i) for i in np.argwhere(~((array >= 0) & (array <= 1)))[0])
+    wrong = ~((array >= 0) & (array <= 1))
+    first = tuple(int(i) for i in np.argwhere(wrong if keep is None else wrong & keep)[0])
     element = f"{name}[{', '.join(map(str, first))}]" if first else name
     hint = "; logits belong to binary_cross_entropy_with_logits" if name == "input" else ""
     raise ValueError(f"all elements of {name} should be between 0 and 1, but {element} is {array[first]!s}{hint}")
@@ -147,6 +162,10 @@ def binary_cross_entropy_with_logits(
     pos_weight: Array | None = None,
     *,
     sample_weight: Array | None = None,
+    mask: Array | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Any:
     """Binary cross-entropy of logits.
 
@@ -159,9 +178,16 @@ def binary_cross_entropy_with_logits(
             [0, 1], which is not enforced.
         weight: broadcasts to the input.
         size_average, reduce: deprecated; either overrides ``reduction``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count).
         pos_weight: broadcasts to the input; multiplies the loss of positives.
         sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
+        mask: broadcasts to the input; an element where it is 0 or False is ignored: it adds 0 to the loss, to the
+            gradient and to what ``"mean"`` divides by, whatever it holds, NaN too. The mean of nothing is 0.
+        ignore_index: elements whose target it is are ignored likewise; an integer such as -100, or NaN.
+        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
+        gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
+            answer, to this power.
 
     Returns:
         A scalar, or an array of the input's shape for ``"none"``; of the wider floating dtype of input and target.
@@ -171,7 +197,7 @@ def binary_cross_entropy_with_logits(
         ValueError: a shape does not fit, or the reduction is unknown.
 
     Differences from ``torch.nn.functional.binary_cross_entropy_with_logits``: integer and boolean targets, exact
-    tails, finite results for infinite logits with the right target, and ``sample_weight``.
+    tails, finite results for infinite logits with the right target, and what follows ``pos_weight``.
 
     Examples:
         >>> import numpy as np
@@ -182,7 +208,9 @@ def binary_cross_entropy_with_logits(
         0.2014
     """
     meant = options.legacy_reduction(size_average, reduce, reduction)
-    return _compute(False, input, target, weight, meant, pos_weight, sample_weight)[0]
+    return _compute(
+        False, input, target, weight, meant, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma
+    )[0]
 
 
 def binary_cross_entropy(
@@ -195,6 +223,10 @@ def binary_cross_entropy(
     *,
     pos_weight: Array | None = None,
     sample_weight: Array | None = None,
+    mask: Array | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Any:
     """Binary cross-entropy of probabilities.
 
@@ -205,7 +237,7 @@ def binary_cross_entropy(
     lie in [0, 1], else a ValueError names the first element that does not.
 
     Differences from ``torch.nn.functional.binary_cross_entropy``: integer and boolean targets, mixed dtypes,
-    ``pos_weight`` and ``sample_weight``.
+    ``pos_weight`` and what follows it.
 
     Examples:
         >>> import numpy as np
@@ -213,7 +245,9 @@ def binary_cross_entropy(
         array([0.6931, 0.1054])
     """
     meant = options.legacy_reduction(size_average, reduce, reduction)
-    return _compute(True, input, target, weight, meant, pos_weight, sample_weight)[0]
+    return _compute(
+        True, input, target, weight, meant, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma
+    )[0]
 
 
 def value_and_grad(
@@ -224,6 +258,10 @@ def value_and_grad(
     pos_weight: Array | None = None,
     *,
     sample_weight: Array | None = None,
+    mask: Array | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
     probabilities: bool = False,
     out: Array | None = None,
 ) -> tuple[Any, Array]:
@@ -234,7 +272,8 @@ def value_and_grad(
     ``w · [(1−y)·q − p·y·(1−q)] / max(q·(1−q), 1e-12)``.
 
     Args:
-        input, target, weight, reduction, pos_weight, sample_weight: as in ``binary_cross_entropy_with_logits``.
+        input, target, weight, reduction, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma: as in
+            ``binary_cross_entropy_with_logits``.
         probabilities: whether the input is probabilities.
         out: where the gradient is written, of the input's shape and dtype. It may be the input itself, and then
             nothing is allocated.
@@ -253,7 +292,19 @@ def value_and_grad(
         0.6931 [-0.125  0.125  0.125 -0.125]
     """
     loss, gradient = _compute(
-        probabilities, input, target, weight, reduction, pos_weight, sample_weight, want_gradient=True, out=out
+        probabilities,
+        input,
+        target,
+        weight,
+        reduction,
+        pos_weight,
+        sample_weight,
+        mask,
+        ignore_index,
+        label_smoothing,
+        gamma,
+        want_gradient=True,
+        out=out,
     )
     return loss, gradient
 
@@ -263,36 +314,51 @@ class _Loss:
 
     probabilities: bool
 
-    def __init__(self, weight: Array | None, reduction: str, pos_weight: Array | None) -> None:
+    def __init__(
+        self,
+        weight: Array | None,
+        reduction: str,
+        pos_weight: Array | None,
+        ignore_index: float | None,
+        label_smoothing: float,
+        gamma: float,
+    ) -> None:
         self.weight = None if weight is None else _checked("weight", weight)
         self.reduction = options.check_reduction(reduction)
         self.pos_weight = None if pos_weight is None else _checked("pos_weight", pos_weight)
+        options.terms(ignore_index, label_smoothing, gamma, "float32")
+        self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
 
-    def __call__(self, input: Array, target: Array, *, sample_weight: Array | None = None) -> Any:
-        return _compute(self.probabilities, input, target, self.weight, self.reduction, self.pos_weight, sample_weight)[
-            0
-        ]
+    def __call__(
+        self, input: Array, target: Array, *, sample_weight: Array | None = None, mask: Array | None = None
+    ) -> Any:
+        return _compute(self.probabilities, input, target, *self._given(sample_weight, mask))[0]
 
     def value_and_grad(
-        self, input: Array, target: Array, *, sample_weight: Array | None = None, out: Array | None = None
+        self,
+        input: Array,
+        target: Array,
+        *,
+        sample_weight: Array | None = None,
+        mask: Array | None = None,
+        out: Array | None = None,
     ) -> tuple[Any, Array]:
         """The loss and its gradient with respect to the input; see the function of that name."""
-        return value_and_grad(
-            input,
-            target,
-            self.weight,
-            self.reduction,
-            self.pos_weight,
-            sample_weight=sample_weight,
-            probabilities=self.probabilities,
-            out=out,
-        )
+        given = self._given(sample_weight, mask)
+        return _compute(self.probabilities, input, target, *given, want_gradient=True, out=out)
+
+    def _given(self, sample_weight: Array | None, mask: Array | None) -> tuple[Any, ...]:
+        kept = (self.ignore_index, self.label_smoothing, self.gamma)
+        return (self.weight, self.reduction, self.pos_weight, sample_weight, mask, *kept)
 
     def __repr__(self) -> str:
         given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
         for name in ("weight", "pos_weight"):
             if (array := getattr(self, name)) is not None:
                 given[name] = f"{array.dtype}{list(array.shape)}"
+        for name, default in options.Terms()._asdict().items():
+            if (value := getattr(self, name)) != default:
+                given[name] = repr(value)
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in given.items())})"
 
 
@@ -314,8 +380,13 @@ class BCEWithLogitsLoss(_Loss):
         reduce: bool | None = None,
         reduction: str = "mean",
         pos_weight: Array | None = None,
+        *,
+        ignore_index: float | None = None,
+        label_smoothing: float = 0.0,
+        gamma: float = 0.0,
     ) -> None:
-        super().__init__(weight, options.legacy_reduction(size_average, reduce, reduction), pos_weight)
+        meant = options.legacy_reduction(size_average, reduce, reduction)
+        super().__init__(weight, meant, pos_weight, ignore_index, label_smoothing, gamma)
 
 
 class BCELoss(_Loss):
@@ -337,5 +408,9 @@ class BCELoss(_Loss):
         reduction: str = "mean",
         *,
         pos_weight: Array | None = None,
+        ignore_index: float | None = None,
+        label_smoothing: float = 0.0,
+        gamma: float = 0.0,
     ) -> None:
-        super().__init__(weight, options.legacy_reduction(size_average, reduce, reduction), pos_weight)
+        meant = options.legacy_reduction(size_average, reduce, reduction)
+        super().__init__(weight, meant, pos_weight, ignore_index, label_smoothing, gamma)

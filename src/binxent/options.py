@@ -8,12 +8,56 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-REDUCTIONS = ("none", "mean", "sum")
+REDUCTIONS = ("none", "mean", "sum", "batchmean", "weighted_mean")
+
+
+class Terms(NamedTuple):
+    """What changes the loss of each element, besides arrays."""
+
+    ignore_index: float | None = None
+    label_smoothing: float = 0  # not 0.0, which torch.compile would make a symbol, and trace twice
+    gamma: float = 0
+
+
+# The largest integer up to which a floating dtype has all of them.
+_EXACT_INTEGERS = {"bfloat16": 2**8, "float16": 2**11}
+
+
+def terms(ignore_index: object, label_smoothing: object, gamma: object, target_dtype: str) -> Terms | None:
+    """None if there is nothing out of the ordinary."""
+    if ignore_index is None and type(label_smoothing) is float and label_smoothing == 0 == gamma:
+        return None
+    meant = Terms(
+        None if ignore_index is None else _number("ignore_index", ignore_index),
+        _number("label_smoothing", label_smoothing),
+        _number("gamma", gamma),
+    )
+    if not 0 <= meant.label_smoothing <= 1:
+        raise ValueError(f"label_smoothing: {label_smoothing!r}; expected a number between 0 and 1")
+    if not 0 <= meant.gamma < math.inf:
+        raise ValueError(f"gamma: {gamma!r}; expected a finite number that is not negative")
+    ignored = meant.ignore_index
+    if ignored is not None and ignored == ignored:
+        most = _EXACT_INTEGERS.get(target_dtype, 2**24)
+        if not (abs(ignored) <= most and ignored % 1 == 0):
+            raise ValueError(
+                f"ignore_index: {ignore_index!r}; expected NaN or an integer that {target_dtype}, the target's dtype, "
+                f"has exactly, between {-most} and {most}, such as -100"
+            )
+    return None if meant == Terms() else meant
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):  # a symbolic number of a compiler too
+        return float(value)
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    return float(value)
 
 
 def check_reduction(reduction: object) -> str:
@@ -38,9 +82,31 @@ def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: 
     return meant
 
 
-def divisor(reduction: str, shape: Sequence[int]) -> float:
-    """What the sum of the losses is divided by. An empty mean is 0/0 = NaN, as the frameworks have it."""
-    return float(math.prod(shape)) if reduction == "mean" else 1.0
+KEPT, WEIGHTS = "kept", "weights"  # divisors that the operands give: how much is kept, and the sum of its weights
+
+
+def divisor(reduction: str, shape: Sequence[int], *, selects: bool = False, weighted: bool = False) -> float | str:
+    """What the sum of the losses is divided by: a number, KEPT or WEIGHTS.
+
+    An empty mean is 0/0 = NaN, as the frameworks have it; but where a mask or ignore_index selects, the mean of
+    nothing is 0.
+    """
+    if reduction == "weighted_mean" and weighted:
+        return WEIGHTS
+    if reduction in ("mean", "weighted_mean"):
+        return KEPT if selects else float(math.prod(shape))
+    if reduction == "batchmean":
+        if not shape:
+            raise ValueError("reduction: 'batchmean' of an input without a first axis; expected one, or use 'sum'")
+        return float(shape[0])
+    return 1.0
+
+
+def factor(divisor: float | str, incoming: float = 1.0) -> float:
+    """Of the gradient, for the kernel, which divides by a divisor that the operands give."""
+    if isinstance(divisor, str):
+        return incoming
+    return incoming / divisor if divisor else 0.0
 
 
 def check_broadcast(name: str, shape: Sequence[int], to: Sequence[int]) -> None:

@@ -27,7 +27,7 @@ class Call:
     probabilities: bool = False
     reduction: str = "mean"
     incoming: float = 1.0
-    options: dict[str, Array] = field(default_factory=dict)  # weight, pos_weight, sample_weight
+    options: dict[str, Any] = field(default_factory=dict)  # weight, pos_weight, sample_weight, mask; and numbers
 
 
 Outcome = tuple[Array, Array]  # the loss, and the gradient to the input
@@ -36,6 +36,10 @@ Evaluate = Callable[[Call], Outcome]
 
 def _name(call: Call) -> str:
     return "binary_cross_entropy" if call.probabilities else "binary_cross_entropy_with_logits"
+
+
+def _options(call: Call, tensor: Callable[[Array], Any]) -> dict[str, Any]:
+    return {name: tensor(o) if isinstance(o, np.ndarray) else o for name, o in call.options.items()}
 
 
 def _numpy(call: Call) -> Outcome:
@@ -68,7 +72,7 @@ def _torch(call: Call) -> Outcome:
         return tensor.detach().numpy()
 
     input = tensor(call.input).requires_grad_()
-    options = {name: tensor(value) for name, value in call.options.items()}
+    options = _options(call, tensor)
     loss = getattr(face, _name(call))(input, tensor(call.target), reduction=call.reduction, **options)
     loss.backward(torch.full_like(loss, call.incoming))
     return array(loss), array(input.grad)
@@ -90,10 +94,38 @@ def _paddle(call: Call) -> Outcome:
 
     input = tensor(call.input)
     input.stop_gradient = False
-    options = {name: tensor(value) for name, value in call.options.items()}
+    options = _options(call, tensor)
     loss = getattr(face, _name(call))(input, tensor(call.target), reduction=call.reduction, **options)
     loss.backward(paddle.full_like(loss, call.incoming))
     return array(loss), array(input.grad)
+
+
+def _mindspore(call: Call) -> Outcome:
+    import mindspore as ms
+
+    import binxent.mindspore as face
+
+    def tensor(array: Array) -> Any:
+        if array.dtype == DTYPES["bfloat16"]:
+            return ms.Tensor(array.astype(np.float32), ms.bfloat16)
+        return ms.Tensor(array)
+
+    def array(tensor: Any) -> Array:
+        if tensor.dtype == ms.bfloat16:
+            return np.asarray(tensor.float().asnumpy()).astype(DTYPES["bfloat16"])
+        return np.asarray(tensor.asnumpy())
+
+    options = {name: tensor(value) for name, value in call.options.items()}
+    target = tensor(call.target)
+
+    def forward(input: Any) -> Any:
+        return getattr(face, _name(call))(input, target, reduction=call.reduction, **options)
+
+    input = tensor(call.input)
+    loss = forward(input)
+    incoming = tensor(np.full(loss.shape, call.incoming, array(loss).dtype))
+    gradient = ms.ops.GradOperation(sens_param=True)(forward)(input, incoming)
+    return array(loss), array(gradient)
 
 
 def _jax(call: Call) -> Outcome:
@@ -104,7 +136,7 @@ def _jax(call: Call) -> Outcome:
 
     double = "float64" in (call.input.dtype.name, call.target.dtype.name) or call.target.dtype == np.int64
     with jax.enable_x64(double):
-        options = {name: jnp.asarray(value) for name, value in call.options.items()}
+        options = _options(call, jnp.asarray)
         target = jnp.asarray(call.target)
 
         def forward(input: Any) -> Any:
@@ -131,5 +163,6 @@ FACES = [
     Face("numpy", _numpy, takes_incoming=False),
     Face("torch", _torch),
     Face("paddle", _paddle),
+    Face("mindspore", _mindspore, dtypes=FLOATING[:3]),  # MindSpore's own losses refuse float64
     Face("jax", _jax),
 ]

@@ -152,6 +152,45 @@ def _() -> Any:
     paddle_static(full_graph=True)
 
 
+def mindspore_tensors() -> Any:
+    import mindspore as ms
+
+    import binxent.mindspore as bx
+
+    return bx, ms, ms.Tensor(X), ms.Tensor(Y)
+
+
+@mode("mindspore", "PyNative: forward, `grad`, `value_and_grad`", "kernel")
+def _() -> Any:
+    bx, ms, x, y = mindspore_tensors()
+    ms.value_and_grad(bx.BCEWithLogitsLoss())(x, y)[1].asnumpy()
+
+
+@mode("mindspore", "`ms.jit`, graph mode: loss, `grad`, `value_and_grad`", "kernel")
+def _() -> Any:
+    bx, ms, x, y = mindspore_tensors()
+    ms.jit(ms.value_and_grad(bx.BCEWithLogitsLoss()))(x, y)[1].asnumpy()
+
+
+@mode("mindspore", "`vmap`", "kernel")
+def _() -> Any:
+    bx, ms, x, y = mindspore_tensors()
+    ms.vmap(bx.binary_cross_entropy_with_logits)(x, y).asnumpy()
+
+
+@mode("mindspore", "`jvp`", "kernel")
+def _() -> Any:
+    bx, ms, x, y = mindspore_tensors()
+    ms.jvp(bx.binary_cross_entropy_with_logits, (x, y), (y, x))[1].asnumpy()
+
+
+@mode("mindspore", "gradient of a gradient", "formula")
+def _() -> Any:
+    bx, ms, x, y = mindspore_tensors()
+    _, pull_back = ms.vjp(ms.grad(bx.binary_cross_entropy_with_logits), x, y)  # the loss itself by the kernel
+    return lambda: pull_back(x)[0].asnumpy()
+
+
 def jax_arrays() -> Any:
     import jax
 

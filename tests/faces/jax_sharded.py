@@ -23,7 +23,7 @@ from binxent import jax as face
 from binxent import kernel
 
 P = PartitionSpec
-COLLECTIVE = re.compile(r"= (\S+) (all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(")
+COLLECTIVE = re.compile(r"= (\([^()]*\)|\S+) (all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(")
 loss = face.binary_cross_entropy_with_logits
 both = jax.value_and_grad(loss)
 to_pos_weight = jax.value_and_grad(lambda x, y, p: loss(x, y, pos_weight=p), 2)
@@ -31,6 +31,9 @@ to_pos_weight = jax.value_and_grad(lambda x, y, p: loss(x, y, pos_weight=p), 2)
 rng = np.random.default_rng(0)
 X, Y, W = rng.normal(0, 3, (64, 24)).astype(np.float32), rng.random((64, 24)).astype(np.float32), np.linspace(1, 2, 24)
 HALF = X.astype(jnp.bfloat16), Y.astype(jnp.bfloat16)
+MASK = rng.random(X.shape) < np.linspace(-1, 1, 64)[:, None]  # of the upper half, nothing is kept
+S = rng.random(64).astype(np.float32)
+LABELS = np.where(MASK, Y > 0.5, -100).astype(np.int32)
 
 
 def summed(x: Any, y: Any) -> Any:
@@ -39,6 +42,24 @@ def summed(x: Any, y: Any) -> Any:
 
 def each(x: Any, y: Any) -> Any:
     return loss(x, y, reduction="none")
+
+
+def masked(x: Any, y: Any, mask: Any) -> Any:
+    return jax.value_and_grad(lambda x: loss(x, y, mask=mask))(x)
+
+
+def labelled(x: Any, y: Any) -> Any:
+    return jax.value_and_grad(lambda x: 3 * loss(x, y, ignore_index=-100, label_smoothing=0.1, gamma=2.0))(x)
+
+
+def weighted(x: Any, y: Any, s: Any, mask: Any) -> Any:
+    return jax.value_and_grad(lambda x, s: loss(x, y, sample_weight=s, mask=mask, reduction="weighted_mean"), (0, 1))(
+        x, s
+    )
+
+
+def batch_mean(x: Any, y: Any, mask: Any) -> Any:
+    return jax.value_and_grad(lambda x: loss(x, y, mask=mask, reduction="batchmean"))(x)
 
 
 # name: the function, and its arguments with the mesh's axes that divide them
@@ -51,6 +72,15 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[Any, tuple[Any, ...]]]]] =
     "bfloat16": (both, [(HALF[0], ("a",)), (HALF[1], ("a",))]),
     "each element": (each, [(X, ("a", "b")), (Y, ("a", "b"))]),
     "pos_weight": (to_pos_weight, [(X, ("a",)), (Y, ("a",)), (W.astype(np.float32), ())]),
+    "mask": (masked, [(X, ("a",)), (Y, ("a",)), (MASK, ("a",))]),
+    "mask of rows and columns": (masked, [(X, ("a", "b")), (Y, ("a", "b")), (MASK, ("a", "b"))]),
+    "mask of columns": (masked, [(X, (None, "b")), (Y, (None, "b")), (MASK[1:2], (None, "b"))]),
+    "nothing kept": (masked, [(X, ("a",)), (Y, ("a",)), (MASK & False, ("a",))]),
+    "ignore_index": (labelled, [(X, ("a", "b")), (LABELS, ("a", "b"))]),
+    "weighted_mean": (weighted, [(X, ("a",)), (Y, ("a",)), (S, ("a",)), (MASK, ("a",))]),
+    "batchmean": (batch_mean, [(X, ("a",)), (Y, ("a",)), (MASK, ("a",))]),
+    "vmap with masks along the divided axis": (jax.vmap(masked), [(X, ("a",)), (Y, ("a",)), (MASK, ("a",))]),
+    "vmap with masks along the other": (jax.vmap(masked), [(X, (None, "b")), (Y, (None, "b")), (MASK, (None, "b"))]),
     "vmap along the divided axis": (jax.vmap(both), [(X, ("a",)), (Y, ("a",))]),
     "vmap along the other": (jax.vmap(both), [(X, (None, "b")), (Y, (None, "b"))]),
 }
@@ -67,13 +97,15 @@ def facts(function: Any, *operands: Any) -> dict[str, Any]:
     before = kernel.runs()
     actual = jax.block_until_ready(jax.tree.leaves(program(*operands)))
     runs = kernel.runs() - before
+    # A derivative to a weight of a weighted mean is a difference: what it can be compared with is the largest.
     alike = [
-        np.allclose(np.float64(a), np.float64(b), rtol=1e-5, atol=1e-9) for a, b in zip(actual, wanted, strict=True)
+        np.allclose(np.float64(a), np.float64(b), rtol=1e-5, atol=1e-9 + 1e-5 * np.abs(b).max(initial=0))
+        for a, b in zip(actual, wanted, strict=True)
     ]
     sent = COLLECTIVE.findall(program.lower(*operands).compile().as_text())
     return {
         "runs": runs,
-        "sent": sorted(f"{what} {re.sub('{.*', '', array)}" for array, what in sent),
+        "sent": sorted(f"{what} {re.sub('{.*?}', '', array)}" for array, what in sent),
         "same values": all(alike),
         "same bits": all(np.array_equal(a, b) for a, b in zip(actual, wanted, strict=True)),
     }
@@ -108,8 +140,21 @@ def mapped(check: bool) -> dict[str, Any]:
         check_vma=check,
     )
     p = W.astype(np.float32)
+
+    def masked_mean(x: Any, y: Any, mask: Any) -> Any:
+        return jax.lax.pmean(loss(x, y, mask=mask, gamma=1.0), ("a", "b"))
+
+    same_mask = jax.shard_map(
+        masked_mean, mesh=mesh, in_specs=(P("a", "b"), P("a", "b"), P("b")), out_specs=P(), check_vma=check
+    )
     cases = {
         "in parts": (in_parts, (X, Y, p), (0, 1, 2), lambda x, y, p: loss(x, y, pos_weight=p)),
+        "a mask of the other axis": (
+            same_mask,
+            (X, Y, np.arange(24) % 3 > 0),  # of which each shard keeps as much
+            (0,),
+            lambda x, y, mask: loss(x, y, mask=mask, gamma=1.0),
+        ),
         "the same input everywhere": (
             repeated,
             (X[:32, :12], Y, p[:12]),

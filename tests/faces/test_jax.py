@@ -16,7 +16,7 @@ import optax
 import pytest
 
 from binxent import jax as face
-from binxent import kernel
+from binxent import kernel, options
 from binxent import numpy as numpy_face
 from tests import kernel_calls, processes
 from tests.reference import DTYPES, INTEGER_TARGETS, Array, assert_close, bits, expected, tolerance
@@ -347,7 +347,7 @@ def test_the_formula_agrees() -> None:
         for dtype in ("float32", "bfloat16", "float16"):
             x, y = operands((40, 30), dtype, probabilities=probabilities)
             w, p = np.full((1, 30), 1.5, np.float32), np.full((1, 30), 2.5, np.float32)
-            plan = Plan(probabilities, pos_weight=True, kept=0, divisor=float(x.size), may_fuse=False)
+            plan = Plan(probabilities, True, False, 0, float(x.size), options.Terms(), may_fuse=False)
             given = {"weight": w[0], "pos_weight": p[0]}
             loss, gradient = numpy_face.value_and_grad(x, y, probabilities=probabilities, **given)
             rtol = {"float32": 1e-5, "bfloat16": 8e-3, "float16": 1e-3}[dtype]

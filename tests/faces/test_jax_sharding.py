@@ -10,6 +10,7 @@ import pytest
 from tests import processes
 
 LOSS = ["all-reduce f64[]"]
+WITH_DIVISORS = ["all-reduce (f64[], f64[1,1], f64[1,1])"]  # those of the loss and of its gradient, all at once
 SENT = {
     "rows": LOSS,
     "rows over both axes": LOSS,
@@ -19,9 +20,19 @@ SENT = {
     "bfloat16": LOSS,
     "each element": [],
     "pos_weight": ["all-reduce f32[24]", *LOSS],
+    "mask": WITH_DIVISORS,
+    "mask of rows and columns": WITH_DIVISORS,
+    "mask of columns": WITH_DIVISORS,
+    "nothing kept": WITH_DIVISORS,
+    "ignore_index": WITH_DIVISORS,
+    "weighted_mean": ["all-reduce (f32[], f32[], f32[])", *WITH_DIVISORS],
+    "batchmean": LOSS,
+    "vmap with masks along the divided axis": [],
+    "vmap with masks along the other": ["all-reduce (f64[64], f64[64,1], f64[64,1])"],
     "vmap along the divided axis": [],
     "vmap along the other": ["all-reduce f64[64]"],
 }
+OTHERWISE_ROUNDED = ("pos_weight", "weighted_mean", "vmap along the other", "vmap with masks along the other")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +51,7 @@ def test_nothing_is_gathered(facts: Any, mesh: str, name: str) -> None:
 
 @pytest.mark.parametrize("mesh", ["auto", "explicit"])
 def test_sums_are_rounded_once_after_they_are_added(facts: Any, mesh: str) -> None:
-    names = [name for name in SENT if name not in ("vmap along the other", "pos_weight")]
+    names = [name for name in SENT if name not in OTHERWISE_ROUNDED]
     assert [name for name in names if not facts[mesh][name]["same bits"]] == []
 
 
@@ -53,7 +64,13 @@ def test_what_does_not_fit_is_moved_and_still_right(facts: Any, name: str) -> No
 
 @pytest.mark.parametrize("check", ["checked", "unchecked"])
 @pytest.mark.parametrize(
-    ("name", "runs"), [("in parts", 8), ("the same input everywhere", 8), ("along one axis of two", 0)]
+    ("name", "runs"),
+    [
+        ("in parts", 8),
+        ("a mask of the other axis", 8),
+        ("the same input everywhere", 8),
+        ("along one axis of two", 0),
+    ],
 )
 def test_shard_map(facts: Any, check: str, name: str, runs: int) -> None:
     assert facts[check][name] == {"runs": runs, "same values": True}

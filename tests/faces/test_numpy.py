@@ -181,16 +181,18 @@ def test_signatures_are_torchs_with_our_options_after() -> None:
 
     legacy = ["weight", "size_average", "reduce", "reduction"]
     assert names(face.binary_cross_entropy, False) == ["input", "target", *legacy]
-    assert names(face.binary_cross_entropy, True) == ["pos_weight", "sample_weight"]
+    kept = ["ignore_index", "label_smoothing", "gamma"]
+    assert names(face.binary_cross_entropy, True) == ["pos_weight", "sample_weight", "mask", *kept]
     assert names(face.binary_cross_entropy_with_logits, False) == ["input", "target", *legacy, "pos_weight"]
-    assert names(face.binary_cross_entropy_with_logits, True) == ["sample_weight"]
+    assert names(face.binary_cross_entropy_with_logits, True) == ["sample_weight", "mask", *kept]
     assert names(face.BCELoss, False) == legacy
-    assert names(face.BCELoss, True) == ["pos_weight"]
+    assert names(face.BCELoss, True) == ["pos_weight", *kept]
     assert names(face.BCEWithLogitsLoss, False) == [*legacy, "pos_weight"]
-    assert names(face.BCEWithLogitsLoss, True) == []
+    assert names(face.BCEWithLogitsLoss, True) == kept
     for function in (*FUNCTIONS.values(), *CLASSES.values()):
         defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
         assert defaults.pop("reduction") == "mean"
+        assert (defaults.pop("label_smoothing"), defaults.pop("gamma")) == (0, 0)
         assert {d for n, d in defaults.items() if n not in ("input", "target")} == {None}
     assert set(face.__all__) == {
         "BCELoss",

@@ -1,4 +1,4 @@
-"""Gradients in the dynamic graph: to every operand, again and again, of any incoming gradient."""
+"""Gradients in the dynamic graph: to every operand, again and again, of any incoming one; nothing is kept too long."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import threading
 import weakref
 
 import numpy as np
+import paddle
 import pytest
 
-paddle = pytest.importorskip("paddle")
-
-from binxent import formula, kernel  # noqa: E402
-from binxent import paddle as face  # noqa: E402
-from tests.faces.paddle_samples import (  # noqa: E402
+from binxent import formula
+from binxent import paddle as face
+from tests.faces.paddle_samples import (
     KINDS,
     OURS,
     PADDLES,
@@ -25,9 +24,9 @@ from tests.faces.paddle_samples import (  # noqa: E402
     tensor,
     uniform,
 )
-from tests.kernel_calls import compute  # noqa: E402
-from tests.processes import python  # noqa: E402
-from tests.reference import DTYPES, bits  # noqa: E402
+from tests.kernel_calls import compute
+from tests.processes import python
+from tests.reference import bits
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 SLOPE = {"logits": formula.logits_gradient, "probabilities": formula.probabilities_gradient}
@@ -211,6 +210,25 @@ def test_hessian():
     x, y = tensor([-1.0, 0.0, 2.0], "float64", learns=True), tensor([1.0, 0.0, 1.0], "float64")
     hessian = paddle.autograd.hessian(face.binary_cross_entropy_with_logits(x, y, reduction="sum"), x)
     np.testing.assert_allclose(array(hessian[:]), np.diag(formula.logits_curvature(np, array(x), array(y))), atol=1e-15)
+
+
+def test_functional_autograd():
+    from paddle.incubate import autograd
+
+    x, y, v = (
+        tensor([-1.0, 0.0, 2.0], "float64"),
+        tensor([1.0, 0.0, 1.0], "float64"),
+        tensor([1.0, 2.0, 3.0], "float64"),
+    )
+    slope, curvature = SLOPE["logits"](np, array(x), array(y)), formula.logits_curvature(np, array(x), array(y))
+
+    def loss(x):
+        return face.binary_cross_entropy_with_logits(x, y, reduction="sum")
+
+    np.testing.assert_allclose(array(autograd.vjp(loss, x)[1]), slope, rtol=1e-14)
+    np.testing.assert_allclose(array(autograd.jvp(loss, x, v)[1]), slope @ array(v), rtol=1e-14)
+    np.testing.assert_allclose(array(autograd.Jacobian(loss, x)[:])[0], slope, rtol=1e-14)
+    np.testing.assert_allclose(array(autograd.Hessian(loss, x)[:]), np.diag(curvature), rtol=1e-14, atol=1e-16)
 
 
 # Gradients to the other operands
@@ -412,17 +430,12 @@ def test_strided_operands_are_read_in_place():
 
 
 def test_threads_are_not_left_at_paddles_one():
-    count = (
-        "import {}; from binxent import kernel; import os; print(kernel.num_threads(), len(os.sched_getaffinity(0)))"
-    )
-    for order in ("paddle, binxent.paddle", "binxent.paddle, paddle"):
-        used, available = python(count.format(order), OMP_NUM_THREADS=None).split()
+    def threads(*modules, **variables):
+        report = "print(binxent.kernel.num_threads(), len(os.sched_getaffinity(0)))"
+        return python(f"import os, {', '.join(modules)}\n{report}", **variables).split()
+
+    for order in (("paddle", "binxent.paddle"), ("binxent.paddle", "paddle")):
+        used, available = threads(*order, OMP_NUM_THREADS=None)
         assert used == available
-    assert python(count.format("paddle, binxent.paddle"), OMP_NUM_THREADS="1").split()[0] == "1"
-    assert (
-        python(count.format("paddle, binxent.paddle"), OMP_NUM_THREADS=None, BINXENT_NUM_THREADS="1").split()[0] == "1"
-    )
-
-
-def test_dtypes_are_those_of_the_tests():
-    assert set(DTYPES) == set(kernel.FLOATING)
+        assert threads(*order, OMP_NUM_THREADS="1")[0] == "1"
+        assert threads(*order, OMP_NUM_THREADS=None, BINXENT_NUM_THREADS="1")[0] == "1"

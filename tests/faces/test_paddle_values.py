@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import paddle
 import pytest
 
-paddle = pytest.importorskip("paddle")
-
-from binxent import kernel  # noqa: E402
-from binxent import numpy as numpy_face  # noqa: E402
-from binxent import paddle as face  # noqa: E402
-from tests.faces.paddle_samples import (  # noqa: E402
+from binxent import kernel
+from binxent import numpy as numpy_face
+from binxent import paddle as face
+from tests.faces.paddle_samples import (
     KINDS,
     OUR_LAYERS,
     OURS,
     PADDLES,
+    PADDLES_TESTS,
     REDUCTIONS,
     an_input,
     array,
@@ -23,8 +23,8 @@ from tests.faces.paddle_samples import (  # noqa: E402
     tensor,
     uniform,
 )
-from tests.layouts import LAYOUTS  # noqa: E402
-from tests.reference import (  # noqa: E402
+from tests.layouts import LAYOUTS
+from tests.reference import (
     DTYPES,
     INTEGER_TARGETS,
     assert_close,
@@ -37,46 +37,30 @@ from tests.reference import (  # noqa: E402
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 INF, NAN = float("inf"), float("nan")
 
-# The inputs of Paddle's unit tests of these losses: the shape of the input, of weight and of pos_weight. In all of them
-# the input is uniform in [0.1, 0.8], as logit too, and the label 0 or 1.
-PADDLES_TESTS = [
-    ("logits", (20, 30), None, None),
-    ("logits", (2, 3, 4, 10), (2, 3, 4, 10), None),
-    ("logits", (2, 3, 4, 10), (2, 3, 4, 10), (3, 4, 10)),
-    ("logits", (10, 5), (10, 5), None),
-    ("logits", (10, 5), None, (5,)),
-    ("logits", (10, 5), (10, 5), (5,)),
-    ("probabilities", (20, 30), None, None),
-    ("probabilities", (2, 3, 4, 10), (3, 4, 10), None),
-    ("probabilities", (10, 10), None, None),
-    ("probabilities", (2, 3, 4, 5), None, None),
-    ("probabilities", (2, 3, 20), None, None),
-]
-
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize(("kind", "shape", "weight", "pos_weight"), PADDLES_TESTS)
-def test_inputs_of_paddles_tests(kind, shape, weight, pos_weight, reduction, dtype):
-    rng = np.random.default_rng(0)
-    x, y = tensor(rng.uniform(0.1, 0.8, shape), dtype), tensor(rng.integers(0, 2, shape), dtype)
-    given = {
-        name: tensor(rng.random(size), dtype)
-        for name, size in (("weight", weight), ("pos_weight", pos_weight))
-        if size is not None
-    }
-    exact = expected(
-        array(x), array(y), **{n: array(w) for n, w in given.items()}, probabilities=kind == "probabilities"
-    )
+@pytest.mark.parametrize("case", PADDLES_TESTS, ids=str)
+def test_inputs_of_paddles_tests(case, reduction, dtype):
+    kind, (x, y, weights) = case.kind, case.operands()
+    x, y, weights = tensor(x, dtype), tensor(y, dtype), {name: tensor(w, dtype) for name, w in weights.items()}
+    exact = expected(array(x), array(y), **{n: array(w) for n, w in weights.items()}, probabilities=kind != "logits")
+    x.stop_gradient = False
     rtol = {"float64": 1e-13, "float32": 1e-5, "float16": 1e-3}[dtype]
-    for result in (
-        OURS[kind](x, y, reduction=reduction, **given),
-        OUR_LAYERS[kind](reduction=reduction, **given)(x, y),
-    ):
+    for loss in (OURS[kind], OUR_LAYERS[kind]):
+        if loss is OURS[kind]:
+            result = loss(x, y, reduction=reduction, **weights)
+        else:
+            result = loss(reduction=reduction, **weights)(x, y)
         assert result.dtype == x.dtype
-        np.testing.assert_allclose(array(result).astype(float), exact.value(reduction).astype(float), rtol=rtol)
+        value = array(result).astype(float)
+        np.testing.assert_allclose(value, exact.value(reduction).astype(float), rtol=rtol, atol=rtol)
+        gradient = gradient_of(result, x, paddle.ones_like(result)).astype(float)
+        np.testing.assert_allclose(gradient, exact.gradient_of(reduction), rtol=rtol, atol=rtol / 10)
     if dtype != "float16":
-        np.testing.assert_allclose(array(result), array(PADDLES[kind](x, y, reduction=reduction, **given)), rtol=1e-5)
+        paddles = PADDLES[kind](x, y, reduction=reduction, **weights)
+        np.testing.assert_allclose(value, array(paddles), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(gradient, gradient_of(paddles, x, paddle.ones_like(paddles)), rtol=1e-4, atol=1e-6)
 
 
 # Accuracy, and the same bits
@@ -249,12 +233,18 @@ def test_operands_are_not_written(kind):
 # Which of the two computes
 
 
+@pytest.mark.filterwarnings("ignore:amp_guard")
 def test_kernel_or_formula():
     x, y, w = tensor(an_input("logits", 3, 4), learns=True), tensor(uniform(3, 4)), tensor(uniform(4))
     loss = face.binary_cross_entropy_with_logits
     learning = tensor(uniform(3, 4), learns=True)
     assert runs(lambda: loss(x, y, w, pos_weight=w, sample_weight=tensor(uniform(3))).backward()) == 1
     assert runs(lambda: loss(x.t(), y.t())) == 1
+    by_element = loss(x, y, reduction="none")
+    assert [runs(lambda: by_element.sum().backward(retain_graph=True)) for _ in range(2)] == [1, 1]
+    mean = loss(x, y)
+    assert [runs(lambda: mean.backward(retain_graph=True)) for _ in range(2)] == [0, 1]
+    assert runs(lambda: paddle.grad(mean, x, create_graph=True)) == 0
     assert runs(lambda: loss(x.astype("float16"), y.astype("int64"))) == 1
     assert runs(lambda: loss(x, learning)) == 0
     with paddle.no_grad():

@@ -7,15 +7,17 @@ transformation of JAX applies, in any order.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+import math
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.interpreters.partial_eval import DynamicJaxprTracer
 
-from binxent import kernel, options
+from binxent import formula, kernel, options
 from binxent.jax import cpu
 from binxent.jax.definition import Array, Plan
 from binxent.jax.primitives import compute
@@ -45,16 +47,31 @@ def _vary_alike(first: Array, others: list[Array]) -> Array:
     return first
 
 
-@functools.partial(jax.jit, static_argnames=("probabilities", "reduction", "may_fuse"), inline=True)
+def _terms(ignore_index: Any, label_smoothing: Any, gamma: Any, target: Any) -> options.Terms | None:
+    """Static: part of the key of a compiled program."""
+    dtype = "" if ignore_index is None else str(getattr(target, "dtype", "float32"))
+    try:
+        terms = options.terms(ignore_index, label_smoothing, gamma, dtype)
+    except jax.errors.ConcretizationTypeError:
+        given = "ignore_index, label_smoothing, gamma: expected numbers, got one that is traced"
+        raise TypeError(f"{given}; pass it as a static argument of jax.jit, or close over it") from None
+    if terms is not None and terms.ignore_index != terms.ignore_index:
+        return terms._replace(ignore_index=math.nan)  # the one NaN that a key is found by again
+    return terms
+
+
+@functools.partial(jax.jit, static_argnames=("probabilities", "reduction", "terms", "may_fuse"), inline=True)
 def _compute(
     input: Any,
     target: Any,
     weight: Any,
     pos_weight: Any,
     sample_weight: Any,
+    mask: Any,
     *,
     probabilities: bool,
     reduction: str,
+    terms: options.Terms | None,
     may_fuse: bool,
 ) -> Array:
     x = _checked("input", input, floating=True)
@@ -71,20 +88,28 @@ def _compute(
         each = _checked("sample_weight", sample_weight)
         options.check_sample_weight(each.shape, x.shape)
         rest.append(jnp.expand_dims(each, range(1, x.ndim)))
+    weighted = bool(rest)
     if pos_weight is not None:
         rest.append(_checked("pos_weight", pos_weight))
         options.check_broadcast("pos_weight", rest[-1].shape, x.shape)
+    if mask is not None:
+        rest.append(jax.lax.stop_gradient(_checked("mask", mask)))
+        options.check_broadcast("mask", rest[-1].shape, x.shape)
     rest = [jnp.expand_dims(a, range(x.ndim - a.ndim)) for a in rest]
     if y.dtype.name in kernel.FLOATING:
         dtype = jnp.result_type(x, y)  # a Python number takes the other's type, as everywhere in JAX
         x, y = (a.astype(dtype) if jax.typeof(a).weak_type else a for a in (x, y))
     if jax.sharding.get_abstract_mesh().manual_axes:
         x = _vary_alike(x, [y, *rest])
+    terms = terms or options.Terms()
+    selects = mask is not None or terms.ignore_index is not None
     plan = Plan(
         probabilities=probabilities,
         pos_weight=pos_weight is not None,
-        kept=x.ndim if reduction == "none" else 0,
-        divisor=options.divisor(reduction, x.shape),
+        mask=mask is not None,
+        outer=x.ndim if reduction == "none" else 0,
+        divisor=options.divisor(reduction, x.shape, selects=selects, weighted=weighted),
+        terms=terms,
         may_fuse=may_fuse,
     )
     return compute(x, y, *rest, plan=plan)
@@ -92,39 +117,52 @@ def _compute(
 
 def _primal(value: Any) -> Any:
     """What is differentiated, if it is."""
-    while isinstance(value, jax.core.Tracer) and (primal := getattr(value, "primal", None)) is not None:
+    while isinstance(value, Tracer) and (primal := getattr(value, "primal", None)) is not None:
         value = primal
     return value
 
 
 def _under_jit(value: Any) -> bool:
     """Whether it is part of a program that is being traced, seen through differentiation and vmap."""
-    while isinstance(value, jax.core.Tracer) and not isinstance(value, DynamicJaxprTracer):
+    while isinstance(value, Tracer) and not isinstance(value, DynamicJaxprTracer):
         value = getattr(value, "primal", getattr(value, "val", None))
     return isinstance(value, DynamicJaxprTracer)
 
 
 def _call(
-    probabilities: bool, input: Any, target: Any, weight: Any, reduction: str, pos_weight: Any, sample_weight: Any
+    probabilities: bool,
+    input: Any,
+    target: Any,
+    weight: Any,
+    reduction: str,
+    pos_weight: Any,
+    sample_weight: Any,
+    mask: Any,
+    ignore_index: Any,
+    label_smoothing: Any,
+    gamma: Any,
 ) -> Array:
     options.check_reduction(reduction)
-    operands = (input, target, weight, pos_weight, sample_weight)
+    terms = _terms(ignore_index, label_smoothing, gamma, target)
+    operands = (input, target, weight, pos_weight, sample_weight, mask)
     # Under one jit the backward follows in the same program; else what it takes over would have to be copied.
     may_fuse = any(map(_under_jit, operands)) and not cpu.several_devices()
-    loss: Array = _compute(*operands, probabilities=probabilities, reduction=reduction, may_fuse=may_fuse)
+    loss: Array = _compute(*operands, probabilities=probabilities, reduction=reduction, terms=terms, may_fuse=may_fuse)
     if probabilities:
-        _refuse_out_of_range(*map(_primal, (loss, input, target)))
+        _refuse_out_of_range(*map(_primal, (loss, input, target, mask)), ignore_index=terms and terms.ignore_index)
     return loss
 
 
-def _refuse_out_of_range(loss: Any, input: Any, target: Any) -> None:
+def _refuse_out_of_range(loss: Any, input: Any, target: Any, mask: Any, *, ignore_index: float | None) -> None:
     """Where the values are at hand, on CPU, NaN is followed to an element that is no probability."""
-    if isinstance(loss, jax.core.Tracer) or not loss.is_fully_addressable:
+    if isinstance(loss, Tracer) or not loss.is_fully_addressable:
         return
     if any(device.platform != "cpu" for device in loss.devices()) or not np.isnan(loss).any():
         return
-    for name, array in (("input", np.asarray(input)), ("target", np.asarray(target))):
-        outside = np.argwhere(~((array >= 0) & (array <= 1)))
+    input, target = np.asarray(input), np.asarray(target)
+    keep = formula.kept(target, None if mask is None else np.asarray(mask), ignore_index)
+    for name, array in (("input", input), ("target", target)):
+        outside = np.argwhere(formula.only(np, keep, ~((array >= 0) & (array <= 1))))
         if len(outside):
             first = tuple(int(i) for i in outside[0])
             element = f"{name}[{', '.join(map(str, first))}]" if first else name
@@ -141,6 +179,10 @@ def binary_cross_entropy_with_logits(
     pos_weight: Any = None,
     *,
     sample_weight: Any = None,
+    mask: Any = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Array:
     """Binary cross-entropy of logits.
 
@@ -152,19 +194,29 @@ def binary_cross_entropy_with_logits(
         target: of the input's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in
             [0, 1], which is not enforced.
         weight: broadcasts to the input.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``; static under ``jax.jit``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count). Static under
+            ``jax.jit``, as what follows ``mask``.
         pos_weight: broadcasts to the input; multiplies the loss of positives.
         sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
+        mask: broadcasts to the input; an element where it is 0 or False is ignored: it adds 0 to the loss, to the
+            gradient and to what ``"mean"`` divides by, whatever it holds, NaN too. The mean of nothing is 0.
+        ignore_index: elements whose target it is are ignored likewise; an integer such as -100, or NaN.
+        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
+        gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
+            answer, to this power.
 
     Returns:
         A scalar, or an array of the input's shape for ``"none"``; of the wider floating dtype of input and target.
 
     Raises:
-        TypeError: an argument is no array or number, or of a dtype that is not supported.
-        ValueError: a shape does not fit, or the reduction is unknown.
+        TypeError: an argument is no array or number, or of a dtype that is not supported; a number is traced that must
+            be static.
+        ValueError: a shape does not fit, the reduction is unknown, or a number is out of its range.
 
     Differences from ``optax.sigmoid_binary_cross_entropy``, which gives the loss of each element: it reduces, target
-    and input do not broadcast, and there are weights; float16 and bfloat16 are computed in float32 and rounded once.
+    and input do not broadcast, and there are weights and options; float16 and bfloat16 are computed in float32 and
+    rounded once.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -174,7 +226,8 @@ def binary_cross_entropy_with_logits(
         >>> print(f"{loss:.4f}", gradient.shape)
         0.2014 (10, 64)
     """
-    return _call(False, input, target, weight, reduction, pos_weight, sample_weight)
+    terms = (ignore_index, label_smoothing, gamma)
+    return _call(False, input, target, weight, reduction, pos_weight, sample_weight, mask, *terms)
 
 
 def binary_cross_entropy(
@@ -185,6 +238,10 @@ def binary_cross_entropy(
     *,
     pos_weight: Any = None,
     sample_weight: Any = None,
+    mask: Any = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Array:
     """Binary cross-entropy of probabilities.
 
@@ -200,28 +257,42 @@ def binary_cross_entropy(
         >>> binary_cross_entropy(jnp.array([0.5, 0.9]), jnp.array([1, 1]), reduction="none").round(4)
         Array([0.6931, 0.1054], dtype=float32)
     """
-    return _call(True, input, target, weight, reduction, pos_weight, sample_weight)
+    terms = (ignore_index, label_smoothing, gamma)
+    return _call(True, input, target, weight, reduction, pos_weight, sample_weight, mask, *terms)
+
+
+_STATIC = {"static": True}
 
 
 class _Loss:
-    """What the two classes share. They are pytrees: an array that is kept is a leaf, the reduction is static."""
+    """What the two classes share. They are pytrees: an array that is kept is a leaf, all else is static."""
 
     probabilities: ClassVar[bool]
     weight: Any
     reduction: str
     pos_weight: Any
+    ignore_index: float | None
+    label_smoothing: float
+    gamma: float
 
     def __post_init__(self) -> None:
         options.check_reduction(self.reduction)
+        terms = _terms(self.ignore_index, self.label_smoothing, self.gamma, None)
+        if terms is not None and terms.ignore_index is math.nan:
+            object.__setattr__(self, "ignore_index", math.nan)
 
-    def __call__(self, input: Any, target: Any, *, sample_weight: Any = None) -> Array:
-        return _call(self.probabilities, input, target, self.weight, self.reduction, self.pos_weight, sample_weight)
+    def __call__(self, input: Any, target: Any, *, sample_weight: Any = None, mask: Any = None) -> Array:
+        given = (self.weight, self.reduction, self.pos_weight, sample_weight, mask)
+        return _call(self.probabilities, input, target, *given, self.ignore_index, self.label_smoothing, self.gamma)
 
     def __repr__(self) -> str:
         given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
         for name in ("weight", "pos_weight"):
             if (array := getattr(self, name)) is not None:
                 given[name] = f"{array.dtype}{list(array.shape)}" if hasattr(array, "dtype") else repr(array)
+        for name, default in options.Terms()._asdict().items():
+            if (value := getattr(self, name)) != default:
+                given[name] = repr(value)
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in given.items())})"
 
 
@@ -240,8 +311,12 @@ class BCEWithLogitsLoss(_Loss):
     probabilities = False
 
     weight: Any = None
-    reduction: str = field(default="mean", metadata={"static": True})
+    reduction: str = field(default="mean", metadata=_STATIC)
     pos_weight: Any = None
+    _: KW_ONLY
+    ignore_index: float | None = field(default=None, metadata=_STATIC)
+    label_smoothing: float = field(default=0.0, metadata=_STATIC)
+    gamma: float = field(default=0.0, metadata=_STATIC)
 
 
 @jax.tree_util.register_dataclass
@@ -258,5 +333,9 @@ class BCELoss(_Loss):
     probabilities = True
 
     weight: Any = None
-    reduction: str = field(default="mean", metadata={"static": True})
-    pos_weight: Any = field(default=None, kw_only=True)
+    reduction: str = field(default="mean", metadata=_STATIC)
+    _: KW_ONLY
+    pos_weight: Any = None
+    ignore_index: float | None = field(default=None, metadata=_STATIC)
+    label_smoothing: float = field(default=0.0, metadata=_STATIC)
+    gamma: float = field(default=0.0, metadata=_STATIC)

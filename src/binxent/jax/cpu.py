@@ -8,12 +8,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, custom_partitioning
 from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
-from binxent import kernel
+from binxent import formula, kernel, options
+from binxent.jax import definition
 from binxent.jax.definition import Array, Operands, Plan, full_shape, result_dtype
 
 if TYPE_CHECKING:
@@ -26,12 +28,20 @@ def several_devices() -> bool:
     return jax.default_backend() == "cpu" and jax.device_count() > 1
 
 
-def _call(plan: Plan, results: tuple[Any, ...], operands: Operands, *given: str, **options: Any) -> Sequence[Array]:
+def _call(plan: Plan, results: tuple[Any, ...], operands: Operands, *given: str, **more: Any) -> Sequence[Array]:
     flags = {name: name in given for name in ("incoming", "saved", "loss", "gradient")}
-    return jax.ffi.ffi_call("binxent", results, **options)(
+    from_data = isinstance(plan.divisor, str)
+    ignores = plan.terms.ignore_index is not None
+    return jax.ffi.ffi_call("binxent", results, **more)(
         *operands,
-        divisor=np.float64(plan.divisor),
-        kept=np.int64(plan.kept),
+        divided_by=np.int64(("given", options.KEPT, options.WEIGHTS).index(plan.divisor) if from_data else 0),
+        divisor=np.float64(1 if from_data else plan.divisor),
+        gamma=np.float64(plan.terms.gamma),
+        ignore_index=np.float64(plan.terms.ignore_index if ignores else 0),
+        ignores=ignores,
+        label_smoothing=np.float64(plan.terms.label_smoothing),
+        mask=plan.mask,
+        outer=np.int64(plan.outer),
         pos_weight=plan.pos_weight,
         probabilities=plan.probabilities,
         **flags,
@@ -41,7 +51,7 @@ def _call(plan: Plan, results: tuple[Any, ...], operands: Operands, *given: str,
 def loss(*operands: Any, plan: Plan, dtype: Any = None) -> Sequence[Array]:
     """The loss; and with it the gradient for an incoming gradient of 1, if the plan is fused."""
     shape = full_shape(*operands)
-    value = jax.ShapeDtypeStruct(shape[: plan.kept], dtype or result_dtype(*operands[:2]))
+    value = jax.ShapeDtypeStruct(shape[: plan.outer], dtype or result_dtype(*operands[:2]))
     if not plan.fused:
         return _call(plan, (value,), operands, "loss")
     return _call(plan, (value, jax.ShapeDtypeStruct(shape, operands[0].dtype)), operands, "loss", "gradient")
@@ -96,9 +106,15 @@ def _partition(local: Callable[..., Any], plan: Plan, mesh: Any, operands: Any, 
         parts = (spec[d] or None if n == full[d] else None for d, n in enumerate(array.shape))
         return NamedSharding(mesh, PartitionSpec(*parts))
 
-    summed = tuple(name for names in spec[plan.kept :] for name in names)
+    summed = tuple(name for names in spec[plan.outer :] for name in names)
     fun = functools.partial(local, plan=plan, summed=summed)
     return mesh, fun, jax.tree.map(sharding, results), jax.tree.map(sharding, operands)
+
+
+def _measured_by_all(plan: Plan, operands: Operands, summed: tuple[str, ...]) -> Any:
+    """A divisor that the operands give, of all shards together."""
+    values = definition.arithmetic(plan, operands, jnp.float64)
+    return jax.lax.psum(definition.measured(plan, operands, values).astype(jnp.float64), summed)
 
 
 def loss_of_shard(*operands: Any, plan: Plan, summed: tuple[str, ...] = ()) -> Sequence[Array]:
@@ -106,12 +122,20 @@ def loss_of_shard(*operands: Any, plan: Plan, summed: tuple[str, ...] = ()) -> S
         return loss(*operands, plan=plan)
     with jax.enable_x64(True):  # the devices' sums are added in float64 and rounded once
         (part,) = loss(*operands, plan=plan._replace(divisor=1.0), dtype=np.dtype(np.float64))
-        total = jax.lax.psum(part, summed) / plan.divisor
+        total = jax.lax.psum(part, summed)
+        if isinstance(plan.divisor, str):
+            total = formula.divided(jnp, total, _measured_by_all(plan, operands, summed).reshape(total.shape))
+        else:
+            total /= plan.divisor
         return [total.astype(result_dtype(*operands[:2]))]
 
 
-def gradient_of_shard(*operands: Any, plan: Plan, summed: tuple[str, ...] = ()) -> Sequence[Array]:
-    return gradient(*operands, plan=plan)
+def gradient_of_shard(incoming: Any, *operands: Any, plan: Plan, summed: tuple[str, ...] = ()) -> Sequence[Array]:
+    if not summed or not isinstance(plan.divisor, str):
+        return gradient(incoming, *operands, plan=plan)
+    with jax.enable_x64(True):  # one factor, in float64, as the kernel makes it of a divisor of its own
+        factor = formula.divided(jnp, incoming.astype(jnp.float64), _measured_by_all(plan, operands, summed))
+        return gradient(factor, *operands, plan=plan._replace(divisor=1.0))
 
 
 def lowering(local: Callable[..., Any], formula: Callable[..., Any]) -> Any:

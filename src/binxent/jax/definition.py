@@ -12,19 +12,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from binxent import formula, kernel
+from binxent import formula, kernel, options
 
 Array = jax.Array
-Operands = tuple[Any, ...]  # input, target, weights, pos_weight if there is one; all of one rank, each axis 1 or full
+Operands = tuple[
+    Any, ...
+]  # input, target, weights, then pos_weight and mask if given; of one rank, each axis 1 or full
 
 
 class Plan(NamedTuple):
     probabilities: bool
     pos_weight: bool  # whether there is one
-    kept: int  # how many leading axes are not summed: all for "none"; vmap adds its own
-    divisor: float
+    mask: bool  # likewise
+    outer: int  # how many leading axes are not summed: all for "none"; vmap adds its own
+    divisor: float | str
+    terms: options.Terms
     may_fuse: bool  # whether the kernel may make the gradient along with a loss that is differentiated
     fused: bool = False  # whether it does
+
+
+class Values(NamedTuple):
+    """The operands in the type that is computed in; 0 in place of what is ignored."""
+
+    input: Array
+    target: Array
+    weights: Operands
+    pos_weight: Array | None
+    keep: Array | None  # what is not ignored; None: all
+
+    def only(self, array: Any) -> Any:
+        return formula.only(jnp, self.keep, array)
 
 
 def full_shape(*operands: Any) -> tuple[int, ...]:
@@ -36,48 +53,85 @@ def result_dtype(input: Any, target: Any) -> Any:
     return jnp.promote_types(input.dtype, target.dtype) if target.dtype.name in kernel.FLOATING else input.dtype
 
 
-def product(weights: Operands, dtype: Any) -> Any:
-    return functools.reduce(jnp.multiply, (w.astype(dtype) for w in weights)) if weights else None
+def product(weights: Operands) -> Any:
+    return functools.reduce(jnp.multiply, weights) if weights else None
 
 
-def arithmetic(plan: Plan, x: Any, y: Any, *rest: Any) -> tuple[Any, Any, Any, Any]:
-    """Input, target, weight and pos_weight in the type that is computed in; NaN where a probability is none."""
-    dtype = jnp.float64 if "float64" in (x.dtype.name, y.dtype.name) else jnp.float32
-    x, y = x.astype(dtype), y.astype(dtype)
+def arithmetic(plan: Plan, operands: Operands, dtype: Any = None) -> Values:
+    """A probability out of range becomes NaN."""
+    if dtype is None:
+        dtype = jnp.float64 if "float64" in (operands[0].dtype.name, operands[1].dtype.name) else jnp.float32
+    mask = operands[-1] if plan.mask else None
+    x, y, *rest = (a.astype(dtype) for a in operands[: len(operands) - plan.mask])
+    keep = formula.kept(y, mask, plan.terms.ignore_index)
     if plan.probabilities:
         x = jnp.where((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1), x, jnp.nan)
-    weights = rest[: len(rest) - plan.pos_weight]
-    return x, y, product(weights, dtype), rest[-1].astype(dtype) if plan.pos_weight else None
+    x, y, *rest = (formula.only(jnp, keep, a) for a in (x, y, *rest))
+    pos_weight = rest.pop() if plan.pos_weight else None
+    return Values(x, y, tuple(rest), pos_weight, keep)
 
 
-def reduced(plan: Plan, each: Any, operands: Operands) -> Any:
+def _summed(plan: Plan, each: Any, operands: Operands, **options: Any) -> Any:
+    """Every axis remains, of size 1 where it is summed."""
     each = jnp.broadcast_to(each, full_shape(each, *operands))
-    total = jnp.sum(each, axis=tuple(range(plan.kept, each.ndim)))
-    return (total / plan.divisor).astype(result_dtype(*operands[:2]))
+    return jnp.sum(each, axis=tuple(range(plan.outer, each.ndim)), keepdims=True, **options)
+
+
+def measured(plan: Plan, operands: Operands, values: Values) -> Any:
+    """The divisor that the operands give: how much is kept, or its weights; of the operands' rank."""
+    if plan.divisor == options.WEIGHTS:
+        return _summed(plan, product(values.weights), operands)
+    return _summed(plan, values.keep, operands, dtype=jnp.uint32)  # float32 would cease to count at 2²⁴
+
+
+def divided(plan: Plan, total: Any, operands: Operands, values: Values) -> Any:
+    if not isinstance(plan.divisor, str):
+        return total / plan.divisor
+    return formula.divided(jnp, total, measured(plan, operands, values).astype(total.dtype))
+
+
+def mean(plan: Plan, each: Any, operands: Operands, values: Values) -> Any:
+    """The sum that the plan asks for, divided; of the operands' rank."""
+    return divided(plan, _summed(plan, each, operands), operands, values)
+
+
+def reduced(plan: Plan, each: Any, operands: Operands, values: Values) -> Any:
+    total = mean(plan, each, operands, values)
+    return total.reshape(total.shape[: plan.outer]).astype(result_dtype(*operands[:2]))
+
+
+def losses(plan: Plan, values: Values) -> Any:
+    """Of each element."""
+    each = formula.probabilities_loss if plan.probabilities else formula.logits_loss
+    x, y, weights, p, _ = values
+    return values.only(each(jnp, x, y, product(weights), p, plan.terms.label_smoothing, plan.terms.gamma))
 
 
 def loss(*operands: Any, plan: Plan) -> Any:
-    each = formula.probabilities_loss if plan.probabilities else formula.logits_loss
-    return reduced(plan, each(jnp, *arithmetic(plan, *operands)), operands)
+    values = arithmetic(plan, operands)
+    return reduced(plan, losses(plan, values), operands, values)
 
 
-def _slope(plan: Plan, operands: Operands) -> Any:
+def _slopes(plan: Plan, values: Values) -> Any:
     """The derivative of each element's loss to the input."""
     each = formula.probabilities_gradient if plan.probabilities else formula.logits_gradient
-    return each(jnp, *arithmetic(plan, *operands))
+    x, y, weights, p, _ = values
+    return each(jnp, x, y, product(weights), p, plan.terms.label_smoothing, plan.terms.gamma)
 
 
 def tangent(along: Any, *operands: Any, plan: Plan) -> Any:
     """What the loss changes by, to first order, as the input changes by ``along``."""
-    slope = _slope(plan, operands)
-    return reduced(plan, slope * along.astype(slope.dtype), operands)
+    values = arithmetic(plan, operands)
+    slopes = _slopes(plan, values)
+    return reduced(plan, slopes * values.only(along.astype(slopes.dtype)), operands, values)
 
 
 def gradient(incoming: Any, *operands: Any, plan: Plan) -> Any:
     """To the input, for an incoming gradient of the operands' rank: the transpose of ``tangent``."""
-    slope = _slope(plan, operands)
-    factor = incoming.astype(slope.dtype) / plan.divisor
-    each = jnp.broadcast_to(slope * factor, full_shape(incoming, *operands))
+    values = arithmetic(plan, operands)
+    slopes = _slopes(plan, values)
+    factor = divided(plan, incoming.astype(slopes.dtype), operands, values)
+    each = jnp.broadcast_to(values.only(slopes * factor), full_shape(incoming, *operands))
     dtype = operands[0].dtype
     if plan.probabilities and dtype == jnp.float16:
         each = jnp.clip(each, -65504, 65504)  # the bound of the other types, 1e12, is infinite here

@@ -19,9 +19,9 @@ from jax._src.dispatch import prim_requires_devices_during_lowering
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
-from binxent import formula
+from binxent import formula, options
 from binxent.jax import cpu, definition
-from binxent.jax.definition import Array, Operands, Plan, arithmetic, product, reduced
+from binxent.jax.definition import Array, Operands, Plan, arithmetic, losses, mean, product, reduced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ def _define(primitive: Primitive, fun: Callable[..., Any]) -> None:
 
     def batch(operands: Any, axes: Any, *, plan: Plan) -> Any:
         moved = [a[None] if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(operands, axes, strict=True)]
-        results = primitive.bind(*moved, plan=plan._replace(kept=plan.kept + 1))
+        results = primitive.bind(*moved, plan=plan._replace(outer=plan.outer + 1))
         return results, [0] * len(results)
 
     batching.primitive_batchers[primitive] = batch
@@ -102,10 +102,12 @@ def _tangent_of(fun: Callable[..., Any], operands: Operands, tangents: Any) -> A
 
 def _tangent_along_others(plan: Plan, operands: Operands, tangents: Any) -> list[Array]:
     """What the loss changes by as target, weights and pos_weight change, by their closed formulas."""
-    if not any(map(_moves, tangents[1:])):
+    first_after_weights = len(operands) - plan.pos_weight - plan.mask
+    if not any(map(_moves, tangents[1 : len(operands) - plan.mask])):
         return []
-    x, y, w, p = arithmetic(plan, *operands)
-    last = len(operands) - plan.pos_weight
+    values = arithmetic(plan, operands)
+    x, y, weights, p, _ = values
+    smoothing, gamma = plan.terms.label_smoothing, plan.terms.gamma
     to_target, to_weight, to_pos_weight = (
         (
             formula.probabilities_gradient_to_target,
@@ -115,22 +117,29 @@ def _tangent_along_others(plan: Plan, operands: Operands, tangents: Any) -> list
         if plan.probabilities
         else (formula.logits_gradient_to_target, formula.logits_loss, formula.logits_gradient_to_pos_weight)
     )
-    each = []
+
+    def along(k: int) -> Any:
+        return values.only(tangents[k].astype(x.dtype))
+
+    each, changes = [], []  # the latter of all weights' product
     if _moves(tangents[1]):
-        each.append(to_target(jnp, x, w, p) * tangents[1].astype(x.dtype))
-    for k in range(2, last):
+        each.append(to_target(jnp, x, product(weights), p, smoothing, gamma) * along(1))
+    for k in range(2, first_after_weights):
         if _moves(tangents[k]):
-            others = product(operands[2:k] + operands[k + 1 : last], x.dtype)
-            each.append(to_weight(jnp, x, y, others, p) * tangents[k].astype(x.dtype))
-    if any(map(_moves, tangents[last:])):
-        each.append(to_pos_weight(jnp, x, y, w) * tangents[last].astype(x.dtype))
-    return [reduced(plan, functools.reduce(jnp.add, each), operands)]
+            others = product(weights[: k - 2] + weights[k - 1 :])
+            each.append(to_weight(jnp, x, y, others, p, smoothing, gamma) * along(k))
+            changes.append(along(k) if others is None else others * along(k))
+    if changes and plan.divisor == options.WEIGHTS:  # which changes likewise
+        each.append(-mean(plan, losses(plan, values), operands, values) * functools.reduce(jnp.add, changes))
+    if plan.pos_weight and _moves(tangents[first_after_weights]):
+        each.append(to_pos_weight(jnp, x, y, product(weights), smoothing, gamma) * along(first_after_weights))
+    return [reduced(plan, functools.reduce(jnp.add, each), operands, values)]
 
 
 def _loss_jvp(operands: Operands, tangents: Any, *, plan: Plan) -> Any:
     wanted = 1 + plan.fused
     # One loss is likely to be the end of the program, with an incoming gradient of 1; one of several is not.
-    fused = plan.fused or (plan.may_fuse and _moves(tangents[0]) and plan.kept == 0 < operands[0].ndim)
+    fused = plan.fused or (plan.may_fuse and _moves(tangents[0]) and plan.outer == 0 < operands[0].ndim)
     plan = plan._replace(fused=fused)
     loss, *saved = loss_p.bind(*operands, plan=plan)
     parts = tangent_p.bind(tangents[0], *saved, *operands, plan=plan) if _moves(tangents[0]) else []
@@ -161,7 +170,7 @@ def _to_linear(linear: Any, result: Any, operands: Operands) -> Any:
 
 
 def _at_full_rank(plan: Plan, loss: Any, rank: int) -> Any:
-    return jnp.expand_dims(loss, range(plan.kept, rank))
+    return jnp.expand_dims(loss, range(plan.outer, rank))
 
 
 def _tangent_transpose(incoming: Any, along: Any, *operands: Any, plan: Plan) -> Any:

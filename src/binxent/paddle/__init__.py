@@ -20,7 +20,7 @@ from binxent.paddle import composite, eager
 __all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
 
 _LOGITS, _PROBABILITIES = "binary_cross_entropy_with_logits", "binary_cross_entropy"
-_REST = ("label", "weight", "sample_weight", "pos_weight")
+_REST = ("label", "weight", "sample_weight", "pos_weight", "mask")
 _NAMES = {_LOGITS: ("logit", *_REST), _PROBABILITIES: ("input", *_REST)}
 
 
@@ -40,9 +40,11 @@ _RESULT = {
 }
 _FLOAT32 = paddle.float32
 
-_Reduction = Literal["none", "mean", "sum"]
-# input, label, weight, sample_weight, pos_weight
-Operands = tuple[Any, Any, Any, Any, Any]
+_Reduction = Literal["none", "mean", "sum", "batchmean", "weighted_mean"]
+# input, label, weight, sample_weight, pos_weight, mask
+Given = tuple[Any, Any, Any, Any, Any, Any]
+# ignore_index, label_smoothing, gamma
+Numbers = tuple[Any, Any, Any]
 
 eager.restore_threads()
 
@@ -51,7 +53,7 @@ def _name(dtype: Any) -> str:
     return str(dtype).removeprefix("paddle.")
 
 
-def _check_kinds(function: str, operands: Operands, kind: type, error: type[Exception]) -> None:
+def _check_kinds(function: str, operands: Given, kind: type, error: type[Exception]) -> None:
     for name, operand in zip(_NAMES[function], operands, strict=True):
         if not isinstance(operand, kind) and (operand is not None or name not in _REST[1:]):
             given = type(operand).__name__
@@ -60,7 +62,7 @@ def _check_kinds(function: str, operands: Operands, kind: type, error: type[Exce
             raise error(f"{function}(): argument '{name}' must be {kind.__name__}, but got {given}")
 
 
-def _check_dtypes(function: str, operands: Operands, error: type[Exception]) -> None:
+def _check_dtypes(function: str, operands: Given, error: type[Exception]) -> None:
     for name, operand in zip(_NAMES[function], operands, strict=True):
         known = tuple(kernel.TAGS) if name in _REST else kernel.FLOATING
         if operand is not None and (dtype := _name(operand.dtype)) not in known:
@@ -68,7 +70,7 @@ def _check_dtypes(function: str, operands: Operands, error: type[Exception]) -> 
             raise refused(f"{function}(): argument '{name}' is of dtype {dtype}; expected one of {', '.join(known)}")
 
 
-def _refuse_shape(function: str, operands: Operands) -> None:
+def _refuse_shape(function: str, operands: Given) -> None:
     input, label = list(operands[0].shape), list(operands[1].shape)
     raise ValueError(f"{function}(): label has shape {label}; expected that of {_NAMES[function][0]}, {input}")
 
@@ -86,28 +88,42 @@ def _enlarges(weight: Tensor, shape: tuple[int, ...]) -> bool:
     return False
 
 
-def _given(*weights: Any) -> tuple[Any, ...]:
+def _without_none(*weights: Any) -> tuple[Any, ...]:
     return tuple(weight for weight in weights if weight is not None)
 
 
-def _static_loss(function: str, reduction: str, operands: Operands) -> Any:
+def _check_reduction(where: str, reduction: object) -> None:
+    if reduction not in options.REDUCTIONS:  # Paddle's words, with what there is besides
+        raise ValueError(
+            f"The value of 'reduction' in {where} should be 'batchmean', 'weighted_mean', 'sum', 'mean' or 'none', but "
+            f"received {reduction}, which is not allowed."
+        )
+
+
+def _static_loss(function: str, reduction: str, operands: Given, numbers: Numbers) -> Any:
     """In a static graph, where a dimension may be unknown (−1) until it runs."""
     _check_kinds(function, operands, paddle.pir.Value, TypeError)  # type: ignore[attr-defined]
     _check_dtypes(function, operands, TypeError)
-    x, y, weight, sample_weight, p = operands
+    x, y, weight, sample_weight, p, mask = operands
     if len(x.shape) != len(y.shape) or any(a != b and -1 not in (a, b) for a, b in zip(x.shape, y.shape, strict=True)):
         _refuse_shape(function, operands)
+    dtype, terms = _RESULT[x.dtype, y.dtype], options.terms(*numbers, _name(y.dtype))
     if -1 in (*x.shape, *y.shape):
         y = paddle.reshape(y, paddle.shape(x))  # refuses another size when it runs, where the formula would broadcast
     if p is not None and (-1 not in (*x.shape, *p.shape) or len(p.shape) > len(x.shape)):
         options.check_broadcast("pos_weight", p.shape, x.shape)
+    if mask is not None:
+        if -1 not in (*x.shape, *mask.shape) or len(mask.shape) > len(x.shape):
+            options.check_broadcast("mask", mask.shape, x.shape)
+        else:
+            # It refuses, when it runs, a mask that would enlarge the input, and here one that could learn.
+            mask = paddle.expand(composite.constant(mask), paddle.shape(x))
     if sample_weight is not None:
         if -1 not in (*x.shape[:1], *sample_weight.shape):
             options.check_sample_weight(sample_weight.shape, x.shape)
         sample_weight = paddle.reshape(sample_weight, [-1] + [1] * (len(x.shape) - 1))
-    return composite.loss(
-        function is _PROBABILITIES, reduction, _RESULT[x.dtype, y.dtype], x, y, _given(weight, sample_weight), p
-    )
+    read = (x, y, _without_none(weight, sample_weight), p, mask)
+    return composite.loss(function is _PROBABILITIES, reduction, dtype, read, terms)
 
 
 def _loss(
@@ -118,31 +134,30 @@ def _loss(
     reduction: str,
     pos_weight: Tensor | None,
     sample_weight: Tensor | None,
+    mask: Tensor | None,
+    ignore_index: float | None,
+    label_smoothing: float,
+    gamma: float,
 ) -> Any:
-    if reduction not in options.REDUCTIONS:
-        raise ValueError(
-            f"The value of 'reduction' in {function} should be 'sum', 'mean' or 'none', but received {reduction}, "
-            "which is not allowed."
-        )
-    operands: Operands = (input, label, weight, sample_weight, pos_weight)
+    _check_reduction(function, reduction)
     elements = kernel.paddle.plain_elements(input, label)
-    if elements <= 0 or not label.stop_gradient or not weight is sample_weight is pos_weight is None:
-        return _general_loss(function, reduction, operands)
-    return eager.loss(function is _PROBABILITIES, reduction, _FLOAT32, elements, input, label, (), None)
+    if elements <= 0 or not label.stop_gradient or not weight is sample_weight is pos_weight is mask is None:
+        operands = (input, label, weight, sample_weight, pos_weight, mask)
+        return _general_loss(function, reduction, operands, (ignore_index, label_smoothing, gamma))
+    terms = options.terms(ignore_index, label_smoothing, gamma, "float32")
+    return eager.loss(function is _PROBABILITIES, reduction, _FLOAT32, elements, (input, label, (), None, None), terms)
 
 
-# to_static(full_graph=True) calls it with the graph's values, as it is; full_graph=False with tensors, and without
-# looking into these files.
-paddle.jit.not_to_static(_loss)
+# to_static(full_graph=False) does not look into these files, and calls the loss with tensors.
 if hasattr(paddle.jit, "marker"):
     paddle.jit.marker.force_dynamic(_loss)
 core.eval_frame_skip_file_prefix((os.path.dirname(__file__) + os.sep,))
 
 
-def _general_loss(function: str, reduction: str, operands: Operands) -> Any:
-    input, label, weight, sample_weight, pos_weight = operands
+def _general_loss(function: str, reduction: str, operands: Given, numbers: Numbers) -> Any:
+    input, label, weight, sample_weight, pos_weight, mask = operands
     if not paddle.in_dynamic_mode() and not (isinstance(input, Tensor) and isinstance(label, Tensor)):
-        return _static_loss(function, reduction, operands)
+        return _static_loss(function, reduction, operands, numbers)
     _check_kinds(function, operands, Tensor, ValueError)
     shape = input.shape
     if label.shape != shape:
@@ -155,24 +170,33 @@ def _general_loss(function: str, reduction: str, operands: Operands) -> Any:
         if operand is not None:
             if operand.dtype not in eager.TAG:
                 _check_dtypes(function, operands, RuntimeError)
-            learns = learns or not operand.stop_gradient
+            learns = learns or not (operand.stop_gradient or operand is mask)
     if pos_weight is not None:
+        if math.prod(shape) == math.prod(pos_weight.shape) == 1:  # in Paddle, one number has any dimensions
+            pos_weight = pos_weight.reshape(shape)
         options.check_broadcast("pos_weight", pos_weight.shape, shape)
+    if mask is not None:
+        options.check_broadcast("mask", mask.shape, shape)
     if sample_weight is not None:
         sample_weight = sample_weight.reshape(options.check_sample_weight(sample_weight.shape, shape))
     if weight is not None:
         enlarges = _enlarges(weight, shape)
-    weights = _given(weight, sample_weight)
+    terms = options.terms(*numbers, _name(label.dtype))
+    read = (input, label, _without_none(weight, sample_weight), pos_weight, mask)
     elements = math.prod(shape)
     on_cpu = input.place.is_cpu_place()
     probabilities = function is _PROBABILITIES
     if on_cpu and elements and input.is_dense() and not enlarges and not (learns and paddle.is_grad_enabled()):
-        return eager.loss(probabilities, reduction, dtype, elements, input, label, weights, pos_weight)
-    if probabilities and on_cpu and not bool(((input >= 0) & (input <= 1)).all()):
-        eager.refuse_out_of_range(input)
-    return composite.loss(probabilities, reduction, dtype, input, label, weights, pos_weight)
+        return eager.loss(probabilities, reduction, dtype, elements, read, terms)
+    if probabilities and on_cpu:
+        keep = composite.kept(label, mask, terms)
+        outside = paddle.logical_not((input >= 0) & (input <= 1))
+        if bool((outside if keep is None else outside & keep).any()):
+            eager.refuse_out_of_range(input, keep)
+    return composite.loss(probabilities, reduction, dtype, read, terms)
 
 
+@paddle.jit.not_to_static  # to_static(full_graph=True) calls it as it is, with values of the graph
 def binary_cross_entropy_with_logits(
     logit: Tensor,
     label: Tensor,
@@ -182,6 +206,10 @@ def binary_cross_entropy_with_logits(
     name: str | None = None,
     *,
     sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Tensor:
     """Binary cross-entropy of logits; a drop-in for ``paddle.nn.functional.binary_cross_entropy_with_logits``.
 
@@ -193,24 +221,32 @@ def binary_cross_entropy_with_logits(
         label: of the logit's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in [0, 1],
             which is not enforced.
         weight: broadcasts to the logit, as in multiplication. As in Paddle, it may also have more dimensions and
-            enlarge the result; the mean is then over all of it.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+            enlarge the result; the reduction is then of all of it.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count).
         pos_weight: broadcasts to the logit; multiplies the loss of positives. In [N, C] logits, one for each class.
         name: accepted and without effect, as in Paddle.
         sample_weight: shape [N], along the logit's first axis; multiplies ``weight``.
+        mask: broadcasts to the logit; an element where it is 0 or False is ignored: it adds 0 to the loss, to the
+            gradients and to what ``"mean"`` divides by, whatever it holds, NaN too. The mean of nothing is 0.
+        ignore_index: elements whose label it is are ignored likewise; an integer such as -100, or NaN.
+        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the label.
+        gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
+            answer, to this power.
 
     Returns:
         A tensor of shape [], or of the logit's shape for ``"none"``; of the wider floating dtype of logit and label.
 
     Raises:
-        ValueError: logit and label differ in shape, a weight does not broadcast, the reduction is unknown, or an
-            argument is no Tensor (in a static graph, TypeError).
+        ValueError: logit and label differ in shape, a weight or the mask does not broadcast, the reduction is unknown,
+            a number is out of its range, or an argument is no Tensor (in a static graph, TypeError).
         RuntimeError: logit or label is of a dtype that is not supported.
-        TypeError: a weight is.
+        TypeError: a weight or the mask is, or a number is none.
 
     Differences from Paddle: the right gradient where a logit is 0; exact tails; a mean that is right for any number of
     elements; labels of −100 count; integer, boolean, half precision and mixed dtypes; gradients to ``label`` and
-    ``pos_weight``, and of gradients; a weight never widens the result; a ``pos_weight`` of more dimensions is refused.
+    ``pos_weight``, and of gradients; a weight never widens the result; a ``pos_weight`` of more dimensions is refused;
+    ``"batchmean"`` and ``"weighted_mean"``, ``sample_weight`` and what follows it.
 
     Examples:
         >>> logit = paddle.to_tensor([5.0, 1.0, 3.0])
@@ -218,10 +254,23 @@ def binary_cross_entropy_with_logits(
         >>> round(binary_cross_entropy_with_logits(logit, label).item(), 6)
         0.456188
     """
-    loss: Tensor = _loss(_LOGITS, logit, label, weight, reduction, pos_weight, sample_weight)
+    loss: Tensor = _loss(
+        _LOGITS,
+        logit,
+        label,
+        weight,
+        reduction,
+        pos_weight,
+        sample_weight,
+        mask,
+        ignore_index,
+        label_smoothing,
+        gamma,
+    )
     return loss
 
 
+@paddle.jit.not_to_static
 def binary_cross_entropy(
     input: Tensor,
     label: Tensor,
@@ -231,6 +280,10 @@ def binary_cross_entropy(
     *,
     pos_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Tensor:
     """Binary cross-entropy of probabilities; a drop-in for ``paddle.nn.functional.binary_cross_entropy``.
 
@@ -240,17 +293,19 @@ def binary_cross_entropy(
 
     Args:
         input: probabilities, of any shape; float16, bfloat16, float32 or float64.
-        label, weight, reduction, name, pos_weight, sample_weight: as with logits.
+        label, weight, reduction, name, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma: as with
+            logits.
 
     Returns:
         As with logits.
 
     Raises:
-        ValueError: an input lies outside [0, 1]; the message names the first. On accelerators and in static graphs,
-            such elements are NaN. The rest as with logits.
+        ValueError: an input that is not ignored lies outside [0, 1]; the message names the first. A static graph raises
+            it when it runs. On accelerators, such elements are NaN. The rest as with logits.
 
     Differences from Paddle: integer, boolean, half precision and mixed dtypes; exact for small probabilities; a mean
-    that is right for any number of elements; ``pos_weight``; gradients to ``label``, and of gradients.
+    that is right for any number of elements; gradients to ``label``, and of gradients; ``"batchmean"`` and
+    ``"weighted_mean"``, ``pos_weight`` and what follows it.
 
     Examples:
         >>> input = paddle.to_tensor([0.5, 0.6, 0.7])
@@ -259,7 +314,19 @@ def binary_cross_entropy(
         Tensor(shape=[], dtype=float32, place=Place(cpu), stop_gradient=True,
                0.65537095)
     """
-    loss: Tensor = _loss(_PROBABILITIES, input, label, weight, reduction, pos_weight, sample_weight)
+    loss: Tensor = _loss(
+        _PROBABILITIES,
+        input,
+        label,
+        weight,
+        reduction,
+        pos_weight,
+        sample_weight,
+        mask,
+        ignore_index,
+        label_smoothing,
+        gamma,
+    )
     return loss
 
 
@@ -269,14 +336,32 @@ def _shown(layer: Any) -> str:
     for name in ("weight", "pos_weight"):
         if (tensor := getattr(layer, name)) is not None:
             shown[name] = f"{_name(tensor.dtype)}{list(tensor.shape)}"
+    for name, default in options.Terms()._asdict().items():
+        if (value := getattr(layer, name)) != default:
+            shown[name] = repr(value)
     return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def _for_paddle(where: str, reduction: Any) -> Any:
+    """What Paddle's constructor, which knows three reductions, is given in place of it."""
+    if type(reduction) is bool:
+        return reduction  # size_average, which Paddle refuses with its own words
+    _check_reduction(where, reduction)
+    return "mean"
+
+
+def _keep(layer: Any, reduction: str, ignore_index: float | None, label_smoothing: float, gamma: float) -> None:
+    """Beside what Paddle's constructor keeps."""
+    options.terms(ignore_index, label_smoothing, gamma, "float32")
+    layer.reduction = reduction
+    layer.ignore_index, layer.label_smoothing, layer.gamma = ignore_index, label_smoothing, gamma
 
 
 class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
     """``binary_cross_entropy_with_logits`` as a layer; a drop-in for ``paddle.nn.BCEWithLogitsLoss``.
 
-    The constructor ``(weight=None, reduction="mean", pos_weight=None, name=None)``, buffers and ``state_dict`` are
-    Paddle's. The call takes ``sample_weight`` besides.
+    The constructor, buffers and ``state_dict`` are Paddle's, with ``ignore_index``, ``label_smoothing`` and ``gamma``
+    besides; the call takes ``sample_weight`` and ``mask``.
 
     Examples:
         >>> logit = paddle.to_tensor([5.0, 1.0, 3.0], dtype="float32")
@@ -285,9 +370,39 @@ class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
         array([0.0067, 1.3133, 0.0486], dtype=float32)
     """
 
-    def forward(self, logit: Tensor, label: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        reduction: _Reduction = "mean",
+        pos_weight: Tensor | None = None,
+        name: str | None = None,
+        *,
+        ignore_index: float | None = None,
+        label_smoothing: float = 0.0,
+        gamma: float = 0.0,
+        **deprecated: Any,  # size_average and reduce, which Paddle refuses with its own words
+    ) -> None:
+        super().__init__(weight, _for_paddle("BCEWithLogitsLoss", reduction), pos_weight, name, **deprecated)
+        _keep(self, reduction, ignore_index, label_smoothing, gamma)
+
+    @paddle.jit.not_to_static
+    def forward(
+        self, logit: Tensor, label: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """See ``binary_cross_entropy_with_logits``."""
-        loss: Tensor = _loss(_LOGITS, logit, label, self.weight, self.reduction, self.pos_weight, sample_weight)
+        loss: Tensor = _loss(
+            _LOGITS,
+            logit,
+            label,
+            self.weight,
+            self.reduction,
+            self.pos_weight,
+            sample_weight,
+            mask,
+            self.ignore_index,
+            self.label_smoothing,
+            self.gamma,
+        )
         return loss
 
     def extra_repr(self) -> str:
@@ -297,8 +412,8 @@ class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
 class BCELoss(paddle.nn.BCELoss):
     """``binary_cross_entropy`` as a layer; a drop-in for ``paddle.nn.BCELoss``.
 
-    The constructor, buffers and ``state_dict`` are Paddle's, with ``pos_weight`` besides; the call takes
-    ``sample_weight``.
+    The constructor, buffers and ``state_dict`` are Paddle's, with ``pos_weight``, ``ignore_index``,
+    ``label_smoothing`` and ``gamma`` besides; the call takes ``sample_weight`` and ``mask``.
 
     Examples:
         >>> loss = BCELoss(pos_weight=paddle.to_tensor(3.0))
@@ -313,14 +428,33 @@ class BCELoss(paddle.nn.BCELoss):
         name: str | None = None,
         *,
         pos_weight: Tensor | None = None,
-        **deprecated: Any,  # size_average and reduce, which Paddle refuses with its own words
+        ignore_index: float | None = None,
+        label_smoothing: float = 0.0,
+        gamma: float = 0.0,
+        **deprecated: Any,
     ) -> None:
-        super().__init__(weight, reduction, name, **deprecated)
+        super().__init__(weight, _for_paddle("bce_loss", reduction), name, **deprecated)
         self.pos_weight = pos_weight
+        _keep(self, reduction, ignore_index, label_smoothing, gamma)
 
-    def forward(self, input: Tensor, label: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+    @paddle.jit.not_to_static
+    def forward(
+        self, input: Tensor, label: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """See ``binary_cross_entropy``."""
-        loss: Tensor = _loss(_PROBABILITIES, input, label, self.weight, self.reduction, self.pos_weight, sample_weight)
+        loss: Tensor = _loss(
+            _PROBABILITIES,
+            input,
+            label,
+            self.weight,
+            self.reduction,
+            self.pos_weight,
+            sample_weight,
+            mask,
+            self.ignore_index,
+            self.label_smoothing,
+            self.gamma,
+        )
         return loss
 
     def extra_repr(self) -> str:

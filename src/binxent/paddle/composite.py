@@ -6,16 +6,27 @@ weights that enlarge the result, and other devices.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import paddle
+import paddle.nn.functional as F  # noqa: N812
 from paddle import Tensor
-from paddle.base.framework import _current_expected_place
 
-from binxent import formula
+from binxent import formula, options
 
 _LARGEST_FLOAT16 = 65504.0
+
+# input, label, weights, pos_weight, mask
+Operands = tuple[Any, Any, tuple[Any, ...], Any, Any]
+
+
+def constant(x: Any) -> Any:
+    """What is not differentiated. In a static graph a copy: Paddle computes in place, and forgets who shares memory."""
+    if isinstance(x, Tensor):
+        return x.detach()
+    copy = paddle.assign(x)
+    copy.stop_gradient = True
+    return copy
 
 
 class _Operations:
@@ -25,7 +36,11 @@ class _Operations:
     log = staticmethod(paddle.log)
     where = staticmethod(paddle.where)
     isinf = staticmethod(paddle.isinf)
-    zeros_like = staticmethod(paddle.zeros_like)
+
+    @staticmethod
+    def zeros_like(x: Any) -> Any:
+        """Paddle's own warns in a static graph."""
+        return paddle.cast(x < x, x.dtype)
 
     @staticmethod
     def log1p(x: Any) -> Any:
@@ -33,7 +48,7 @@ class _Operations:
         if x.stop_gradient:
             return paddle.log1p(x)
         log = paddle.log(1 + x)
-        return paddle.log1p(x.detach()) + (log - log.detach())
+        return paddle.log1p(constant(x)) + (log - constant(log))
 
 
 def _wide(result: Any) -> Any:
@@ -41,12 +56,61 @@ def _wide(result: Any) -> Any:
     return paddle.float64 if result == paddle.float64 else paddle.float32
 
 
-def _product(weights: tuple[Any, ...], dtype: Any) -> Any:
-    product = None
-    for weight in weights:
-        weight = paddle.cast(weight, dtype)
-        product = weight if product is None else product * weight
-    return product
+def kept(label: Any, mask: Any, terms: options.Terms | None) -> Any:
+    """Which elements are not ignored; None: all of them."""
+    keep = None if mask is None else paddle.cast(mask, paddle.bool)  # NaN is true, and so is what is tiny
+    if terms is None or terms.ignore_index is None:
+        return keep
+    return formula.kept(paddle.cast(label, _wide(label.dtype)), keep, terms.ignore_index)
+
+
+def _converted(operands: Operands, terms: options.Terms | None, dtype: Any) -> tuple[Any, ...]:
+    """Input, label, weight, pos_weight, with 0 for what is ignored; and which elements are kept."""
+    input, label, weights, pos_weight, mask = operands
+    keep = kept(label, mask, terms)
+
+    def converted(operand: Any) -> Any:
+        return formula.only(_Operations, keep, paddle.cast(operand, dtype))
+
+    weight = None
+    for each in map(converted, weights):
+        weight = each if weight is None else weight * each
+    return converted(input), converted(label), weight, None if pos_weight is None else converted(pos_weight), keep
+
+
+class _Number:
+    """A number that meets operands as a tensor: in a static graph Paddle rounds any other to float32."""
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def __bool__(self) -> bool:
+        return self.number != 0
+
+    def __eq__(self, other: object) -> bool:
+        return self.number == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __neg__(self) -> Any:
+        return paddle.full([], -self.number, paddle.float64)
+
+    def __rsub__(self, other: float) -> Any:
+        return paddle.full([], other - self.number, paddle.float64)
+
+    def __truediv__(self, other: float) -> Any:
+        return paddle.full([], self.number / other, paddle.float64)
+
+    def __mul__(self, other: Any) -> Any:
+        return paddle.full([], self.number, paddle.float64) * other
+
+
+def _changes(terms: options.Terms | None, x: Any) -> dict[str, Any]:
+    """What the formula takes of them."""
+    if terms is None:
+        return {}
+    number = float if isinstance(x, Tensor) or x.dtype != paddle.float64 else _Number
+    return {"label_smoothing": number(terms.label_smoothing), "gamma": number(terms.gamma)}
 
 
 def _saturated(gradient: Any) -> Any:
@@ -54,72 +118,108 @@ def _saturated(gradient: Any) -> Any:
     return paddle.clip(gradient, -_LARGEST_FLOAT16, _LARGEST_FLOAT16)
 
 
-def _probabilities_loss(q: Any, y: Any, weight: Any, p: Any) -> Any:
-    """The loss with the frameworks' gradient, which is not that of the clamped logarithms.
+def _device(x: Any) -> str:
+    """Where x is; of a value in a static graph, where that will run."""
+    if isinstance(x, Tensor):
+        return "cpu" if x.place.is_cpu_place() else "gpu" if x.place.is_gpu_place() else "another"
+    return str(paddle.device.get_device()).partition(":")[0]
 
-    It is the loss of a constant q, plus (q − constant)·slope, which is 0 and whose derivative is the slope. The slope
-    is taken half at q and half at the constant, so that the second derivatives are right too.
+
+def _refusing(x: Any) -> Any:
+    """x, from a static graph that raises Paddle's own ValueError, when it runs, if that is no probability.
+
+    Paddle's loss is asked for the sake of its check, and adds 0: an assertion would be lost in a saved model. On an
+    accelerator it would end the device's context.
     """
-    constant = q.detach()
-    loss = formula.probabilities_loss(_Operations, constant, y, weight, p)
-    if q.stop_gradient:
-        return loss
-    slope = formula.probabilities_gradient(_Operations, q, y, weight, p)
-    slope = (slope + formula.probabilities_gradient(_Operations, constant, y, weight, p)) / 2
-    return loss + (q - constant) * slope
+    if _device(x) != "cpu":
+        return x
+    fixed = constant(x)
+    return x + 0 * F.binary_cross_entropy(fixed, fixed, reduction="none")
+
+
+def _by_slope(loss: Any, slope: Any, x: Any, *rest: Any, **changes: Any) -> Any:
+    """The loss with a gradient that is not that of its parts.
+
+    For probabilities that is the frameworks', where the logarithms are clamped. With gamma an infinite logit has one
+    part that is infinite and another that is 0, and the product of their derivatives is NaN.
+
+    It is the loss of a constant, plus (x − constant)·slope, which is 0 and whose derivative is the slope. The slope is
+    taken half at x and half at the constant, so that the second derivatives are right too.
+    """
+    fixed = constant(x)
+    value = loss(_Operations, fixed, *rest, **changes)
+    if x.stop_gradient:
+        return value
+    mean = (slope(_Operations, x, *rest, **changes) + slope(_Operations, fixed, *rest, **changes)) / 2
+    return value + formula.only(_Operations, paddle.logical_not(paddle.isinf(fixed)), x - fixed) * mean
 
 
 def _sum(elements: Any) -> Any:
     """In float64, which not every device has: Paddle's float32 sum is 2e-6 off, and its mean 12 % at 10⁸ elements."""
-    place = elements.place if isinstance(elements, Tensor) else _current_expected_place()
-    if place.is_cpu_place() or place.is_gpu_place():
+    if _device(elements) in ("cpu", "gpu"):
         elements = paddle.cast(elements, paddle.float64)
     return paddle.sum(elements)
 
 
+def _measured(divisor: str, elements: Any, keep: Any, weight: Any) -> Any:
+    """A divisor that the operands give: of all the elements, to which a mask or a weight is broadcast."""
+    each = paddle.cast(keep, elements.dtype) if divisor == options.KEPT else weight
+    return _sum(each + _Operations.zeros_like(elements))
+
+
+def _reduced(reduction: str, elements: Any, keep: Any, weight: Any) -> Any:
+    """In a static graph the shape may be known only when it runs."""
+    total = _sum(elements)
+    divisor = options.divisor(reduction, elements.shape, selects=keep is not None, weighted=weight is not None)
+    if isinstance(divisor, str):
+        return formula.divided(_Operations, total, _measured(divisor, elements, keep, weight))
+    if reduction == "sum":
+        return total
+    count = paddle.shape(elements)[0] if reduction == "batchmean" else paddle.numel(elements)
+    return total / paddle.cast(count, total.dtype)
+
+
 def _without_amp() -> Any:
-    """Mixed precision would compute the parts of the formula in half precision. It is for the dynamic graph."""
-    return paddle.amp.auto_cast(enable=False) if paddle.in_dynamic_mode() else nullcontext()
+    """Mixed precision would compute the parts of the formula in half precision."""
+    return paddle.amp.auto_cast(enable=False)
 
 
-def loss(
-    probabilities: bool, reduction: str, result: Any, input: Any, label: Any, weights: tuple[Any, ...], pos_weight: Any
-) -> Any:
+def loss(probabilities: bool, reduction: str, result: Any, operands: Operands, terms: options.Terms | None) -> Any:
     """Of dtype ``result``; of operands in the dynamic or in a static graph."""
     wide = _wide(result)
+    if paddle.is_autocast_enabled():  # on accelerators and in static graphs; Paddle computes its own in float32 there
+        result = wide
     with _without_amp():
-        x, y, w = paddle.cast(input, wide), paddle.cast(label, wide), _product(weights, wide)
-        p = None if pos_weight is None else paddle.cast(pos_weight, wide)
-        if not probabilities:
-            elements = formula.logits_loss(_Operations, x, y, w, p)
-        else:
-            if isinstance(x, Tensor) and not x.stop_gradient and input.dtype == paddle.float16:
+        x, y, w, p, keep = _converted(operands, terms, wide)
+        changes = _changes(terms, x)
+        if probabilities:
+            if isinstance(x, Tensor) and not x.stop_gradient and operands[0].dtype == paddle.float16:
                 x.register_hook(_saturated)
-            elements = _probabilities_loss(x, y, w, p)
-        if reduction == "none":
-            return paddle.cast(elements, result)
-        total = _sum(elements)
-        if reduction == "mean":
-            total = total / paddle.cast(paddle.numel(elements), total.dtype)
-        return paddle.cast(total, result)
+            x = x if isinstance(x, Tensor) else _refusing(x)
+            elements = _by_slope(formula.probabilities_loss, formula.probabilities_gradient, x, y, w, p, **changes)
+        elif terms is not None and terms.gamma:
+            elements = _by_slope(formula.logits_loss, formula.logits_gradient, x, y, w, p, **changes)
+        else:
+            elements = formula.logits_loss(_Operations, x, y, w, p, **changes)
+        elements = formula.only(_Operations, keep, elements)
+        return paddle.cast(elements if reduction == "none" else _reduced(reduction, elements, keep, w), result)
 
 
 def gradient(
-    probabilities: bool,
-    divisor: float,
-    input: Tensor,
-    label: Tensor,
-    weights: tuple[Tensor, ...],
-    pos_weight: Tensor | None,
-    incoming: Tensor,
+    probabilities: bool, divisor: float | str, operands: Operands, terms: options.Terms | None, incoming: Tensor
 ) -> Any:
     """The gradient to the input, itself differentiable."""
-    wide = _wide(incoming.dtype)
+    dtype, wide = operands[0].dtype, _wide(incoming.dtype)
     slope = formula.probabilities_gradient if probabilities else formula.logits_gradient
     with _without_amp():
-        p = None if pos_weight is None else paddle.cast(pos_weight, wide)
-        gradient = slope(_Operations, paddle.cast(input, wide), paddle.cast(label, wide), _product(weights, wide), p)
-        gradient = gradient * (paddle.cast(incoming, wide) / divisor)
-        if probabilities and input.dtype == paddle.float16:
+        x, y, w, p, keep = _converted(operands, terms, wide)
+        gradient = formula.only(_Operations, keep, slope(_Operations, x, y, w, p, **_changes(terms, x)))
+        factor = paddle.cast(incoming, wide)
+        if isinstance(divisor, str):
+            measured = paddle.cast(_measured(divisor, gradient, keep, w), wide)
+            gradient = gradient * formula.divided(_Operations, factor, measured)
+        else:
+            gradient = gradient * (factor / divisor)
+        if probabilities and dtype == paddle.float16:
             gradient = _saturated(gradient)
-        return paddle.cast(gradient, input.dtype)
+        return paddle.cast(gradient, dtype)

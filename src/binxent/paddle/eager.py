@@ -12,7 +12,7 @@ import paddle
 from paddle import Tensor, _C_ops
 from paddle.base.core import CPUPlace
 
-from binxent import kernel
+from binxent import kernel, options
 from binxent.paddle import composite
 
 TAG = {getattr(paddle, name): tag for name, tag in kernel.TAGS.items()}
@@ -59,9 +59,10 @@ def _compute_by_address(probabilities: bool, *arguments: Any) -> int:
 _compute = kernel.compute if _EXCHANGES else _compute_by_address
 
 
-def refuse_out_of_range(input: Tensor) -> None:
+def refuse_out_of_range(input: Tensor, keep: Tensor | None) -> None:
     values = input.astype("float64").numpy()
-    first = tuple(int(i) for i in np.argwhere(~((values >= 0) & (values <= 1)))[0])
+    wrong = ~((values >= 0) & (values <= 1))
+    first = tuple(int(i) for i in np.argwhere(wrong if keep is None else wrong & keep.numpy())[0])
     element = f"input{list(first)}" if first else "input"
     raise ValueError(
         f"all elements of input should be between 0 and 1, but {element} is {values[first]}; "
@@ -69,16 +70,19 @@ def refuse_out_of_range(input: Tensor) -> None:
     )
 
 
-# probabilities, by_element (the reduction is none), divisor, input, label, weights, pos_weight, version
-Call = tuple[bool, bool, float, Any, Any, tuple[Any, ...], Any, int]
+# probabilities, by_element (the reduction is none), divisor, operands, terms, version
+Call = tuple[bool, bool, float | str, composite.Operands, options.Terms | None, int]
 
 
-def _version(input: Any, label: Any, weights: tuple[Any, ...], pos_weight: Any) -> int:
+def _version(operands: composite.Operands) -> int:
     """It grows with each operation in place."""
+    input, label, weights, pos_weight, mask = operands
     version: int = input._inplace_version() + label._inplace_version()
     for weight in weights:
         version += weight._inplace_version()
-    return version if pos_weight is None else version + pos_weight._inplace_version()
+    if pos_weight is not None:
+        version += pos_weight._inplace_version()
+    return version if mask is None else version + mask._inplace_version()
 
 
 def _new(like: Tensor, elements: int) -> Any:
@@ -92,43 +96,36 @@ def _new_scalar(like: Tensor) -> Any:
     return kernel.paddle.small_tensor(like, True) if _EXCHANGES else _C_ops.empty([], like.dtype, _CPU)
 
 
-def _run(call: Call, loss: Any, gradient: Any) -> int:
-    """Write the loss, and, if there is memory for it, the gradient that the backward is expected to need.
-
-    0, unless a label of a probability lies outside [0, 1].
-    """
-    probabilities, by_element, divisor, input, label, weights, pos_weight, _ = call
-    element, value = (loss, None) if by_element else (None, loss)
-    factor = _expected_incoming / divisor
-    outside = _compute(probabilities, input, label, weights, pos_weight, element, value, gradient, divisor, factor, 0)
-    if outside and outside & kernel.INPUT_OUT_OF_RANGE:
-        refuse_out_of_range(input)
-    return outside
-
-
-def _other_gradient(hook: Any, incoming: Any, differentiable: bool) -> Any:
-    """The gradient, where the hook has not the one that is asked for."""
-    global _expected_incoming
-    call: Call = hook.call
-    probabilities, by_element, divisor, input, label, weights, pos_weight, version = call
-    if _version(input, label, weights, pos_weight) != version:
+def _check_version(call: Call) -> None:
+    *_, operands, _, version = call
+    if _version(operands) != version:
         raise RuntimeError(
             "an operand of the loss was modified by an inplace operation before the backward of the loss; "
             "modify a copy, or modify it after the backward"
         )
+
+
+def _other_gradient(hook: Any, incoming: Any, differentiable: bool) -> Any:
+    """The gradient, where the hook cannot hand over the one that was made."""
+    global _expected_incoming
+    probabilities, by_element, divisor, operands, terms, _ = hook.call
     if differentiable:
-        return composite.gradient(probabilities, divisor, input, label, weights, pos_weight, incoming)
+        _check_version(hook.call)
+        return composite.gradient(probabilities, divisor, operands, terms, incoming)
     gradient, hook.gradient = hook.gradient, None  # not kept: Paddle may add to it
+    scale = 1.0 if by_element else incoming.item()
+    if gradient is not None and scale == hook.made_for:
+        return gradient
+    _check_version(hook.call)
+    input, label, weights, pos_weight, mask = operands
     if by_element:
-        weights, factor = (*weights, incoming), 1.0
-    else:
-        incoming = incoming.item()
-        factor = incoming / divisor
-        if gradient is not None:
-            _expected_incoming = incoming
+        weights = (*weights, incoming)
     if gradient is None:
         gradient = _new(input, math.prod(input.shape))
-    _compute(probabilities, input, label, weights, pos_weight, None, None, gradient, divisor, factor, 0)
+    else:
+        _expected_incoming = scale
+    factor = options.factor(divisor, scale)
+    _compute(probabilities, input, label, weights, pos_weight, mask, terms, None, None, gradient, divisor, factor, 0)
     return gradient
 
 
@@ -137,19 +134,22 @@ def loss(
     reduction: str,
     dtype: Any,
     elements: int,
-    input: Any,
-    label: Any,
-    weights: tuple[Any, ...],
-    pos_weight: Any,
+    operands: composite.Operands,
+    terms: options.Terms | None,
 ) -> Any:
     """Of operands that are not empty, on the processor, of which only the input may ask for a gradient."""
+    input, label, weights, pos_weight, mask = operands
     by_element = reduction == "none"
-    divisor = float(elements) if reduction == "mean" else 1.0
-    version = _version(input, label, weights, pos_weight)
-    call = (probabilities, by_element, divisor, input, label, weights, pos_weight, version)
+    divisor: float | str = 1.0
+    if reduction == "mean" and mask is terms is None:
+        divisor = float(elements)
+    elif reduction != "sum" and not by_element:
+        selects = mask is not None or (terms is not None and terms.ignore_index is not None)
+        divisor = options.divisor(reduction, input.shape, selects=selects, weighted=bool(weights))
     same_dtype = dtype is input.dtype or dtype == input.dtype
     learns = not input.stop_gradient and paddle.is_grad_enabled()
-    node = gradient = None
+    node: Any = None
+    gradient = None
     if learns:
         # Not a PyLayer: Paddle frees a PyLayer in its first backward and ends the process in a second one, whatever
         # retain_graph says. The graph gets the node of an operation that does nothing, and a hook before it, which is
@@ -168,20 +168,29 @@ def loss(
         # A gradient has the dtype of what it is the gradient of: a conversion leads from the loss's to the input's.
         if not by_element:
             _new_scalar(input)._share_underline_tensor_to(node)
-        value = _C_ops.cast(node, dtype)  # type: ignore[valid-type]
+        value = _C_ops.cast(node, dtype)
     else:
         value = _C_ops.empty(input.shape if by_element else [], dtype, _CPU)
 
-    if _run(call, value, gradient):
+    # With the loss the gradient that the backward is expected to need, if there is memory for it.
+    element, scalar = (value, None) if by_element else (None, value)
+    factor = options.factor(divisor, _expected_incoming)
+    outside = _compute(
+        probabilities, input, label, weights, pos_weight, mask, terms, element, scalar, gradient, divisor, factor, 0
+    )
+    if outside:
+        if outside & kernel.INPUT_OUT_OF_RANGE:
+            refuse_out_of_range(input, composite.kept(label, mask, terms))
         # Paddle takes labels outside [0, 1] for probabilities too, and the kernel does not.
-        return composite.loss(probabilities, reduction, dtype, input, label, weights, pos_weight)
+        return composite.loss(probabilities, reduction, dtype, operands, terms)
     if not learns:
         return value
+    call = (probabilities, by_element, divisor, operands, terms, _version(operands))
     hook = kernel.paddle.Hook(_other_gradient, call, gradient, _expected_incoming)
     if same_dtype:
         value._share_underline_tensor_to(node)
         hook.stay_last(node)
         return node
-    node._register_grad_hook(hook)  # type: ignore[union-attr]
+    node._register_grad_hook(hook)
     value._register_grad_hook(hook.hold)
     return _C_ops.unsqueeze(value, [])

@@ -7,7 +7,7 @@ Transforms, tracing, tensor subclasses and other devices compute the formula wit
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from binxent.torch.call import TAG, Call, Operands
 
 __all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
 
-_NAMES = ("input", "target", "weight", "sample_weight", "pos_weight")
+_NAMES = ("input", "target", "weight", "sample_weight", "pos_weight", "mask")
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -96,11 +96,15 @@ def _loss(
     function: str,
     operands: Operands,
     reduction: str,
+    ignore_index: float | None,
+    label_smoothing: float,
+    gamma: float,
+    *,
     inplace_backward: bool = False,
     check_range: bool = False,
 ) -> Tensor:
     compiling = torch.compiler.is_compiling()
-    input, target, weight, sample_weight, pos_weight = operands
+    input, target, weight, sample_weight, pos_weight, mask = operands
     plain = (
         not compiling
         and _is_plain(input)
@@ -108,6 +112,7 @@ def _loss(
         and (weight is None or _is_plain(weight))
         and (sample_weight is None or _is_plain(sample_weight))
         and (pos_weight is None or _is_plain(pos_weight))
+        and (mask is None or _is_plain(mask))
     )
     if not plain:
         _check_operands(function, operands)
@@ -117,12 +122,16 @@ def _loss(
         _check_weight(function, "weight", weight, input)
     if pos_weight is not None:
         _check_weight(function, "pos_weight", pos_weight, input)
+    if mask is not None:
+        _check_weight(function, "mask", mask, input)
     if sample_weight is not None:
         shape = options.check_sample_weight(sample_weight.shape, input.shape)
-        operands = (input, target, weight, sample_weight.reshape(shape), pos_weight)
-    call = Call(
-        function == "binary_cross_entropy", reduction, _result_dtype(input, target), inplace_backward, check_range
-    )
+        operands = (input, target, weight, sample_weight.reshape(shape), pos_weight, mask)
+    terms = None
+    if ignore_index is not None or label_smoothing or gamma:
+        terms = options.terms(ignore_index, label_smoothing, gamma, str(target.dtype).removeprefix("torch."))
+    dtype = _result_dtype(input, target)
+    call = Call(function == "binary_cross_entropy", reduction, dtype, terms, inplace_backward, check_range)
     if compiling:
         if inplace_backward:
             raise RuntimeError("inplace_backward: not under torch.compile; call the loss without it, or uncompiled.")
@@ -139,6 +148,13 @@ def _loss(
     return eager.loss(call, operands)
 
 
+def _beyond_defaults(ours: dict[str, Any]) -> dict[str, Any]:
+    """What a subclass of Tensor must know of: one that stands in for torch's function knows none of our options."""
+    off = {"label_smoothing": 0, "gamma": 0}
+    given = {name: value for name, value in ours.items() if value is not None and value is not False}
+    return {name: value for name, value in given.items() if name not in off or value != off[name]}
+
+
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -149,6 +165,10 @@ def binary_cross_entropy_with_logits(
     pos_weight: Tensor | None = None,
     *,
     sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0,  # not 0.0, which torch.compile would make a symbol, and trace twice
+    gamma: float = 0,
     inplace_backward: bool = False,
 ) -> Tensor:
     """Binary cross-entropy of logits; a drop-in for ``torch.nn.functional.binary_cross_entropy_with_logits``.
@@ -161,9 +181,16 @@ def binary_cross_entropy_with_logits(
         target: of the input's shape; any floating dtype, integers or bool. Usually in [0, 1], which is not enforced.
         weight: broadcasts to the input.
         size_average, reduce: deprecated; either overrides ``reduction``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count).
         pos_weight: broadcasts to the input; multiplies the loss of positives. In [N, C] input, one for each class.
         sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
+        mask: broadcasts to the input; an element where it is 0 or False is ignored: it adds 0 to the loss, to every
+            gradient and to what ``"mean"`` divides by, whatever it holds, NaN too. The mean of nothing is 0.
+        ignore_index: elements whose target it is are ignored likewise; an integer such as -100, or NaN.
+        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
+        gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
+            answer, to this power.
         inplace_backward: the backward overwrites the logits with their gradient, and no memory is allocated. Refused
             for leaves, views and expanded logits, under ``create_graph``, ``torch.func`` and ``torch.compile``; a
             second backward is an error. Whoever else needs the logits' values in the backward gets torch's own error.
@@ -187,9 +214,16 @@ def binary_cross_entropy_with_logits(
         >>> binary_cross_entropy_with_logits(output, target, pos_weight=pos_weight)
         tensor(0.2014)
     """
-    given = (input, target, weight, pos_weight, sample_weight)
+    given = (input, target, weight, pos_weight, sample_weight, mask)
     if has_torch_function(given):
-        ours: dict[str, Any] = {"sample_weight": sample_weight, "inplace_backward": inplace_backward}
+        ours: dict[str, Any] = {
+            "sample_weight": sample_weight,
+            "mask": mask,
+            "ignore_index": ignore_index,
+            "label_smoothing": label_smoothing,
+            "gamma": gamma,
+            "inplace_backward": inplace_backward,
+        }
         result: Tensor = handle_torch_function(
             binary_cross_entropy_with_logits,
             given,
@@ -200,7 +234,7 @@ def binary_cross_entropy_with_logits(
             reduce=reduce,
             reduction=reduction,
             pos_weight=pos_weight,
-            **{name: value for name, value in ours.items() if value is not None and value is not False},
+            **_beyond_defaults(ours),
         )
         return result
     reduction = _check_reduction(size_average, reduce, reduction)
@@ -208,9 +242,12 @@ def binary_cross_entropy_with_logits(
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
     return _loss(
         "binary_cross_entropy_with_logits",
-        (input, target, weight, sample_weight, pos_weight),
+        (input, target, weight, sample_weight, pos_weight, mask),
         reduction,
-        inplace_backward,
+        ignore_index,
+        label_smoothing,
+        gamma,
+        inplace_backward=inplace_backward,
     )
 
 
@@ -224,6 +261,10 @@ def binary_cross_entropy(
     *,
     pos_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0,
+    gamma: float = 0,
     check_range: bool = False,
 ) -> Tensor:
     """Binary cross-entropy of probabilities; a drop-in for ``torch.nn.functional.binary_cross_entropy``.
@@ -235,7 +276,8 @@ def binary_cross_entropy(
     Args:
         input: probabilities, of any shape and floating dtype.
         target: of the input's shape; floating in [0, 1], integers 0 and 1, or bool.
-        weight, size_average, reduce, reduction, pos_weight, sample_weight: as with logits.
+        weight, size_average, reduce, reduction, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma:
+            as with logits.
         check_range: on an accelerator, where a check waits for the device, raise for values outside [0, 1]; without
             it, such elements are NaN there. On CPU they are always refused.
 
@@ -253,9 +295,17 @@ def binary_cross_entropy(
         >>> binary_cross_entropy(torch.tensor([0.5, 0.9]), torch.tensor([1, 1]), reduction="none")
         tensor([0.6931, 0.1054])
     """
-    given = (input, target, weight, pos_weight, sample_weight)
+    given = (input, target, weight, pos_weight, sample_weight, mask)
     if has_torch_function(given):
-        ours: dict[str, Any] = {"pos_weight": pos_weight, "sample_weight": sample_weight, "check_range": check_range}
+        ours: dict[str, Any] = {
+            "pos_weight": pos_weight,
+            "sample_weight": sample_weight,
+            "mask": mask,
+            "ignore_index": ignore_index,
+            "label_smoothing": label_smoothing,
+            "gamma": gamma,
+            "check_range": check_range,
+        }
         result: Tensor = handle_torch_function(
             binary_cross_entropy,
             given,
@@ -265,7 +315,7 @@ def binary_cross_entropy(
             size_average=size_average,
             reduce=reduce,
             reduction=reduction,
-            **{name: value for name, value in ours.items() if value is not None and value is not False},
+            **_beyond_defaults(ours),
         )
         return result
     reduction = _check_reduction(size_average, reduce, reduction)
@@ -276,8 +326,11 @@ def binary_cross_entropy(
         )
     return _loss(
         "binary_cross_entropy",
-        (input, target, weight, sample_weight, pos_weight),
+        (input, target, weight, sample_weight, pos_weight, mask),
         reduction,
+        ignore_index,
+        label_smoothing,
+        gamma,
         check_range=check_range,
     )
 
@@ -294,18 +347,53 @@ binary_cross_entropy_with_logits.__prepare_scriptable__ = _refuse_script  # type
 binary_cross_entropy.__prepare_scriptable__ = _refuse_script  # type: ignore[attr-defined]
 
 
-def _extra_repr(reduction: str, **options: object) -> str:
-    """Only what is not the default, so that a plain module prints as torch's own."""
-    shown = {} if reduction == "mean" else {"reduction": reduction}
-    shown |= {name: value for name, value in options.items() if value}  # type: ignore[misc]
-    return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+class _Options:
+    """What both modules have beyond torch's; a torch module that is made one of ours has the defaults."""
+
+    reduction: str
+    ignore_index: float | None = None
+    label_smoothing: float = 0
+    gamma: float = 0
+    flag: ClassVar[str]  # the name of another option, which is on or off
+
+    def _set(self, ignore_index: float | None, label_smoothing: float, gamma: float, flag: bool) -> None:
+        options.terms(ignore_index, label_smoothing, gamma, "float32")
+        self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
+        setattr(self, self.flag, flag)
+
+    def _given(self) -> dict[str, Any]:
+        names = ("reduction", "ignore_index", "label_smoothing", "gamma", self.flag)
+        return {name: getattr(self, name) for name in names}
+
+    def extra_repr(self) -> str:
+        """Only what is not the default, so that a plain module prints as torch's own."""
+        shown = {name: value for name, value in self._given().items() if value not in (None, False, 0, "mean")}
+        if self.ignore_index is not None:
+            shown["ignore_index"] = self.ignore_index
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+
+    def _check_scriptable(self) -> None:
+        beyond = [
+            name for name, value in self._given().items() if name != "reduction" and value not in (None, False, 0)
+        ]
+        if self.ignore_index == 0:
+            beyond.append("ignore_index")
+        if getattr(self, "pos_weight", None) is not None and isinstance(self, torch.nn.BCELoss):
+            beyond.append("pos_weight")
+        if self.reduction in ("batchmean", "weighted_mean"):
+            beyond.append(f"reduction={self.reduction!r}")
+        if beyond:
+            raise NotImplementedError(
+                f"TorchScript cannot take {type(self).__name__} with {', '.join(beyond)}: it would compile torch's own "
+                "class, and torch's own class has none of that. Use torch.jit.trace, torch.compile or torch.export."
+            )
 
 
-class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
+class BCEWithLogitsLoss(_Options, torch.nn.BCEWithLogitsLoss):
     """``binary_cross_entropy_with_logits`` as a module; a drop-in for, and a subclass of, torch's own.
 
-    Parameters, buffers, ``state_dict`` and ``repr`` are torch's; ``inplace_backward`` is as in the function. The call
-    takes ``sample_weight``.
+    Parameters, buffers, ``state_dict`` and ``repr`` are torch's; the options after ``pos_weight`` are as in the
+    function. The call takes ``sample_weight`` and ``mask``.
 
     Examples:
         >>> loss = BCEWithLogitsLoss()
@@ -315,6 +403,9 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         tensor(0.6931)
     """
 
+    inplace_backward: bool = False
+    flag = "inplace_backward"
+
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -323,12 +414,17 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         reduction: str = "mean",
         pos_weight: Tensor | None = None,
         *,
+        ignore_index: float | None = None,
+        label_smoothing: float = 0,
+        gamma: float = 0,
         inplace_backward: bool = False,
     ) -> None:
         super().__init__(weight, size_average, reduce, reduction, pos_weight)
-        self.inplace_backward = inplace_backward
+        self._set(ignore_index, label_smoothing, gamma, inplace_backward)
 
-    def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         return binary_cross_entropy_with_logits(
             input,
             target,
@@ -336,28 +432,33 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
             reduction=self.reduction,
             pos_weight=self.pos_weight,
             sample_weight=sample_weight,
+            mask=mask,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            gamma=self.gamma,
             inplace_backward=self.inplace_backward,
         )
 
-    def extra_repr(self) -> str:
-        return _extra_repr(self.reduction, inplace_backward=self.inplace_backward)
-
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """TorchScript, which is deprecated, takes torch's own class."""
+        self._check_scriptable()
         return torch.nn.BCEWithLogitsLoss(self.weight, reduction=self.reduction, pos_weight=self.pos_weight)
 
 
-class BCELoss(torch.nn.BCELoss):
+class BCELoss(_Options, torch.nn.BCELoss):
     """``binary_cross_entropy`` as a module; a drop-in for, and a subclass of, torch's own.
 
-    Parameters, buffers, ``state_dict`` and ``repr`` are torch's; ``pos_weight`` and ``check_range`` are as in the
-    function. The call takes ``sample_weight``.
+    Parameters, buffers, ``state_dict`` and ``repr`` are torch's; the other options are as in the function. The call
+    takes ``sample_weight`` and ``mask``.
 
     Examples:
         >>> loss = BCELoss(pos_weight=torch.tensor(3.0))
         >>> loss(torch.full((3,), 0.5), torch.tensor([1, 0, 1]))
         tensor(1.6173)
     """
+
+    check_range: bool = False
+    flag = "check_range"
 
     def __init__(
         self,
@@ -367,14 +468,19 @@ class BCELoss(torch.nn.BCELoss):
         reduction: str = "mean",
         *,
         pos_weight: Tensor | None = None,
+        ignore_index: float | None = None,
+        label_smoothing: float = 0,
+        gamma: float = 0,
         check_range: bool = False,
     ) -> None:
         super().__init__(weight, size_average, reduce, reduction)
         if pos_weight is not None:  # only then, since torch's own module has no such key in its state
             self.register_buffer("pos_weight", pos_weight)
-        self.check_range = check_range
+        self._set(ignore_index, label_smoothing, gamma, check_range)
 
-    def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         return binary_cross_entropy(
             input,
             target,
@@ -382,14 +488,14 @@ class BCELoss(torch.nn.BCELoss):
             reduction=self.reduction,
             pos_weight=getattr(self, "pos_weight", None),
             sample_weight=sample_weight,
+            mask=mask,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            gamma=self.gamma,
             check_range=self.check_range,
         )
 
-    def extra_repr(self) -> str:
-        return _extra_repr(self.reduction, check_range=self.check_range)
-
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """TorchScript, which is deprecated, takes torch's own class."""
-        if hasattr(self, "pos_weight"):
-            raise NotImplementedError("TorchScript cannot take BCELoss with pos_weight: torch's own class has none")
+        self._check_scriptable()
         return torch.nn.BCELoss(self.weight, reduction=self.reduction)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from binxent import kernel
+from binxent import formula, kernel, options
 
 _SCALAR = {
     dtype: torch.empty((), dtype=dtype, device="cpu")
@@ -26,12 +26,25 @@ class Call(NamedTuple):
     probabilities: bool
     reduction: str
     dtype: torch.dtype  # of the result
+    terms: options.Terms | None = None
     inplace_backward: bool = False
     check_range: bool = False  # of probabilities on an accelerator, where it costs a synchronisation
 
 
-# input, target, weight, sample_weight (of shape [N, 1, …, 1]), pos_weight
-Operands = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]
+# input, target, weight, sample_weight (of shape [N, 1, …, 1]), pos_weight, mask
+Operands = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+
+
+def divisor(call: Call, operands: Operands) -> float | str:
+    input, _, weight, sample_weight, _, mask = operands
+    if mask is None and call.terms is None and call.reduction == "mean":
+        return input.numel()
+    return options.divisor(
+        call.reduction,
+        input.shape,
+        selects=mask is not None or (call.terms is not None and call.terms.ignore_index is not None),
+        weighted=weight is not None or sample_weight is not None,
+    )
 
 
 def _source(tensor: Tensor) -> kernel.Operand:
@@ -51,13 +64,13 @@ def run(
     incoming: Tensor | float = 1.0,
 ) -> None:
     """Write the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
-    input, target, weight, sample_weight, pos_weight = operands
+    input, target, weight, sample_weight, pos_weight, mask = operands
     weights: tuple[kernel.Operand, ...] = () if weight is None else (_source(weight),)
     if sample_weight is not None:
         weights += (_source(sample_weight),)
-    divisor = input.numel() if call.reduction == "mean" else 1
+    divided_by = divisor(call, operands)
     if isinstance(incoming, float):
-        factor = incoming / divisor if divisor else 0.0
+        factor = options.factor(divided_by, incoming)
     else:  # one for each element: a weight like any other
         weights += (_source(incoming),)
         factor = 1.0
@@ -68,17 +81,20 @@ def run(
         _source(target),
         weights,
         None if pos_weight is None else _source(pos_weight),
+        None if mask is None else _source(mask),
+        call.terms,
         loss if by_element else None,
         None if by_element else loss,
         gradient,
-        divisor,
+        divided_by,
         factor,
         _EXECUTOR,
     )
     if outside and loss is not None:
+        keep = formula.kept(target, mask, call.terms and call.terms.ignore_index)
         if outside & kernel.INPUT_OUT_OF_RANGE:
-            refuse_out_of_range("input", input)
-        refuse_out_of_range("target", target)
+            refuse_out_of_range("input", input, keep)
+        refuse_out_of_range("target", target, keep)
 
 
 def new_loss(call: Call, operands: Operands) -> Tensor:
@@ -89,7 +105,8 @@ def new_loss(call: Call, operands: Operands) -> Tensor:
     return torch.empty_like(like, dtype=call.dtype)
 
 
-def refuse_out_of_range(name: str, tensor: Tensor) -> None:
-    first = tuple(torch.nonzero(~((tensor >= 0) & (tensor <= 1)))[0].tolist())
+def refuse_out_of_range(name: str, tensor: Tensor, keep: Tensor | None = None) -> None:
+    wrong = ~((tensor >= 0) & (tensor <= 1))
+    first = tuple(torch.nonzero(wrong if keep is None else wrong & keep)[0].tolist())
     element = f"{name}{list(first)}" if first else name
     raise RuntimeError(f"all elements of {name} should be between 0 and 1, but {element} is {tensor[first].item()}")

@@ -11,36 +11,47 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from binxent.options import Terms
 from binxent.torch import composite, eager
 from binxent.torch.call import Call, Operands, new_loss, run
 
-_OPERANDS = "Tensor input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? pos_weight"
-_CALL = "bool probabilities, str reduction, ScalarType dtype"
+_OPERANDS = "Tensor input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? pos_weight, Tensor? mask"
+_CALL = "bool probabilities, str reduction, ScalarType dtype, float? ignore_index, float label_smoothing, float gamma"
 
 _library = torch.library.Library("binxent", "DEF")
 _library.define(f"loss({_OPERANDS}, {_CALL}) -> Tensor")
 _library.define(f"input_gradient(Tensor incoming, {_OPERANDS}, {_CALL}) -> Tensor")
 
 
+def _flat(call: Call) -> tuple[Any, ...]:
+    return (*call[:3], *(call.terms or Terms()))
+
+
+def _call(arguments: tuple[Any, ...]) -> tuple[Operands, Call]:
+    probabilities, reduction, dtype, *rest = arguments[6:]
+    terms = Terms(*rest)
+    return arguments[:6], Call(probabilities, reduction, dtype, None if terms == Terms() else terms)
+
+
 def _loss(*arguments: Any) -> Tensor:
-    operands, call = arguments[:5], Call(*arguments[5:])
+    operands, call = _call(arguments)
     loss = new_loss(call, operands)
     run(call, operands, loss, None)
     return loss
 
 
 def _input_gradient(incoming: Tensor, *arguments: Any) -> Tensor:
-    operands, call = arguments[:5], Call(*arguments[5:])
+    operands, call = _call(arguments)
     gradient = torch.empty_like(operands[0])
     run(call, operands, None, gradient, incoming if call.reduction == "none" else incoming.item())
     return gradient
 
 
-def _fake_loss(input: Tensor, target: Tensor, *rest: Any) -> Tensor:
-    probabilities, reduction, dtype = rest[-3:]
-    if reduction != "none":
-        return input.new_empty((), dtype=dtype)
-    return torch.empty_like(input if probabilities else target, dtype=dtype)
+def _fake_loss(*arguments: Any) -> Tensor:
+    (input, target, *_), call = _call(arguments)
+    if call.reduction != "none":
+        return input.new_empty((), dtype=call.dtype)
+    return torch.empty_like(input if call.probabilities else target, dtype=call.dtype)
 
 
 class _OperatorLoss(torch.autograd.Function):
@@ -49,7 +60,7 @@ class _OperatorLoss(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         ctx.call = call
         with torch._C._AutoDispatchBelowAutograd():
-            result: Tensor = torch.ops.binxent.loss(*tensors, *call[:3])
+            result: Tensor = torch.ops.binxent.loss(*tensors, *_flat(call))
         return result
 
     @staticmethod
@@ -59,15 +70,15 @@ class _OperatorLoss(torch.autograd.Function):
         needed = ctx.needs_input_grad[1:]
         if eager.in_transform():
             return (None, *composite.gradients(call, operands, incoming, needed))
-        rest: tuple[Tensor | None, ...] = (None, None, None, None)
+        rest: tuple[Tensor | None, ...] = (None,) * 5
         if True in needed[1:]:
             rest = composite.gradients(call, operands, incoming, (False, *needed[1:]))[1:]
-        to_input = torch.ops.binxent.input_gradient(incoming, *operands, *call[:3]) if needed[0] else None
+        to_input = torch.ops.binxent.input_gradient(incoming, *operands, *_flat(call)) if needed[0] else None
         return (None, to_input, *rest)
 
 
 def _autograd_loss(*arguments: Any) -> Tensor:
-    operands, call = arguments[:5], Call(*arguments[5:])
+    operands, call = _call(arguments)
     if eager.in_transform():
         return composite.loss(call, operands)
     result: Tensor = _OperatorLoss.apply(call, *operands)  # type: ignore[no-untyped-call]
@@ -84,5 +95,5 @@ torch.library.register_fake(
 
 
 def loss(call: Call, operands: Operands) -> Tensor:
-    result: Tensor = torch.ops.binxent.loss(*operands, *call[:3])
+    result: Tensor = torch.ops.binxent.loss(*operands, *_flat(call))
     return result

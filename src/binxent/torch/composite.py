@@ -9,24 +9,55 @@ needs, in every mode of differentiation.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entropy
 
-from binxent import formula
-from binxent.torch.call import Call, Operands, refuse_out_of_range
+from binxent import formula, options
+from binxent.torch.call import Call, Operands, divisor, refuse_out_of_range
 
 
-def _widened(operands: Operands) -> Operands:
-    """In the arithmetic's type: half precision is computed in float32 and rounded once, at the end."""
+class _Wide(NamedTuple):
+    """In the arithmetic's type: half precision is computed in float32 and rounded once, at the end.
+
+    What is ignored is 0 in each operand, so that nothing of it, not even a NaN, reaches a derivative.
+    """
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor | None
+    sample_weight: Tensor | None
+    pos_weight: Tensor | None
+    keep: Tensor | None  # which elements are not ignored; None: all
+    label_smoothing: float
+    gamma: float
+
+    @property
+    def w(self) -> Tensor | None:
+        if self.weight is None or self.sample_weight is None:
+            return self.sample_weight if self.weight is None else self.weight
+        return self.weight * self.sample_weight
+
+    @property
+    def terms(self) -> tuple[float, float]:
+        return self.label_smoothing, self.gamma
+
+
+def _widened(call: Call, operands: Operands) -> _Wide:
     double = torch.float64 in (operands[0].dtype, operands[1].dtype)
     dtype = torch.float64 if double else torch.float32
 
     def widen(tensor: Tensor | None) -> Tensor | None:
         return tensor if tensor is None or tensor.is_complex() else tensor.to(dtype)
 
-    return tuple(map(widen, operands))  # type: ignore[return-value]
+    terms = call.terms or options.Terms()
+    wide: list[Tensor | None] = [widen(operand) for operand in operands[:5]]
+    keep: Tensor | None = formula.kept(wide[1], operands[5], terms.ignore_index)
+    if keep is not None:
+        wide = [None if operand is None else formula.only(torch, keep, operand) for operand in wide]
+    return _Wide(*wide, keep, terms.label_smoothing, terms.gamma)  # type: ignore[arg-type, call-arg]
 
 
 def _saturated(gradient: Tensor) -> Tensor:
@@ -61,8 +92,8 @@ def _check_range(name: str, tensor: Tensor) -> None:
         refuse_out_of_range(name, values)
 
 
-def _probabilities_loss(call: Call, operands: Operands) -> Tensor:
-    q, y, weight, sample_weight, pos_weight = operands
+def _probabilities_loss(call: Call, wide: _Wide, weight: Tensor | None) -> Tensor:
+    q, y = wide.x, wide.y
     q_valid, y_valid = (q >= 0) & (q <= 1), (y >= 0) & (y <= 1)
     tracing = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     if (q.is_cpu or call.check_range) and not tracing:
@@ -81,92 +112,106 @@ def _probabilities_loss(call: Call, operands: Operands) -> Tensor:
         minus_log = torch_binary_cross_entropy(safe, ones, reduction="none")
         minus_log1m = torch_binary_cross_entropy(safe, zeros, reduction="none")
     # The logarithms come first in each product: torch gives the result the input's strides.
-    loss = minus_log * _positive(y, pos_weight) + minus_log1m * (1 - y)
-    for w in (weight, sample_weight):
-        loss = loss if w is None else loss * w
+    positive, negative = formula.coefficients(y, wide.pos_weight, wide.label_smoothing)
+    if wide.gamma:
+        minus_log, minus_log1m = (
+            minus_log * formula.focal_power(torch, minus_log1m, wide.gamma),
+            minus_log1m * formula.focal_power(torch, minus_log, wide.gamma),
+        )
+    loss = minus_log * positive + minus_log1m * negative
+    loss = loss if weight is None else loss * weight
     # NaN, and a gradient of NaN, where that is out of range.
-    return loss + torch.where(q_valid & y_valid, zeros, nan) * (q + y)
+    checked: Tensor = loss + torch.where(q_valid & y_valid, zeros, nan) * (q + y)
+    return checked
 
 
-def _probabilities_slope(q: Tensor, y: Tensor, pos_weight: Tensor | None) -> Tensor:
+def _probabilities_slope(wide: _Wide) -> Tensor:
     """d/dq; its derivative in turn is that of torch's operation, as in the loss."""
+    q = wide.x
+    if wide.gamma:
+        focal: Tensor = formula.probabilities_gradient(torch, q, wide.y, None, wide.pos_weight, *wide.terms)
+        return focal
 
     def slope(target: Tensor) -> Tensor:
         result: Tensor = torch.ops.aten.binary_cross_entropy_backward(torch.ones_like(q), q, target, None, 0)
         return result
 
-    return _positive(y, pos_weight) * slope(torch.ones_like(q)) + (1 - y) * slope(torch.zeros_like(q))
+    positive, negative = formula.coefficients(wide.y, wide.pos_weight, wide.label_smoothing)
+    both: Tensor = positive * slope(torch.ones_like(q)) + negative * slope(torch.zeros_like(q))
+    return both
 
 
-def _positive(target: Tensor, pos_weight: Tensor | None) -> Tensor:
-    return target if pos_weight is None else pos_weight * target
+def _elements(call: Call, wide: _Wide, weight: Tensor | None) -> Tensor:
+    if call.probabilities:
+        elements = _probabilities_loss(call, wide, weight)
+    else:
+        elements = formula.logits_loss(torch, wide.x, wide.y, weight, wide.pos_weight, *wide.terms)
+    result: Tensor = formula.only(torch, wide.keep, elements)
+    return result
 
 
-def _logits_loss(operands: Operands) -> Tensor:
-    x, y, weight, sample_weight, pos_weight = operands
-    loss: Tensor = formula.logits_loss(torch, x, y, _product(weight, sample_weight), pos_weight)
-    return loss
-
-
-def _product(weight: Tensor | None, sample_weight: Tensor | None) -> Tensor | None:
-    if weight is None or sample_weight is None:
-        return sample_weight if weight is None else weight
-    return weight * sample_weight
-
-
-def _divisor(call: Call, input: Tensor) -> int:
-    return input.numel() if call.reduction == "mean" else 1
+def _divided(call: Call, operands: Operands, wide: _Wide, total: Tensor) -> Tensor:
+    """By a number, or by what is kept, or by its weights."""
+    by = divisor(call, operands)
+    if not isinstance(by, str):
+        return total / by
+    ones = torch.ones_like(wide.x)
+    counted = ones * wide.w if by == options.WEIGHTS and wide.w is not None else ones
+    result: Tensor = formula.divided(torch, total, formula.only(torch, wide.keep, counted).sum())
+    return result
 
 
 def loss(call: Call, operands: Operands) -> Tensor:
-    wide = _widened(operands)
-    if call.probabilities and operands[0].dtype == torch.float16 and wide[0].requires_grad:
-        wide[0].register_hook(_saturated)
-    elements = _probabilities_loss(call, wide) if call.probabilities else _logits_loss(wide)
+    wide = _widened(call, operands)
+    if call.probabilities and operands[0].dtype == torch.float16 and wide.x.requires_grad:
+        wide.x.register_hook(_saturated)
+    elements = _elements(call, wide, wide.w)
     dtype = call.dtype.to_complex() if elements.is_complex() else call.dtype
     if call.reduction == "none":
         return elements.to(dtype)
-    return (elements.sum() / _divisor(call, operands[0])).to(dtype)
+    return _divided(call, operands, wide, elements.sum()).to(dtype)
 
 
 def gradients(call: Call, operands: Operands, incoming: Tensor, needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
     """d loss / d each operand, times the incoming gradient: itself differentiable."""
-    x, y, weight, sample_weight, p = _widened(operands)
-    scale = incoming.to(x.dtype) / _divisor(call, operands[0])
-    w = _product(weight, sample_weight)
+    wide = _widened(call, operands)
+    x, y, weight, sample_weight, p, keep, *terms = wide
+    w = wide.w
+    scale = _divided(call, operands, wide, incoming.to(x.dtype))
 
-    def fitted(gradient: Tensor, operand: Tensor | None) -> Tensor:
+    def fitted(slope: Tensor, operand: Tensor | None) -> Tensor:
         assert operand is not None
-        total = gradient.sum_to_size(operand.shape)
+        total: Tensor = formula.only(torch, keep, scale * slope).sum_to_size(operand.shape)
         if call.probabilities and operand.dtype == torch.float16:
             total = _saturated(total)
         return total.to(operand.dtype)
 
-    results: list[Tensor | None] = [None] * 5
+    results: list[Tensor | None] = [None] * 6
     if needed[0]:
         if call.probabilities:
-            slope = _probabilities_slope(x, y, p)
+            slope = _probabilities_slope(wide)
             slope = slope if w is None else w * slope
         else:
-            slope = formula.logits_gradient(torch, x, y, w, p)
-        results[0] = fitted(scale * slope, operands[0])
+            slope = formula.logits_gradient(torch, x, y, w, p, *terms)
+        results[0] = fitted(slope, operands[0])
     if needed[1]:
         if call.probabilities:
-            slope = formula.probabilities_gradient_to_target(torch, x, w, p)
+            slope = formula.probabilities_gradient_to_target(torch, x, w, p, *terms)
         else:
-            slope = formula.logits_gradient_to_target(torch, x, w, p)
-        results[1] = fitted(scale * slope, operands[1])
+            slope = formula.logits_gradient_to_target(torch, x, w, p, *terms)
+        results[1] = fitted(slope, operands[1])
     if needed[2] or needed[3]:
-        bare = (x, y, None, None, p)
-        bracket = scale * (_probabilities_loss(call, bare) if call.probabilities else _logits_loss(bare))
+        bracket = _elements(call, wide, None)
+        if divisor(call, operands) == options.WEIGHTS:  # a weight is part of the divisor too
+            bracket = bracket - _divided(call, operands, wide, _elements(call, wide, w).sum())
         if needed[2]:
             results[2] = fitted(bracket if sample_weight is None else bracket * sample_weight, operands[2])
         if needed[3]:
             results[3] = fitted(bracket if weight is None else bracket * weight, operands[3])
     if needed[4]:
         if call.probabilities:
-            slope = formula.probabilities_gradient_to_pos_weight(torch, x, y, w)
+            slope = formula.probabilities_gradient_to_pos_weight(torch, x, y, w, *terms)
         else:
-            slope = formula.logits_gradient_to_pos_weight(torch, x, y, w)
-        results[4] = fitted(scale * slope, operands[4])
+            slope = formula.logits_gradient_to_pos_weight(torch, x, y, w, *terms)
+        results[4] = fitted(slope, operands[4])
     return tuple(results)

@@ -67,7 +67,7 @@ class KernelLoss(torch.autograd.Function):
                     "call the loss without inplace_backward=True."
                 )
             return (None, *composite.gradients(call, operands, incoming, needed))
-        rest: tuple[Tensor | None, ...] = (None, None, None, None)
+        rest: tuple[Tensor | None, ...] = (None,) * 5
         if True in needed[1:]:  # first, since in place the logits are gone afterwards
             rest = composite.gradients(call, operands, incoming, (False, *needed[1:]))[1:]
         return (None, _input_gradient(ctx, call, operands, incoming) if needed[0] else None, *rest)
@@ -101,7 +101,7 @@ def _input_gradient(ctx: Any, call: Call, operands: Operands, incoming: Tensor) 
 
 
 def loss(call: Call, operands: Operands) -> Tensor:
-    input, target, weight, sample_weight, pos_weight = operands
+    input, target, weight, sample_weight, pos_weight, _ = operands
     if torch.is_grad_enabled() and (
         input.requires_grad
         or target.requires_grad

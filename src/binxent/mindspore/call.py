@@ -1,0 +1,73 @@
+"""One call of the loss: what was asked for, and the checks that every mode shares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import mindspore as ms
+
+from binxent import kernel, options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Call(NamedTuple):
+    probabilities: bool
+    reduction: str
+
+
+NAMES = ("input", "target", "weight", "sample_weight", "pos_weight")
+Operands = tuple[ms.Tensor, ms.Tensor, ms.Tensor | None, ms.Tensor | None, ms.Tensor | None]
+
+# What is known of an operand before it is read: its shape and dtype, what it is if it is no tensor, or that it is None.
+Kind = tuple[tuple[int, ...], Any] | str | None
+
+FLOATING = (ms.float16, ms.bfloat16, ms.float32)  # MindSpore's losses refuse float64
+TAG = {getattr(ms, name + "_" if name == "bool" else name): tag for name, tag in kernel.TAGS.items()}
+_TARGETS = tuple(dtype for dtype in TAG if dtype != ms.float64)
+
+
+def check_reduction(reduction: object) -> str:
+    """Case does not matter to MindSpore, but in its class BCELoss."""
+    if not isinstance(reduction, str):
+        raise TypeError(f"reduction: expected a str, got {type(reduction).__name__}")
+    return options.check_reduction(reduction.lower())
+
+
+def _is_known(shape: tuple[int, ...]) -> bool:
+    """Whether the graph is compiled for this shape alone, and not for any length, or number, of dimensions."""
+    return min(shape, default=0) >= 0
+
+
+def check(kinds: Sequence[Kind]) -> Any:
+    """Raise what MindSpore raises; return the dtype of the result: the wider of input and target."""
+    shapes: list[tuple[int, ...] | None] = []
+    dtypes: list[Any] = []
+    for name, kind in zip(NAMES, kinds, strict=True):
+        if kind is None and name not in ("input", "target"):
+            shapes.append(None)
+            continue
+        if kind is None or isinstance(kind, str):
+            raise TypeError(f"{name}: expected a mindspore.Tensor, got {kind}")
+        accepted = _TARGETS if name == "target" else FLOATING
+        if kind[1] not in accepted:
+            known = ", ".join(map(str, accepted))
+            raise TypeError(f"{name}: dtype {kind[1]} is not supported; expected one of {known}")
+        # A shape that is not known yet is checked when the graph runs.
+        shapes.append(kind[0] if _is_known(kind[0]) else None)
+        dtypes.append(kind[1])
+    shape, target_shape, weight, sample_weight, pos_weight = shapes
+    if shape is not None:
+        if target_shape is not None and target_shape != shape:
+            raise ValueError(f"target: shape {target_shape} must be the same as the input's, {shape}")
+        if weight is not None:
+            options.check_broadcast("weight", weight, shape)
+        if pos_weight is not None:
+            options.check_broadcast("pos_weight", pos_weight, shape)
+        if sample_weight is not None:
+            options.check_sample_weight(sample_weight, shape)
+    dtype, target_dtype = dtypes[:2]
+    if target_dtype == dtype or target_dtype not in FLOATING:
+        return dtype
+    return ms.float32  # two of the three differ: either one is float32, or float16 and bfloat16 meet in it

@@ -1,0 +1,22 @@
+"""The tests of an absent framework are skipped, and say so, before they import it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+FRAMEWORKS = ("torch", "paddle", "mindspore", "jax")
+
+
+class Absent(pytest.Module):
+    def collect(self) -> list[pytest.Item]:
+        pytest.skip(f"{self.path.stem.split('_')[1]} is not installed")
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    framework = module_path.stem.split("_")[1]
+    if framework in FRAMEWORKS and importlib.util.find_spec(framework) is None:
+        return Absent.from_parent(parent, path=module_path)
+    return None
