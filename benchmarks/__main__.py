@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import RESULTS, ROOT, grid, imports, processes, report, results, targets
+from benchmarks.frameworks import OURS
 from benchmarks.machine import cores, facts
 from benchmarks.results import Row
 from benchmarks.timing import Rounds, Times
@@ -122,6 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(comparison(rows))
     console.print(verdicts(rows))
     console.print(f"written: {file}")
+    broken += dict.fromkeys(
+        f"{row['framework']}: {row['way']}, {row['dtype']}, {row['options']}: {row['error']}"
+        for row in rows
+        if row["way"].startswith(OURS) and row["error"]
+    )
     for failure in broken:
         console.print(f"broken: {failure}", style="red")
     asked = {*frameworks, "python"}
