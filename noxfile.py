@@ -109,7 +109,7 @@ def supported(session: nox.Session, numpy: str) -> None:
     version = [f"numpy=={OLDEST_NUMPY[str(session.python)]}"] if numpy == "oldest" else []
     install(session, *group("test"), *version)
     # The demo's libraries want newer ones.
-    demo = [f"--ignore=tests/test_{name}.py" for name in ("cli", "demo")]
+    demo = [f"--ignore=tests/test_{name}.py" for name in ("benchmarks", "cli", "demo")]
     pytest(session, "tests", *without(FRAMEWORKS), *demo, *session.posargs)
 
 
@@ -135,6 +135,38 @@ def docs(session: nox.Session) -> None:
     """The documentation, into site/. A broken link or reference is an error."""
     session.install(*group("docs"))
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session(default=False)
+def instructions(session: nox.Session) -> None:
+    """Instructions per element of the AVX2 kernel, which must not rise; valgrind has to be installed."""
+    session.install(*group("instructions"))
+    found = session.run(
+        "python", "-m", "benchmarks.instructions", env={"CMAKE_GENERATOR": "Ninja"}, silent=True, success_codes=[0, 3]
+    )
+    session.log(f"\n{found}")
+    for line in str(found).splitlines():
+        if line.startswith("not checked"):
+            session.skip(line)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Speed, memory and accuracy beside every framework: the figures, tables and charts, anew. What follows -- goes to
+    ``python -m benchmarks``, and then accuracy is left out."""
+    # MindSpore needs an older NumPy, so an environment of its own.
+    install(session, *group("bench", *(f for f in FRAMEWORKS if f != "mindspore")))
+    elsewhere = []
+    if "mindspore" in FRAMEWORKS:
+        python = Path(session.create_tmp()) / "mindspore" / "bin" / "python"
+        session.run("python", "-m", "venv", python.parent.parent)
+        wheel = str(wheels[session.python])
+        session.run(python, "-m", "pip", "install", "--quiet", wheel, *group("test", "mindspore"), external=True)
+        session.run(python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", wheel, external=True)
+        elsewhere = ["--python", f"mindspore={python.absolute()}"]
+    session.run("python", "-m", "benchmarks", *elsewhere, *session.posargs, env={"PYTHONPATH": None})
+    if not session.posargs:
+        session.run("python", "-m", "benchmarks.accuracy", *elsewhere, env={"PYTHONPATH": None})
 
 
 @nox.session(default=False, venv_backend="none")

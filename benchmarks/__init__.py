@@ -1,0 +1,14 @@
+"""Speed, memory, accuracy and instruction counts, each by one command that anyone can run.
+
+python -m benchmarks               speed and memory, against every framework's own loss
+python -m benchmarks.accuracy      the accuracy certificate
+python -m benchmarks.instructions  instructions per element, against the committed figure
+python -m benchmarks.report        the tables and charts, from the committed CSV files alone
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +30,23 @@ def _huge_pages() -> str:
     return modes[modes.index("[") + 1 : modes.index("]")]
 
 
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def facts() -> dict[str, str]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = _first("/proc/meminfo", "MemTotal")
     return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
         "processor": _first("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
-        "cores": str(cores),
-        "memory": f"{int(_first('/proc/meminfo', 'MemTotal').split()[0]) / 2**20:.0f} GiB"
-        if _first("/proc/meminfo", "MemTotal")
-        else "unknown",
+        "cores": str(os.cpu_count()),
+        "memory size": f"{int(memory.split()[0]) / 2**20:.0f} GiB" if memory else "unknown",
         "system": f"{platform.system()} {platform.release()}",
-        "huge pages": _huge_pages(),
+        "transparent huge pages": _huge_pages(),
+        "load": f"{os.getloadavg()[0]:.2f}",
         "Python": sys.version.split()[0],
         "NumPy": np.__version__,
-        "binxent": f"{__version__}, {kernel.instruction_set}, {kernel.num_threads()} threads",
+        "binxent": __version__,
+        "instruction set": kernel.instruction_set,
     }

@@ -2,37 +2,93 @@
 
 from __future__ import annotations
 
+import gc
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How often: until ``seconds`` are over, but at least ``least`` and at most ``most`` times."""
+
+    seconds: float
+    least: int
+    most: int
+
+    def number(self, seconds_of_one: float) -> int:
+        return max(self.least, min(self.most, int(self.seconds / seconds_of_one)))
+
+
+@dataclass(frozen=True)
+class Spread:
+    median: float
+    least: float
+    lower: float  # quartiles
+    upper: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> Spread:
+        lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, min(values), lower, upper)
+
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of every round."""
+    """Seconds that one step took, in every round."""
 
     seconds: tuple[float, ...]
+    page_faults: float = 0.0  # of one step: whether its memory was fresh or used before
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
+    def spread(self) -> Spread:
+        return Spread.of(list(self.seconds))
 
-    @property
-    def least(self) -> float:
-        return min(self.seconds)
+    def over(self, other: Times) -> Spread:
+        """How many times the other's time, round by round."""
+        return Spread.of([a / b for a, b in zip(self.seconds, other.seconds, strict=True)])
 
 
-def in_turn(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Times]:
-    """Each round runs every way once, beginning with another; a first round is not counted."""
+SHORTEST_ROUND = 2e-3  # seconds: a shorter step is repeated, so that the clock can tell
+
+
+def page_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def in_turn(ways: Mapping[str, Step], rounds: Rounds) -> dict[str, Times]:
+    """Each round runs every way, beginning with another. Two calls of each, not counted, come first."""
+    repeats = {}
+    whole_round = 0.0
+    for name, step in ways.items():
+        step()
+        start = time.perf_counter()
+        step()
+        taken = time.perf_counter() - start
+        repeats[name] = max(1, int(SHORTEST_ROUND / taken))
+        whole_round += taken * repeats[name]
+
     names = list(ways)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds + 1):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            start = time.perf_counter()
-            ways[name]()
-            taken = time.perf_counter() - start
-            if turn:
-                seconds[name].append(taken)
-    return {name: Times(tuple(taken)) for name, taken in seconds.items()}
+    faults = dict.fromkeys(names, 0)
+    number = rounds.number(whole_round)
+    gc.collect()
+    gc.disable()
+    try:
+        for turn in range(number):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                step, times = ways[name], repeats[name]
+                before = page_faults()
+                start = time.perf_counter()
+                for _ in range(times):
+                    step()
+                taken = time.perf_counter() - start
+                faults[name] += page_faults() - before
+                seconds[name].append(taken / times)
+    finally:
+        gc.enable()
+    return {name: Times(tuple(seconds[name]), faults[name] / (number * repeats[name])) for name in names}

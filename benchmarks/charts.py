@@ -1,0 +1,216 @@
+"""The charts, from the rows of the CSV files and nothing else. Each says its conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from benchmarks import results, targets
+from benchmarks.results import Row
+
+# The same file for the same figures.
+STYLE = {
+    "svg.hashsalt": "binxent",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "figure.constrained_layout.use": True,
+    "legend.frameon": False,
+}
+OURS = "#3949ab"
+CASE_COLOURS = {"float32": "#3949ab", "with pos_weight": "#7986cb", "bfloat16": "#c5cae9"}
+COLOURS = {
+    "binxent": OURS,
+    "torch": "#e64a19",
+    "torch.compile": "#ff9e80",
+    "paddle": "#00897b",
+    "mindspore": "#8e24aa",
+    "mindspore graph": "#ce93d8",
+    "optax": "#f9a825",
+    "formula": "#9e9e9e",
+    "stream": "#212121",
+}
+# Where several lose the same digits their lines lie on each other: a broad one, and broken ones upon it.
+LINES: dict[str, dict[str, Any]] = {
+    "binxent": {"linewidth": 2.6, "zorder": 5},
+    "torch": {"linewidth": 3.2},
+    "torch.compile": {"linewidth": 1.3, "linestyle": (0, (6, 6))},
+    "mindspore": {"linewidth": 1.6, "linestyle": (0, (2, 4))},
+    "mindspore graph": {"linewidth": 1.6, "linestyle": (0, (1, 2))},
+}
+NAMES = {
+    ("numpy", "formula"): "NumPy, formula",
+    ("torch", "torch"): "torch",
+    ("torch", "torch.compile"): "torch.compile",
+    ("paddle", "paddle"): "Paddle",
+    ("mindspore", "mindspore"): "MindSpore",
+    ("mindspore", "mindspore graph"): "MindSpore, graph",
+    ("jax", "optax"): "JAX, optax",
+    ("jax", "formula"): "JAX, formula",
+}
+
+
+def save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def conditions(rows: Sequence[Row]) -> str:
+    row = rows[0]
+    threads = max((row["threads"] or 0 for row in rows), default=0) if "threads" in row else 0
+    cores = f"{threads} of {row['cores']} cores" if threads else f"{row['cores']} cores"
+    return f"{row['processor']}, {cores}, {row['instruction set']}; {row['date'][:10]}"
+
+
+def note(figure: Figure, rows: Sequence[Row]) -> None:
+    figure.supxlabel(conditions(rows), fontsize=8, color="#757575", x=0.01, ha="left")
+
+
+def peers(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Row]]]:
+    """Each peer's row for each of the targets' cases that it has."""
+    for (framework, way), name in NAMES.items():
+        found = {
+            case: row
+            for case, where in targets.CASES.items()
+            if (row := results.headline(rows, framework=framework, way=way, **where)) and row["ratio"]
+        }
+        if found:
+            yield name, found
+
+
+def speed(rows: Sequence[Row]) -> Figure | None:
+    """How many times our time each peer takes."""
+    known = list(peers(rows))
+    if not known:
+        return None
+    figure, axes = plt.subplots(figsize=(8, 0.6 + 0.62 * len(known)))
+    height = 0.26
+    for place, (_, found) in enumerate(known):
+        for line, (case, colour) in enumerate(CASE_COLOURS.items()):
+            if row := found.get(case):
+                y = place + (line - 1) * height
+                axes.barh(y, row["ratio"], height * 0.92, color=colour, label=case if place == 0 else None)
+                axes.text(row["ratio"], y, f"  {row['ratio']:.2g} ×", va="center", fontsize=8)
+    axes.axvline(1, color="#212121", linewidth=1)
+    axes.set_yticks(range(len(known)), [name for name, _ in known])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.12 * max(row["ratio"] for _, found in known for row in found.values()))
+    axes.set_title("Time of forward and backward, as a multiple of binxent's (the line)")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in CASE_COLOURS.values()]
+    axes.legend(handles, CASE_COLOURS, loc="lower right", title="4096 × 4096, mean")
+    note(figure, rows)
+    return figure
+
+
+def sizes(rows: Sequence[Row]) -> Figure | None:
+    """Time of an element by the number of elements, each framework in a panel of its own."""
+    conditions = {k: v for k, v in results.HEADLINE.items() if k != "elements"}
+    chosen = results.select(rows, **conditions, threads=max((row["threads"] or 0) for row in rows))
+    frameworks = [
+        f
+        for f in ("torch", "jax", "paddle", "mindspore")
+        if len({r["elements"] for r in chosen if r["framework"] == f}) > 2
+    ]
+    if not frameworks:
+        return None
+    figure, grid = plt.subplots(2, -(-len(frameworks) // 2), figsize=(9, 6.4), sharex=True, sharey=True, squeeze=False)
+    for axes, framework in zip(grid.T.flat, frameworks, strict=False):
+        for way in dict.fromkeys(row["way"] for row in chosen if row["framework"] == framework):
+            if way not in COLOURS:
+                continue
+            points = sorted(
+                (r["elements"], 1e9 * r["median"] / r["elements"])
+                for r in chosen
+                if (r["framework"], r["way"]) == (framework, way)
+            )
+            style = {"linestyle": ":"} if way == "stream" else {"marker": "o", "markersize": 3.5}
+            label = "memory alone" if way == "stream" else way
+            axes.plot(
+                *zip(*points, strict=True),
+                color=COLOURS[way],
+                linewidth=2.4 if way == "binxent" else 1.4,
+                label=label,
+                **style,
+            )
+        axes.set(
+            xscale="log",
+            yscale="log",
+            title={"torch": "PyTorch", "jax": "JAX", "paddle": "PaddlePaddle", "mindspore": "MindSpore"}[framework],
+        )
+        axes.grid(True, which="major", color="#eeeeee")
+        axes.legend(fontsize=8)
+    for axes in grid[-1]:
+        axes.set_xlabel("elements")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("ns per element, forward + backward")
+    note(figure, rows)
+    return figure
+
+
+def peaks(rows: Sequence[Row]) -> Figure | None:
+    """Extra memory of a step, in tensors of the logits' size."""
+    ours = {("torch", "binxent"): "binxent", ("torch", "binxent in place"): "binxent, in place"}
+    bars = [
+        (name, row)
+        for (framework, way), name in (ours | NAMES).items()
+        if (row := results.headline(rows, quantity="memory", framework=framework, way=way))
+    ]
+    if len(bars) < 2:
+        return None
+    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.34 * len(bars)))
+    for place, (name, row) in enumerate(bars):
+        axes.barh(place, row["median"], 0.7, color=OURS if name.startswith("binxent") else "#bdbdbd")
+        axes.text(row["median"], place, f"  {row['median']:.2f}", va="center", fontsize=8)
+    axes.set_yticks(range(len(bars)), [name for name, _ in bars])
+    axes.invert_yaxis()
+    axes.set_title("Most memory beyond the operands, in tensors of the logits' size (the gradient is one)")
+    note(figure, rows)
+    return figure
+
+
+def tail(rows: Sequence[Row]) -> Figure | None:
+    """Where the digits go: the worst error by how far the logit is on the target's side."""
+    shown = {("", "binxent"): "binxent, in every framework"} | NAMES
+    figure, both = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
+    empty = True
+    for axes, output in zip(both, ("loss", "gradient"), strict=True):
+        for (framework, way), name in shown.items():
+            off = results.errors(rows, framework, way)
+            points = sorted((int(region), v) for (measured, region), v in off.items() if measured == f"{output} curve")
+            if not points:
+                continue
+            empty = False
+            colour = "#616161" if framework == "numpy" and way == "formula" else COLOURS[way]
+            style = LINES.get(way, {"linewidth": 1.3})
+            axes.plot(*zip(*points, strict=True), label=name, color=colour, **style)
+        axes.axhline(2**24, color="#212121", linewidth=0.8, linestyle=":")
+        axes.set(yscale="log", title=output, xlabel="logit, on the target's side of 0")
+        axes.grid(True, which="major", color="#eeeeee")
+    if empty:
+        plt.close(figure)
+        return None
+    both[0].set_ylabel("worst error in ulp, float32")
+    both[0].text(-20, 2**24 * 1.5, "every digit is wrong", fontsize=8)
+    figure.legend(*both[0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
+    note(figure, rows)
+    return figure
+
+
+def draw(speed_rows: Sequence[Row], accuracy_rows: Sequence[Row], folder: Path) -> None:
+    with mpl.rc_context(STYLE), mpl.rc_context({"backend": "svg"}):
+        for name, chart, rows in (
+            ("speed", speed, speed_rows),
+            ("sizes", sizes, speed_rows),
+            ("memory", peaks, speed_rows),
+            ("tail", tail, accuracy_rows),
+        ):
+            if rows and (figure := chart(rows)):
+                save(figure, folder / f"{name}.svg")

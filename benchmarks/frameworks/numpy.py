@@ -1,0 +1,58 @@
+"""NumPy without a framework: ours against the formula as one writes it, and against scikit-learn's ``log_loss``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from sklearn.metrics import log_loss
+
+import binxent.numpy as bx
+from benchmarks.frameworks import OURS, Array, Evaluate, Way, operands
+from benchmarks.grid import BOTH, FORWARD, Case
+
+PACKAGES = ("scikit-learn",)
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def formula(x: Array, y: Array, *, gradient: bool) -> Any:
+    loss = (np.maximum(x, 0) - x * y + np.log1p(np.exp(-np.abs(x)))).mean()
+    return (loss, (1 / (1 + np.exp(-x)) - y) / x.size) if gradient else loss
+
+
+def ways(case: Case) -> dict[str, Way]:
+    dtype = np.dtype(getattr(ml_dtypes, case.dtype, case.dtype))
+    x, y, options = operands(case)
+    x, y = x.astype(dtype), y.astype(dtype)
+    options = {n: a if n == "mask" else a.astype(dtype) for n, a in options.items()}
+    if case.passes == BOTH:
+        overwritten = x.copy()
+        found = {
+            OURS: Way(lambda: bx.value_and_grad(x, y, **options)),
+            "binxent in place": Way(lambda: bx.value_and_grad(overwritten, y, **options, out=overwritten)),
+        }
+    else:
+        found = {OURS: Way(lambda: bx.binary_cross_entropy_with_logits(x, y, **options))}
+    if not options and dtype != ml_dtypes.bfloat16:
+        found["formula"] = Way(lambda: formula(x, y, gradient=case.passes == BOTH))
+    if case.passes == FORWARD and not options and dtype in (np.float32, np.float64):
+        q = (1 / (1 + np.exp(-x))).ravel()
+        labels = y.ravel()
+        found["binxent of probabilities"] = Way(lambda: bx.binary_cross_entropy(q, labels), "binxent of probabilities")
+        found["log_loss"] = Way(lambda: log_loss(labels, q), "binxent of probabilities")
+    return found
+
+
+def evaluate_formula(x: Array, target: Array, reduction: str) -> tuple[Array, Array]:
+    loss = np.maximum(x, 0) - x * target + np.log1p(np.exp(-np.abs(x)))
+    gradient = 1 / (1 + np.exp(-x)) - target
+    return (np.asarray(loss.mean()), gradient / x.dtype.type(x.size)) if reduction == "mean" else (loss, gradient)
+
+
+def evaluations(probabilities: bool) -> dict[str, Evaluate]:
+    def ours(x: Array, target: Array, reduction: str) -> tuple[Array, Array]:
+        loss, gradient = bx.value_and_grad(x, target, reduction=reduction, probabilities=probabilities)
+        return np.asarray(loss), gradient
+
+    return {OURS: ours} if probabilities else {OURS: ours, "formula": evaluate_formula}

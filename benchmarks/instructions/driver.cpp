@@ -1,0 +1,89 @@
+// Runs the kernel over the same elements, for callgrind: driver CASE ELEMENTS TIMES. Without arguments it names the cases.
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "../../native/run.h"
+
+using namespace binxent;
+
+namespace {
+
+View view(void* data, DType dtype, int64_t n) {
+    View v;
+    const int64_t shape[] = {n};
+    make_view(v, data, dtype, 1, shape, 1, shape, nullptr);
+    return v;
+}
+
+struct Case {
+    const char* name;
+    DType dtype = DType::float32;
+    bool probabilities = false, pos_weight = false, loss = true, gradient = true;
+};
+
+constexpr Case cases[] = {
+    {"float32"},
+    {"float32 pos_weight", DType::float32, false, true},
+    {"float32 loss", DType::float32, false, false, true, false},
+    {"float32 gradient", DType::float32, false, false, false, true},
+    {"float32 probabilities", DType::float32, true},
+    {"bfloat16", DType::bfloat16},
+    {"float16", DType::float16},
+    {"float64", DType::float64},
+};
+
+// The few values that are written are exact in each type; what they are has no influence on the number of instructions.
+void write(char* to, DType dtype, double value) {
+    const float single = float(value);
+    uint32_t bits;
+    memcpy(&bits, &single, 4);
+    if (dtype == DType::float64) memcpy(to, &value, 8);
+    if (dtype == DType::float32) memcpy(to, &bits, 4);
+    const uint16_t brain = uint16_t(bits >> 16);
+    if (dtype == DType::bfloat16) memcpy(to, &brain, 2);
+    // 1, 1/2, 1/4, 1/8 and 0, as a half.
+    const uint16_t half = value == 0 ? 0 : uint16_t(((bits >> 23) - 127 + 15) << 10);
+    if (dtype == DType::float16) memcpy(to, &half, 2);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    if (count < 4) {
+        for (const Case& c : cases) printf("%s\n", c.name);
+        return 0;
+    }
+    if (!instruction_set()) {
+        fprintf(stderr, "this machine has no %s\n", getenv("BINXENT_ISA"));
+        return 3;
+    }
+    const int64_t n = atoll(arguments[2]);
+    for (const Case& c : cases) {
+        if (std::string(c.name) != arguments[1]) continue;
+        const int64_t size = element_size(c.dtype);
+        const auto array = [&] { return std::unique_ptr<char[]>(new char[n * size]()); };
+        const auto x = array(), y = array(), p = array(), gradient = array();
+        for (int64_t i = 0; i < n; ++i) {
+            write(&x[i * size], c.dtype, 1.0 / double(1 << i % 4));
+            write(&y[i * size], c.dtype, double(i % 3 == 0));
+            write(&p[i * size], c.dtype, 0.5);
+        }
+        Job job;
+        double value = 0;
+        job.input = c.probabilities ? Input::probabilities : Input::logits;
+        job.size = n;
+        job.x = view(x.get(), c.dtype, n);
+        job.target = view(y.get(), c.dtype, n);
+        if (c.pos_weight) job.pos_weight = view(p.get(), c.dtype, n);
+        if (c.gradient) job.gradient = view(gradient.get(), c.dtype, n);
+        if (c.loss) job.value = view(&value, DType::float64, 1);
+        for (int64_t times = atoll(arguments[3]); times > 0; --times) run(job, nullptr);
+        return 0;
+    }
+    fprintf(stderr, "no case %s\n", arguments[1]);
+    return 2;
+}

@@ -1,0 +1,84 @@
+"""What the project has set itself, and whether the figures of a run meet it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks import results
+from benchmarks.results import Row
+
+CASES = {
+    "float32": {},
+    "with pos_weight": {"options": "pos_weight"},
+    "bfloat16": {"dtype": "bfloat16"},
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    framework: str
+    name: str
+    bound: float
+    measured: float | None
+    stretch: float | None = None
+    at_most: bool = False
+    unit: str = "×"
+
+    def within(self, bound: float) -> bool:
+        if self.measured is None:
+            return False
+        return self.measured <= bound if self.at_most else self.measured >= bound
+
+    @property
+    def met(self) -> bool:
+        return self.within(self.bound)
+
+    @property
+    def verdict(self) -> str:
+        if self.measured is None:
+            return "not measured"
+        if not self.met:
+            return "missed"
+        return "beyond" if self.stretch is not None and self.within(self.stretch) else "met"
+
+
+# How many times the time of ours: at least, and what would be fine. None: the framework does not have it.
+FASTER = {
+    ("torch", "torch"): ((8, 12), (10, 20), (10, 20)),
+    ("torch", "torch.compile"): ((4, 6), (4, 6), (3, 6)),
+    ("paddle", "paddle"): ((20, 30), (40, 60), None),
+    ("mindspore", "mindspore"): ((15, 25), (20, 30), None),
+    ("jax", "optax"): ((8, 15), (8, 15), (8, 8)),
+}
+# How many times the time to stream the same bytes: at most.
+ROOF = ((1.5, 1.15), (1.6, 1.6), (2, 2))
+OVERHEAD = {"torch": "torch", "paddle": "paddle", "mindspore": "mindspore", "jax": "optax"}
+IMPORT = 0.050
+
+
+def of(rows: list[Row]) -> Iterator[Target]:
+    for (framework, way), bounds in FASTER.items():
+        for (case, conditions), bound in zip(CASES.items(), bounds, strict=True):
+            if bound:
+                row = results.headline(rows, framework=framework, way=way, **conditions)
+                yield Target(framework, f"{way}, {case}", bound[0], row and row["ratio"], bound[1])
+    for (case, conditions), bound in zip(CASES.items(), ROOF, strict=True):
+        row = results.headline(rows, framework="torch", way="stream", **conditions)
+        yield Target(
+            "torch",
+            f"streaming, {case}",
+            bound[0],
+            1 / row["ratio"] if row and row["ratio"] else None,
+            bound[1],
+            at_most=True,
+        )
+    for framework, way in OVERHEAD.items():
+        row = results.headline(rows, framework=framework, way=way, elements=64)
+        yield Target(framework, f"{way}, 64 elements", 1, row and row["ratio"])
+    for way, bound in (("binxent", 1), ("binxent in place", 0)):
+        row = results.headline(rows, framework="torch", quantity="memory", way=way)
+        # The system counts in pages, and threads have stacks: a hundredth of the logits' 64 MiB is none.
+        yield Target("torch", f"extra memory, {way}", bound + 0.01, row and row["median"], at_most=True, unit="tensors")
+    row = results.find(rows, quantity="import", way="import binxent")
+    yield Target("python", "import binxent", IMPORT, row and row["median"], at_most=True, unit="s")
