@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import binxent.mindspore as bx
 import mindspore as ms
 import ml_dtypes
 import numpy as np
 from mindspore import mint
 
+import binxent.mindspore as bx
 from benchmarks.frameworks import OURS, Array, Evaluate, Loss, Way, masked, operands
 from benchmarks.grid import BOTH, Case
 from benchmarks.timing import Step
