@@ -42,6 +42,9 @@ def check_reduction(reduction: object) -> str:
 
 def terms(ignore_index: object, label_smoothing: object, gamma: object, target_dtype: str) -> options.Terms | None:
     """None if there is nothing out of the ordinary; one NaN is any other, so that it may be looked up."""
+    for name, value in (("ignore_index", ignore_index), ("label_smoothing", label_smoothing), ("gamma", gamma)):
+        if isinstance(value, ms.Tensor):  # a graph that is being compiled does not tell what a tensor holds
+            raise TypeError(f"{name}: expected a number, got Tensor")
     meant = options.terms(ignore_index, label_smoothing, gamma, target_dtype)
     if meant is not None and meant.ignore_index != meant.ignore_index:
         return meant._replace(ignore_index=math.nan)

@@ -19,6 +19,11 @@ _PRECISION = {
 }
 
 
+def _for_base(reduction: Any) -> Any:
+    """MindSpore's constructors know three reductions; what they make for one is not used."""
+    return "sum" if str(reduction).lower() in ("batchmean", "weighted_mean") else reduction
+
+
 class _Cell(nn.Cell):
     """What the two share."""
 
@@ -83,7 +88,7 @@ class BCEWithLogitsLoss(_Cell, mint.nn.BCEWithLogitsLoss):
         label_smoothing: float = 0.0,
         gamma: float = 0.0,
     ) -> None:
-        super().__init__(weight, reduction, pos_weight)
+        super().__init__(weight, _for_base(reduction), pos_weight)
         self.reduction = reduction
         self._set_terms(ignore_index, label_smoothing, gamma)
 
@@ -130,7 +135,7 @@ class BCELoss(_Cell, mint.nn.BCELoss):
         label_smoothing: float = 0.0,
         gamma: float = 0.0,
     ) -> None:
-        super().__init__(weight, reduction)
+        super().__init__(weight, _for_base(reduction))
         self.weight = weight
         self.reduction = reduction
         self.pos_weight = pos_weight

@@ -187,7 +187,7 @@ def operator(
 ) -> Any:
     """What computes the loss of input, target, weight, sample_weight, pos_weight, mask and ``terms_operand``."""
     if ignores and ignore_index is None:
-        raise TypeError("ignore_index: expected a number that is known when the graph is compiled, got a variable")
+        raise TypeError("ignore_index: expected a number, and that a graph's is constant, got a variable")
     meant = terms(ignore_index, label_smoothing, gamma, "float32") or ()
     return _made(Call(probabilities, check_reduction(reduction), *meant))
 
