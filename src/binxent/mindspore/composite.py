@@ -105,12 +105,11 @@ def _divided(call: Call, keep: Tensor | None, x: Tensor, w: Tensor | None, total
         return total
     if call.reduction == "batchmean":
         return total / x.shape[0]
-    counted = ops.zeros_like(x) + 1
-    if call.reduction == "weighted_mean" and w is not None:
-        return formula.divided(_ops, total, ops.sum(formula.only(_ops, keep, counted * w)))
-    if keep is None:
-        return total / x.size
-    return formula.divided(_ops, total, ops.sum(formula.only(_ops, keep, counted)))
+    if call.reduction == "mean" or w is None:
+        if keep is None:
+            return total / x.size
+        return formula.divided(_ops, total, ops.sum(formula.only(_ops, keep, ops.zeros_like(x) + 1)))
+    return formula.divided(_ops, total, ops.sum(formula.only(_ops, keep, (ops.zeros_like(x) + 1) * w)))
 
 
 def loss(
