@@ -15,7 +15,7 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 FRAMEWORKS = [f for f in ("torch", "paddle", "mindspore", "jax") if any(Path("src/binxent").glob(f"{f}*"))]
 
 # Tests that do more where a framework is installed.
-EVERYWHERE = ("tests/conformance", "tests/test_formula.py")
+EVERYWHERE = ("tests/conformance", "tests/test_formula.py", "tests/test_labels.py")
 
 # The oldest NumPy that each Python has a wheel of, and ml_dtypes works with.
 OLDEST_NUMPY = {"3.10": "1.23.0", "3.11": "1.23.3", "3.12": "1.26.0", "3.13": "2.1.0"}
@@ -71,10 +71,11 @@ def without(faces: list[str]) -> list[str]:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Everything that needs no framework: the formula, the kernel, the options, the NumPy face, the demo."""
-    install(session, *group("test"), *extra("demo"))
+    """Everything that needs no framework: the formula, the kernel, the options, the NumPy face, the commands."""
+    install(session, *group("test"), *extra("demo"), *extra("cli"))
     pytest(session, "tests", *without(FRAMEWORKS), *session.posargs)
-    pytest(session, "examples", "--doctest-modules", "--doctest-glob=*.md", "--pyargs", "binxent.numpy", "README.md")
+    modules = ("binxent.numpy", "binxent.labels", "binxent.correction", "binxent.report")
+    pytest(session, "examples", "--doctest-modules", "--doctest-glob=*.md", "--pyargs", *modules, "README.md")
 
 
 def add_session(framework: str) -> None:
@@ -124,7 +125,8 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """mypy, strict."""
     beside_each_other = [f for f in FRAMEWORKS if f != "mindspore"]  # it wants an older NumPy, and has no types
-    session.install(*group("types", *beside_each_other), *PYPROJECT["project"]["dependencies"], *extra("demo"))
+    libraries = {*PYPROJECT["project"]["dependencies"], *extra("demo"), *extra("cli")}
+    session.install(*group("types", *beside_each_other), *sorted(libraries))
     session.run("mypy")
 
 

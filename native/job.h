@@ -66,13 +66,16 @@ struct Job {
 // Bits that a run of blocks returns.
 constexpr unsigned input_out_of_range = 1, target_out_of_range = 2;  // of [0, 1]; probabilities only
 
-// What loss.cpp offers, once for each instruction set.
+struct Chunk;
+
+// What loss.cpp and statistics.cpp offer, once for each instruction set.
 struct Kernel {
     unsigned (*run_blocks)(const Job&, int64_t first_block, int64_t last_block);
     void (*measure_blocks)(const Job&, int64_t first_block, int64_t last_block);  // the parts of the divisor
     double (*add_up)(const double*, int64_t n);
     void (*write_value)(const Job&, int64_t blocks);
     double (*read_factor)(const View& incoming, double divisor);
+    unsigned (*count)(const Chunk&);
 };
 
 }  // namespace binxent

@@ -13,6 +13,9 @@
 #include "run.h"
 
 namespace binxent::BINXENT_ISA {
+
+unsigned count(const Chunk&);  // of statistics.cpp
+
 namespace {
 
 constexpr int64_t tile_size = 512;      // elements that are worked on in the first-level cache
@@ -256,7 +259,7 @@ struct BlockSum {
 
 template <class T>
 struct Tile {
-    const T *x, *target, *weight, *pos_weight;
+    const T *x, *target, *weight, *pos_weight, *kept;  // an element is ignored where `kept` is 0
     T* loss;
     T* gradient;
 };
@@ -284,7 +287,7 @@ enum class Kind { plain, smoothed, weighted };  // weighted: and perhaps smoothe
 // Calls element(i, positive, negative, lost) with the coefficients p·y·w and (1 − y)·w, and what rounding 1 − y lost of
 // the latter, in a loop that vectorises.
 template <class T, Kind kind, class Element>
-inline void for_each_element(int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, Element element) {
+BINXENT_INLINE void for_each_element(int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, Element element) {
     const T* __restrict targets = tile.target;
     const T* __restrict weights = tile.weight;
     const T* __restrict pos_weights = tile.pos_weight;
@@ -292,6 +295,7 @@ inline void for_each_element(int64_t n, const Tile<T>& tile, Smoothing<T> smooth
         prefetch_chunk(tile.x + start);
         prefetch_chunk(targets + start);
         const int64_t end = start + chunk < n ? start + chunk : n;
+#pragma GCC ivdep  // outputs and operands are apart: there are too many for the compiler to check it
         for (int64_t i = start; i < end; ++i) {
             T positive = targets[i], negative = T(1) - targets[i], lost = (T(1) - negative) - targets[i];
             if constexpr (kind != Kind::plain) {
@@ -309,33 +313,48 @@ inline void for_each_element(int64_t n, const Tile<T>& tile, Smoothing<T> smooth
     }
 }
 
-template <class T, Kind kind, bool want_loss, bool want_gradient>
+// An ignored element adds nothing, whatever was computed of it.
+template <class T, bool selects>
+struct Shown {
+    const T* __restrict kept;
+
+    BINXENT_INLINE T operator()(int64_t i, T value) const {
+        if constexpr (selects) return kept[i] != 0 ? value : T(0);
+        return value;
+    }
+};
+
+template <class T, Kind kind, bool selects, bool want_loss, bool want_gradient>
 void logits_tile(int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, T factor) {
     const T* __restrict xs = tile.x;
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
-    for_each_element<T, kind>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T lost) {
+    const Shown<T, selects> shown{tile.kept};
+    for_each_element<T, kind>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T lost) BINXENT_ALWAYS {
         const T x = xs[i];
         const T leading = x < 0 ? positive : negative;
         const T trailing = x < 0 ? negative : positive;
         const Logit<T> logit(x);
-        if constexpr (want_loss) losses[i] = logit_loss(logit, leading, kind == Kind::weighted ? leading + trailing : T(1));
+        if constexpr (want_loss)
+            losses[i] = shown(i, logit_loss(logit, leading, kind == Kind::weighted ? leading + trailing : T(1)));
         if constexpr (want_gradient) {
             const T lost_leading = x < 0 || lost != lost ? T(0) : lost;  // NaN for an infinite target or weight
-            gradients[i] = logit_gradient(logit, x, leading, trailing, factor, lost_leading);
+            gradients[i] = shown(i, logit_gradient(logit, x, leading, trailing, factor, lost_leading));
         }
     });
 }
 
-template <class T, Kind kind, bool want_loss, bool want_gradient>
+template <class T, Kind kind, bool selects, bool want_loss, bool want_gradient>
 void probabilities_tile(int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, T factor) {
     const T* __restrict qs = tile.x;
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
-    for_each_element<T, kind>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T) {
+    const Shown<T, selects> shown{tile.kept};
+    for_each_element<T, kind>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T) BINXENT_ALWAYS {
         const T q = qs[i];
-        if constexpr (want_loss) losses[i] = fma(positive, clamped_minus_log(q), negative * clamped_minus_log1m(q));
-        if constexpr (want_gradient) gradients[i] = probability_gradient(q, positive, negative, factor);
+        if constexpr (want_loss)
+            losses[i] = shown(i, fma(positive, clamped_minus_log(q), negative * clamped_minus_log1m(q)));
+        if constexpr (want_gradient) gradients[i] = shown(i, probability_gradient(q, positive, negative, factor));
     });
 }
 
@@ -346,17 +365,18 @@ void focal_tile(Input input, int64_t n, const Tile<double>& tile, Smoothing<doub
     const T* __restrict xs = tile.x;
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
+    const Shown<T, true> shown{tile.kept};
     if (input == Input::logits)
-        for_each_element<T, Kind::weighted>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T) {
+        for_each_element<T, Kind::weighted>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T) BINXENT_ALWAYS {
             const Focal<T> one = focal_logit(xs[i], gamma), other = focal_logit(-xs[i], gamma);
-            losses[i] = weighted_sum(positive, one.loss, negative, other.loss);
-            gradients[i] = (positive * one.slope - negative * other.slope) * factor;
+            losses[i] = shown(i, weighted_sum(positive, one.loss, negative, other.loss));
+            gradients[i] = shown(i, (positive * one.slope - negative * other.slope) * factor);
         });
     else
-        for_each_element<T, Kind::weighted>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T) {
+        for_each_element<T, Kind::weighted>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T) BINXENT_ALWAYS {
             const FocalProbability<T> focal(xs[i], gamma);
-            losses[i] = positive * focal.loss + negative * focal.other_loss;
-            gradients[i] = focal.gradient(xs[i], positive, negative, factor);
+            losses[i] = shown(i, positive * focal.loss + negative * focal.other_loss);
+            gradients[i] = shown(i, focal.gradient(xs[i], positive, negative, factor));
         });
 }
 
@@ -367,24 +387,13 @@ bool out_of_range(int64_t n, const T* v, const T* kept) {
     return outside != 0;
 }
 
-// An ignored element adds nothing, whatever was computed of it.
-template <class T>
-void hide(int64_t n, const T* kept, const Tile<T>& tile) {
-    T* __restrict losses = tile.loss;
-    T* __restrict gradients = tile.gradient;
-    for (int64_t i = 0; i < n; ++i) {
-        losses[i] = kept[i] != 0 ? losses[i] : T(0);
-        gradients[i] = kept[i] != 0 ? gradients[i] : T(0);
-    }
-}
-
 // For a caller that cannot raise: NaN for every element that is out of range.
 template <class T>
 void spoil_out_of_range(int64_t n, const Tile<T>& tile, bool any_target) {
     for (int64_t i = 0; i < n; ++i) {
         const T q = tile.x[i], target = tile.target[i];
         const bool fits = any_target || (target >= 0 && target <= 1);
-        if (!(q >= 0 && q <= 1 && fits)) tile.loss[i] = tile.gradient[i] = T(__builtin_nan(""));
+        if (tile.kept[i] != 0 && !(q >= 0 && q <= 1 && fits)) tile.loss[i] = tile.gradient[i] = T(__builtin_nan(""));
     }
 }
 
@@ -397,22 +406,27 @@ void saturate_half(int64_t n, T* v) {
     }
 }
 
-template <class T, Kind kind, bool want_loss, bool want_gradient>
+template <class T, Kind kind, bool selects, bool want_loss, bool want_gradient>
 void compute(Input input, int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, T factor) {
     if (input == Input::logits)
-        logits_tile<T, kind, want_loss, want_gradient>(n, tile, smoothing, factor);
+        logits_tile<T, kind, selects, want_loss, want_gradient>(n, tile, smoothing, factor);
     else
-        probabilities_tile<T, kind, want_loss, want_gradient>(n, tile, smoothing, factor);
+        probabilities_tile<T, kind, selects, want_loss, want_gradient>(n, tile, smoothing, factor);
 }
 
 template <class T>
 using Step = void (*)(Input, int64_t, const Tile<T>&, Smoothing<T>, T);
 
-template <class T, Kind kind>
+template <class T, Kind kind, bool selects>
 Step<T> choose(bool want_loss, bool want_gradient) {
-    return !want_gradient ? compute<T, kind, true, false>
-           : want_loss    ? compute<T, kind, true, true>
-                          : compute<T, kind, false, true>;
+    return !want_gradient ? compute<T, kind, selects, true, false>
+           : want_loss    ? compute<T, kind, selects, true, true>
+                          : compute<T, kind, selects, false, true>;
+}
+
+template <class T, Kind kind>
+Step<T> choose(bool selects, bool want_loss, bool want_gradient) {
+    return selects ? choose<T, kind, true>(want_loss, want_gradient) : choose<T, kind, false>(want_loss, want_gradient);
 }
 
 void compute_tile(const Job& job, Step<float> step, int64_t n, const Tile<float>& tile, Smoothing<float> smoothing,
@@ -498,13 +512,9 @@ class Kept {
 
     // How many of the tile.
     int count(const T* target, int64_t start, int64_t n) {
+        const T* const here = tile(target, start, n);
         int kept = 0;
-        if (masked_ || !ignores_ || ignores_nan_) {
-            const T* const here = tile(target, start, n);
-            for (int64_t i = 0; i < n; ++i) kept += here[i] != 0;
-        } else {
-            for (int64_t i = 0; i < n; ++i) kept += target[i] != ignored_;
-        }
+        for (int64_t i = 0; i < n; ++i) kept += here[i] != 0;
         return kept;
     }
 };
@@ -532,11 +542,11 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
 
     Step<T> step;
     if (weighted)
-        step = choose<T, Kind::weighted>(want_loss, bool(job.gradient));
+        step = choose<T, Kind::weighted>(selects, want_loss, bool(job.gradient));
     else if (job.label_smoothing != 0)
-        step = choose<T, Kind::smoothed>(want_loss, bool(job.gradient));
+        step = choose<T, Kind::smoothed>(selects, want_loss, bool(job.gradient));
     else
-        step = choose<T, Kind::plain>(want_loss, bool(job.gradient));
+        step = choose<T, Kind::plain>(selects, want_loss, bool(job.gradient));
 
     BlockSum sum;
     unsigned flags = 0;
@@ -544,18 +554,17 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
         const int64_t end = (block + 1) * block_size < job.size ? (block + 1) * block_size : job.size;
         for (int64_t start = block * block_size; start < end; start += tile_size) {
             const int64_t n = end - start < tile_size ? end - start : tile_size;
-            Tile<T> tile{x.tile(start, n), target.tile(start, n), ones, ones, losses.tile(start), gradients.tile(start)};
+            Tile<T> tile{x.tile(start, n), target.tile(start, n), ones, ones, ones, losses.tile(start), gradients.tile(start)};
             if (job.weights > 0) tile.weight = weights.tile(start, n);
             if (job.pos_weight) tile.pos_weight = pos_weight.tile(start, n);
-            const T* const kept_here = selects ? kept.tile(tile.target, start, n) : ones;
+            if (selects) tile.kept = kept.tile(tile.target, start, n);
             unsigned outside = 0;
             if (job.input == Input::probabilities) {
-                if (out_of_range(n, tile.x, kept_here)) outside |= input_out_of_range;
-                if (!job.any_target && out_of_range(n, tile.target, kept_here)) outside |= target_out_of_range;
+                if (out_of_range(n, tile.x, tile.kept)) outside |= input_out_of_range;
+                if (!job.any_target && out_of_range(n, tile.target, tile.kept)) outside |= target_out_of_range;
             }
             compute_tile(job, step, n, tile, smoothing, factor);
             if (outside) spoil_out_of_range(n, tile, job.any_target);
-            if (selects) hide(n, kept_here, tile);
             flags |= outside;
             if (saturate) saturate_half(n, tile.gradient);
             gradients.write(start, n);
@@ -565,6 +574,42 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
         if (job.value) job.block_sum[block] = sum.total();
     }
     return flags;
+}
+
+// How many of n packed elements are not `value`, without a conversion.
+template <class S>
+int64_t count_unlike(const char* from, int64_t n, double value) {
+    constexpr bool integer = S(0.5) == S(0);
+    constexpr double lowest = integer ? (S(-1) < S(0) ? -double(uint64_t(1) << (8 * sizeof(S) - 1)) : 0) : -1e30;
+    constexpr double highest = integer ? (S(-1) < S(0) ? -lowest - 1 : double((uint64_t(1) << (8 * sizeof(S) - 1)) * 2 - 1)) : 1e30;
+    if (value < lowest || value > highest) return n;
+    const S unlike = S(value);
+    const S* __restrict v = reinterpret_cast<const S*>(from);
+    int64_t count = 0;
+    constexpr int64_t step = 4096 / sizeof(S), line = 64 / sizeof(S);
+    for (int64_t start = 0; start < n; start += step) {
+        for (int64_t i = 0; i < step; i += line) __builtin_prefetch(v + start + step + i, 0, 2);
+        const int64_t end = start + step < n ? start + step : n;
+        int kept = 0;
+        for (int64_t i = start; i < end; ++i) kept += v[i] != unlike;
+        count += kept;
+    }
+    return count;
+}
+
+// The same for a view that is such a packed array, of a common type; −1 for others.
+int64_t count_packed(const View& v, int64_t start, int64_t n, double value) {
+    const auto packed = [&](int64_t size) {
+        return v.dims == 1 && v.stride[0] == size && reinterpret_cast<uintptr_t>(v.data) % size == 0;
+    };
+    switch (v.dtype) {
+        case DType::boolean:
+        case DType::uint8: return packed(1) ? count_unlike<uint8_t>(v.data + start, n, value) : -1;
+        case DType::int8: return packed(1) ? count_unlike<int8_t>(v.data + start, n, value) : -1;
+        case DType::int32: return packed(4) ? count_unlike<int32_t>(v.data + 4 * start, n, value) : -1;
+        case DType::float32: return packed(4) ? count_unlike<float>(v.data + 4 * start, n, value) : -1;
+        default: return -1;
+    }
 }
 
 // The sum of the weights of what is kept, or how much is kept: a pass of its own, before the gradient is divided by it.
@@ -580,8 +625,17 @@ void measure(const Job& job, int64_t first_block, int64_t last_block) {
     BlockSum sum;
     for (int64_t block = first_block; block < last_block; ++block) {
         const int64_t end = (block + 1) * block_size < job.size ? (block + 1) * block_size : job.size;
-        int64_t count = 0;
-        for (int64_t start = block * block_size; start < end; start += tile_size) {
+        int64_t count = 0, start = block * block_size;
+        if (!by_weights && !(job.mask && job.ignores)) {
+            const View& selecting = job.mask ? job.mask : job.target;
+            const double hidden = job.mask ? 0 : job.ignore_index;
+            const int64_t found = hidden == hidden ? count_packed(selecting, start, end - start, hidden) : -1;
+            if (found >= 0) {
+                job.block_sum[block] = double(found);
+                continue;
+            }
+        }
+        for (; start < end; start += tile_size) {
             const int64_t n = end - start < tile_size ? end - start : tile_size;
             const T* const targets_here = job.ignores ? target.tile(start, n) : nullptr;
             if (!by_weights) {
@@ -640,6 +694,6 @@ double read_factor(const View& incoming, double divisor) {
 }  // namespace
 
 extern const Kernel kernel;
-const Kernel kernel{run_blocks, measure_blocks, add_up, write_value, read_factor};
+const Kernel kernel{run_blocks, measure_blocks, add_up, write_value, read_factor, count};
 
 }  // namespace binxent::BINXENT_ISA

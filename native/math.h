@@ -11,7 +11,8 @@
 #include "coefficients.h"
 
 // A loop is vectorised only if all that it calls is inlined.
-#define BINXENT_INLINE inline __attribute__((always_inline))
+#define BINXENT_ALWAYS __attribute__((always_inline))
+#define BINXENT_INLINE inline BINXENT_ALWAYS
 
 namespace binxent::BINXENT_ISA {
 
@@ -138,6 +139,13 @@ BINXENT_INLINE T logit_gradient(const Logit<T>& logit, T x, T leading, T trailin
     const T gradient = numerator / denominator;
 #endif
     return x < 0 ? -gradient : gradient;
+}
+
+// σ(x) = 1/(1+e), or e/(1+e) for x < 0.
+template <class T>
+BINXENT_INLINE T sigmoid(const Logit<T>& logit, T x) {
+    const T e = logit.lifted_exp() * Float<T>::drop;
+    return (x < 0 ? e : T(1)) / (T(1) + e);
 }
 
 // −log((1 + f)·2^(biased − bias − offset)), 1 + f in [1/√2, √2).

@@ -1,7 +1,9 @@
 // The Python binding. kernel.py is its only caller.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/tuple.h>
 
 #include <string>
+#include <tuple>
 
 #include "dlpack.h"
 #include "paddle.h"
@@ -122,6 +124,15 @@ class Operand {
             throw nb::value_error((std::string(name) + " does not broadcast to the logits' shape").c_str());
         return view;
     }
+
+    Chunk::Array packed(const Shape& full, const char* name) const {
+        bool same = shape_.dims == full.dims;
+        int64_t step = element_size(dtype_);
+        for (int d = full.dims - 1; same && d >= 0; step *= full.size[d--])
+            same = shape_.size[d] == full.size[d] && (contiguous_ || full.size[d] == 1 || strides_.size[d] == step);
+        if (!same) throw nb::value_error((std::string(name) + " is not packed, in rows, and of the shape of x").c_str());
+        return {static_cast<const char*>(data_), dtype_};
+    }
 };
 
 View optional(nb::handle object, const Shape& full, const char* name) {
@@ -187,6 +198,37 @@ unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle
     return run(job, reinterpret_cast<ParallelFor>(executor));
 }
 
+using Addresses = std::tuple<size_t, size_t, size_t, size_t, size_t>;
+
+unsigned count_chunk(bool probabilities, nb::handle x, nb::handle target, nb::handle loss, nb::handle known,
+                     double threshold, int64_t calibration_bins, std::tuple<int, int32_t, int32_t> score_bins,
+                     Addresses tables) {
+    Chunk chunk;
+    const Operand scores(x);
+    const Shape& shape = scores.shape();
+    if (shape.dims != 2) throw nb::value_error("x is not of two dimensions");
+    chunk.rows = shape.size[0];
+    chunk.labels = shape.size[1];
+    if (chunk.rows > max_rows_in_cell) throw nb::value_error("more rows than a cell can count");
+    chunk.input = probabilities ? Input::probabilities : Input::logits;
+    chunk.threshold = threshold;
+    chunk.calibration_bins = calibration_bins;
+    std::tie(chunk.score_shift, chunk.lowest_score, chunk.last_score) = score_bins;
+    chunk.x = scores.packed(shape, "x");
+    chunk.target = Operand(target).packed(shape, "target");
+    if (!loss.is_none()) chunk.loss = Operand(loss).packed(shape, "loss");
+    if (!known.is_none())
+        chunk.known = reinterpret_cast<const uint8_t*>(Operand(known).packed(shape, "known").data);
+    chunk.loss_sum = reinterpret_cast<double*>(std::get<0>(tables));
+    chunk.loss_lost = reinterpret_cast<double*>(std::get<1>(tables));
+    chunk.cells = reinterpret_cast<uint64_t*>(std::get<2>(tables));
+    chunk.softness = reinterpret_cast<double*>(std::get<3>(tables));
+    chunk.scores = reinterpret_cast<uint32_t*>(std::get<4>(tables));
+    if (chunk.rows * chunk.labels == 0) return 0;
+    nb::gil_scoped_release released;
+    return count(chunk);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -195,10 +237,17 @@ NB_MODULE(_native, m) {
     m.def("compute", &compute, nb::arg("probabilities"), nb::arg("x"), nb::arg("target"),
           nb::arg("weights"), nb::arg("pos_weight").none(), nb::arg("mask").none(), nb::arg("terms").none(),
           nb::arg("loss").none(), nb::arg("value").none(), nb::arg("gradient").none(), nb::arg("divisor"), nb::arg("factor"), nb::arg("executor"));
+    m.def("count", &count_chunk, nb::arg("probabilities"), nb::arg("x"), nb::arg("target"), nb::arg("loss").none(),
+          nb::arg("known").none(), nb::arg("threshold"), nb::arg("calibration_bins"), nb::arg("score_bins"),
+          nb::arg("tables"));
     m.def("runs", &runs_so_far);
     m.def("num_threads", &num_threads);
     m.def("set_num_threads", &set_num_threads, nb::arg("threads"));
     m.attr("instruction_set") = instruction_set();
+    m.attr("MAX_ROWS_IN_CELL") = max_rows_in_cell;
+    m.attr("CELL_COUNT_SHIFT") = cell_count_shift;
+    m.attr("PROBABILITY_BITS") = probability_bits;
+    m.attr("SCORE_PADDING") = score_padding;
     m.attr("INPUT_OUT_OF_RANGE") = input_out_of_range;
     m.attr("TARGET_OUT_OF_RANGE") = target_out_of_range;
     m.attr("xla_handler") = nb::capsule(reinterpret_cast<void*>(&xla_handler));

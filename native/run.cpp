@@ -156,6 +156,8 @@ int64_t runs_so_far() { return runs; }
 
 double read_factor(const View& incoming, double divisor) { return chosen()->kernel.read_factor(incoming, divisor); }
 
+unsigned count(const Chunk& chunk) { return chosen()->kernel.count(chunk); }
+
 unsigned run(Job& job, ParallelFor lent) {
     ++runs;
     const int64_t blocks = (job.size + block_size - 1) / block_size;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "job.h"
+#include "statistics.h"
 #include "threads.h"
 
 namespace binxent {
@@ -11,6 +12,10 @@ unsigned run(Job& job, ParallelFor lent);
 
 // A job's factor, of the one number that `incoming` holds.
 double read_factor(const View& incoming, double divisor);
+
+// The chunk's tables are added to, on the calling thread. Where a flag of job.h is returned a value was refused, and what
+// stands before it has been counted.
+unsigned count(const Chunk& chunk);
 
 // How many times run() was called: it shows whether a mode of a framework reaches the kernel or the formula.
 int64_t runs_so_far();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,13 +22,16 @@ def click() -> None:
     pytest.importorskip("click")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--version"], ["demo"], ["demo", "--epochs", "-1"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [[], ["--version"], ["demo"], ["demo", "--epochs", "-1"], ["score", "x.npy"]], ids=" ".join
+)
 def test_a_plain_install_is_told_what_to_install(arguments: list[str]) -> None:
     run = subprocess.run([sys.executable, "-c", WITHOUT_CLICK, *arguments], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.count("\n") == 1
     assert "click" in run.stderr
-    assert "pip install 'binxent[demo]'" in run.stderr
+    extra = "demo" if "demo" in arguments else "cli"
+    assert f"pip install 'binxent[{extra}]'" in run.stderr
 
 
 @pytest.mark.usefixtures("click")
@@ -43,15 +47,21 @@ def test_help_shows_the_commands_and_examples(arguments: list[str], capsys: pyte
     out, err = capsys.readouterr()
     assert err == ""
     assert "Examples:\n    binxent demo " in out
-    assert "Commands:\n  demo " in out
+    assert re.findall(r"^  ([a-z-]+) +[A-Z]", out.partition("Commands:")[2], re.MULTILINE) == [
+        "demo",
+        "info",
+        "pos-weight",
+        "score",
+    ]
 
 
 @pytest.mark.usefixtures("click")
-def test_help_is_quick() -> None:
+@pytest.mark.parametrize("command", ["demo", "score", "pos-weight", "info"])
+def test_help_is_quick(command: str) -> None:
     """It imports no library but the one that reads the command line."""
     program = (
-        "import sys; from binxent.cli import main; main(['demo', '--help']); "
-        "sys.exit(' '.join({'numpy', 'matplotlib', 'rich', 'sklearn'} & set(sys.modules)) or 0)"
+        f"import sys; from binxent.cli import main; main(['{command}', '--help']); "
+        "sys.exit(' '.join({'numpy', 'matplotlib', 'pyarrow', 'rich', 'sklearn'} & set(sys.modules)) or 0)"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stderr) == (0, "")

@@ -5,6 +5,10 @@ from binxent.kernel import Operand
 DTYPES: dict[str, int]
 INPUT_OUT_OF_RANGE: int
 TARGET_OUT_OF_RANGE: int
+MAX_ROWS_IN_CELL: int
+CELL_COUNT_SHIFT: int
+PROBABILITY_BITS: int
+SCORE_PADDING: int
 instruction_set: str
 paddle: ModuleType
 xla_handler: object
@@ -26,4 +30,15 @@ def compute(
     divisor: float | str,
     factor: float,
     executor: int,
+) -> int: ...
+def count(
+    probabilities: bool,
+    x: Operand,
+    target: Operand,
+    loss: Operand | None,
+    known: Operand | None,
+    threshold: float,
+    calibration_bins: int,
+    score_bins: tuple[int, int, int],
+    tables: tuple[int, int, int, int, int],
 ) -> int: ...

@@ -22,6 +22,9 @@ def _program() -> click.Group:
     # says so. For the same reason a command imports its libraries when it runs.
     import click
 
+    from binxent.commands.info import info
+    from binxent.commands.pos_weight import pos_weight
+    from binxent.commands.score import score
     from binxent.demo.command import demo
 
     @click.group(invoke_without_command=True)
@@ -32,14 +35,17 @@ def _program() -> click.Group:
 
         \b
         Examples:
-          binxent demo                   train on real data, print a table, draw a picture
-          binxent demo --output run.svg  the same, with the picture elsewhere
-          binxent demo --help            what else can be chosen
+          binxent demo                          train on real data, print a table, draw a picture
+          binxent score logits.npy labels.npy   loss, calibration, precision, recall of each label
+          binxent pos-weight labels.parquet     the pos_weight that balances each label
+          binxent info                          versions, and which framework works here
+          binxent score --help                  what else can be chosen
         """
         if context.invoked_subcommand is None:
             click.echo(context.get_help())
 
-    program.add_command(demo)
+    for command in (demo, score, pos_weight, info):
+        program.add_command(command)
     return program
 
 
@@ -70,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing = (error.name or "binxent").partition(".")[0]
         if missing == "binxent":  # no extra mends that
             raise
-        return _refuse("binxent", f"{missing} cannot be imported ({error}); run: pip install 'binxent[demo]'")
+        extra = "demo" if "demo" in (sys.argv[1:] if arguments is None else arguments)[:1] else "cli"
+        return _refuse("binxent", f"{missing} cannot be imported ({error}); run: pip install 'binxent[{extra}]'")
     except KeyboardInterrupt:
         print("binxent: interrupted", file=sys.stderr)
         return 130

@@ -272,3 +272,25 @@ def divided(xp: Namespace, total: Array, divisor: Array) -> Array:
     nothing = divisor == 0
     quotient = total / xp.where(nothing, xp.zeros_like(divisor) + 1, divisor)
     return xp.where(nothing, xp.zeros_like(quotient), quotient)
+
+
+def log_odds(xp: Namespace, positive: Array, negative: Array) -> Array:
+    """log(positive / negative): the logit of the probability positive / (positive + negative)."""
+    return xp.log(positive) - xp.log(negative)
+
+
+def unweighted_logits(xp: Namespace, x: Array, pos_weight: Array) -> Array:
+    """x − log p. Where a share r of the labels is positive, the loss with pos_weight p is least at the odds p·r/(1−r),
+    that is, at p times the odds of the data."""
+    return x - xp.log(pos_weight)
+
+
+def unweighted_probabilities(q: Array, pos_weight: Array) -> Array:
+    """q / (q + p·(1−q)), the sigmoid of log(q/(1−q)) − log p; no difference of logarithms is taken, so both tails keep
+    their digits."""
+    return q / (q + pos_weight * (1 - q))
+
+
+def effective_number(xp: Namespace, n: Array, beta: float) -> Array:
+    """(1 − βⁿ)/(1 − β), 0 < β < 1: n examples are worth this many where the k-th is worth βᵏ⁻¹."""
+    return xp.expm1(n * xp.log(beta)) / (beta - 1)

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from binxent import __version__
+from binxent.commands.paths import writable, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FORMATS = (".png", ".svg", ".pdf")
 AT_LEAST_1 = click.IntRange(min=1)
-
-
-def _writable(context: click.Context, parameter: click.Parameter, path: Path) -> Path:
-    """Finds out before the training, by trying, whether the picture can be written; leaves no file behind."""
-    shown = f"'{click.format_filename(path)}'"
-    try:
-        path = path.resolve()
-        if path.is_dir():
-            raise click.BadParameter(f"{shown} is a folder.")
-        if path.suffix.lower() not in FORMATS:
-            raise click.BadParameter(f"{shown} does not end in {' or '.join(FORMATS)}.")
-        existed = path.exists()
-        if existed and not path.is_file():  # to open a pipe would wait for its reader
-            raise click.BadParameter(f"{shown} is not a regular file.")
-        path.open("ab").close()
-        if not existed:
-            path.unlink()
-    except OSError as error:
-        raise click.BadParameter(f"cannot write {shown}: {error.strerror}.") from error
-    return path
 
 
 @click.command(
@@ -46,10 +29,10 @@ def _writable(context: click.Context, parameter: click.Parameter, path: Path) ->
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
-    default=Path("binxent-demo.png"),
+    type=click.Path(path_type=str),
+    default="binxent-demo.png",
     show_default=True,
-    callback=_writable,
+    callback=writable(FORMATS),
     help="Where the picture goes: a .png, .svg or .pdf.",
 )
 @click.option("--epochs", type=AT_LEAST_1, default=60, show_default=True, help="Passes over the training images.")
@@ -102,12 +85,7 @@ def demo(output: Path, epochs: int, batch_size: int, seed: int) -> None:
         "a label is predicted where its logit exceeds 0."
     )
     drawn = picture.draw(plain, weighted, pos_weight, conditions, output.suffix.lower().removeprefix("."))
-    try:
-        output.write_bytes(drawn)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            output.unlink()  # half a picture
-        raise click.ClickException(f"cannot write '{click.format_filename(output)}': {error.strerror}.") from error
+    write(output, drawn)
 
     console = Console()
     console.print(table.of(plain, weighted, train.targets, pos_weight, console.width))

@@ -1,0 +1,195 @@
+// A report's counting loops. Compiled once for each instruction set, as loss.cpp is.
+//
+// A first loop, which vectorises, finds the place of each element in the tables; a second, which cannot, adds it there.
+#include "statistics.h"
+
+#include "convert.h"
+#include "math.h"
+#include "run.h"
+
+namespace binxent::BINXENT_ISA {
+
+unsigned count(const Chunk& chunk);
+
+namespace {
+
+constexpr int64_t piece = 512;  // elements that are worked on in the first-level cache
+
+// Elements [start, start + n) as T: where they lie, or converted into the buffer.
+template <class T>
+const T* load(const Chunk::Array& array, int64_t start, int64_t n, T* buffer) {
+    constexpr DType own = sizeof(T) == 8 ? DType::float64 : DType::float32;
+    if (array.dtype == own && reinterpret_cast<uintptr_t>(array.data) % sizeof(T) == 0)
+        return reinterpret_cast<const T*>(array.data) + start;
+    const int64_t size = element_size(array.dtype);
+    load_run(array.dtype, array.data + start * size, size, n, buffer);
+    return buffer;
+}
+
+// Bins grow with the score, and are as narrow, relative to the score, on either side: for a logit, either side of 0;
+// for a probability, which has two tails, either side of 1/2. 1 − q is exact there.
+template <class T>
+inline int32_t score_bin(T x, bool probability, const Chunk& chunk) {
+    const bool upper = probability ? x >= T(0.5) : x >= 0;
+    const float magnitude = probability ? float(upper ? T(1) - x : x) : float(absolute(x));
+    const int32_t high_bits = int32_t(bits_as<uint32_t>(magnitude) >> chunk.score_shift) - chunk.lowest_score;
+    const int32_t positive = high_bits < 0 ? 0 : high_bits;
+    const int32_t step = positive > chunk.last_score ? chunk.last_score : positive;
+    const int32_t outward = probability ? chunk.last_score - step : step;  // from the middle
+    return upper ? chunk.last_score + 1 + outward : chunk.last_score - outward;
+}
+
+template <class T>
+class Counter {
+    const Chunk& chunk_;
+    // Labels repeat along the rows. A period is a whole number of rows, long enough for a loop over it to vectorise.
+    const int64_t period_;
+    int32_t* const cell_;   // where the cells of an element's label begin
+    int32_t* const score_;  // likewise in the scores
+    double* const loss_;    // sums, one for each place in the period
+
+    T x_buffer_[piece], target_buffer_[piece], loss_buffer_[piece];
+    int32_t cell_at_[piece], score_at_[piece], probability_[piece];
+
+    struct Found {
+        bool soft, x_refused;
+    };
+
+    template <bool probabilities, bool want_loss>
+    Found find_places(int64_t n, const T* __restrict x, const T* __restrict target, const int32_t* __restrict cell,
+                      const int32_t* __restrict score) {
+        const T threshold = T(chunk_.threshold), bins = T(chunk_.calibration_bins);
+        const int32_t last_bin = int32_t(chunk_.calibration_bins) - 1;
+        const T most = probabilities ? T(1) : T(__builtin_inf()), least = probabilities ? T(0) : -most;
+        const int32_t score_bins = 2 * (chunk_.last_score + 1);
+        const Chunk chunk = chunk_;
+        T* __restrict loss = loss_buffer_;
+        int32_t* __restrict cell_at = cell_at_;
+        int32_t* __restrict score_at = score_at_;
+        int32_t* __restrict probability = probability_;
+        int32_t soft = 0, refused = 0;
+        for (int64_t i = 0; i < n; ++i) {
+            T p = x[i];
+            if constexpr (!probabilities) {
+                const Logit<T> logit(x[i]);
+                p = sigmoid(logit, x[i]);
+                if constexpr (want_loss) loss[i] = logit_loss(logit, x[i] < 0 ? target[i] : T(1) - target[i], T(1));
+            } else if constexpr (want_loss) {
+                loss[i] = fma(target[i], clamped_minus_log(p), (T(1) - target[i]) * clamped_minus_log1m(p));
+            }
+            const int32_t positive = target[i] > T(0.5), predicted = x[i] > threshold;
+            const int32_t bin = int32_t(p * bins);
+            cell_at[i] = cell[i] + ((bin < last_bin ? bin : last_bin) << 2) + (predicted << 1) + positive;
+            score_at[i] = score[i] + score_bin(x[i], probabilities, chunk) + (positive ? score_bins : 0);
+            probability[i] = int32_t(p * T(1 << probability_bits) + T(0.5));
+            soft |= int32_t(target[i] != T(positive));
+            refused |= int32_t(!(x[i] >= least)) | int32_t(!(x[i] <= most));
+        }
+        return {soft != 0, refused != 0};
+    }
+
+    Found find_places(int64_t n, const T* x, const T* target, const int32_t* cell, const int32_t* score) {
+        const bool want_loss = !chunk_.loss.data;
+        if (chunk_.input == Input::probabilities)
+            return want_loss ? find_places<true, true>(n, x, target, cell, score)
+                             : find_places<true, false>(n, x, target, cell, score);
+        return want_loss ? find_places<false, true>(n, x, target, cell, score)
+                         : find_places<false, false>(n, x, target, cell, score);
+    }
+
+    // Meanwhile it asks for what the next piece reads, which the hardware does not see coming across the border of a page.
+    template <bool all>
+    void add_places(int64_t start, int64_t n, const uint8_t* known) {
+        uint64_t* __restrict cells = chunk_.cells;
+        uint32_t* __restrict scores = chunk_.scores;
+        const int64_t x_size = element_size(chunk_.x.dtype), target_size = element_size(chunk_.target.dtype);
+        const char* const next_x = chunk_.x.data + (start + n) * x_size;
+        const char* const next_target = chunk_.target.data + (start + n) * target_size;
+        constexpr int64_t step = 16;
+        for (int64_t first = 0; first < n; first += step) {
+            __builtin_prefetch(next_x + first * x_size, 0, 2);
+            __builtin_prefetch(next_target + first * target_size, 0, 2);
+            const int64_t last = first + step < n ? first + step : n;
+            for (int64_t i = first; i < last; ++i) {
+                if (!all && !known[i]) continue;
+                cells[cell_at_[i]] += (uint64_t(1) << cell_count_shift) + uint64_t(probability_[i]);
+                ++scores[score_at_[i]];
+            }
+        }
+    }
+
+  public:
+    explicit Counter(const Chunk& chunk)
+        : chunk_(chunk),
+          period_((piece + chunk.labels - 1) / chunk.labels * chunk.labels),
+          cell_(new int32_t[period_]),
+          score_(new int32_t[period_]),
+          loss_(new double[period_]()) {
+        for (int64_t i = 0; i < period_; ++i) {
+            const int32_t label = int32_t(i % chunk.labels);
+            cell_[i] = label * int32_t(chunk.calibration_bins) * 4;
+            score_[i] = label * ((chunk.last_score + 1) * 4 + score_padding);
+        }
+    }
+    Counter(const Counter&) = delete;
+    ~Counter() {
+        // Knuth's sum: what is lost of a sum is kept, so that the order of chunks hardly matters.
+        for (int64_t i = 0; i < period_; ++i) {
+            double& sum = chunk_.loss_sum[i % chunk_.labels];
+            const double next = sum + loss_[i], part = next - sum;
+            const double lost = (sum - (next - part)) + (loss_[i] - part);
+            chunk_.loss_lost[i % chunk_.labels] += lost == lost ? lost : 0;  // an infinite loss is its own sum
+            sum = next;
+        }
+        delete[] cell_;
+        delete[] score_;
+        delete[] loss_;
+    }
+
+    // Elements [start, start + n), which lie in one period; or a flag of job.h, and nothing of them.
+    unsigned add(int64_t start, int64_t n) {
+        const int64_t phase = start % period_;
+        const T* const x = load(chunk_.x, start, n, x_buffer_);
+        const T* const target = load(chunk_.target, start, n, target_buffer_);
+        const uint8_t* const known = chunk_.known ? chunk_.known + start : nullptr;
+
+        const Found found = find_places(n, x, target, cell_ + phase, score_ + phase);
+        if (found.x_refused) return input_out_of_range;
+        if (found.soft) {
+            for (int64_t i = 0; i < n; ++i)
+                if (!(target[i] >= 0 && target[i] <= 1)) return target_out_of_range;
+            for (int64_t i = 0; i < n; ++i)
+                if (!known || known[i]) chunk_.softness[cell_at_[i] / 4] += double(target[i]) - (cell_at_[i] & 1);
+        }
+        const T* const loss = chunk_.loss.data ? load(chunk_.loss, start, n, loss_buffer_) : loss_buffer_;
+        double* const sums = loss_ + phase;
+        if (known) {
+            for (int64_t i = 0; i < n; ++i) sums[i] += known[i] ? double(loss[i]) : 0.0;
+            add_places<false>(start, n, known);
+        } else {
+            for (int64_t i = 0; i < n; ++i) sums[i] += double(loss[i]);
+            add_places<true>(start, n, nullptr);
+        }
+        return 0;
+    }
+
+    unsigned add_all() {
+        const int64_t size = chunk_.rows * chunk_.labels;
+        for (int64_t start = 0; start < size;) {
+            const int64_t rest = period_ - start % period_, left = size - start < rest ? size - start : rest;
+            const int64_t n = left <= piece ? left : left < 2 * piece ? left / 2 : piece;
+            if (const unsigned flag = add(start, n)) return flag;
+            start += n;
+        }
+        return 0;
+    }
+};
+
+}  // namespace
+
+unsigned count(const Chunk& chunk) {
+    const bool in_double = chunk.x.dtype == DType::float64 || chunk.target.dtype == DType::float64;
+    return in_double ? Counter<double>(chunk).add_all() : Counter<float>(chunk).add_all();
+}
+
+}  // namespace binxent::BINXENT_ISA

@@ -1,0 +1,153 @@
+"""The picture of a report: whether probabilities can be believed, and which labels are predicted well."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from matplotlib import style
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from binxent.report import Report, Scores
+
+# Two colours of Okabe and Ito's palette, which colour-blind readers tell apart too.
+OURS, CONSTANT, GREY = "#0072B2", "#D55E00", "#555555"
+MOST_ROWS = 32  # labels that are named; more are ranked
+MOST_LINES = 12  # labels whose calibration is drawn by itself
+FEW = 50  # elements: with fewer the share of a label's positives in a bin is mostly chance
+
+STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+}
+PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
+
+
+def _calibration(axes: Axes, below: Axes, report: Report) -> None:
+    count, probability, target = report.calibration()
+    if 1 < len(count) <= MOST_LINES:
+        for n, p, y in zip(count, probability, target, strict=True):
+            enough = n >= FEW
+            axes.plot(p[enough] / n[enough], y[enough] / n[enough], color=GREY, linewidth=0.8, alpha=0.5)
+    n, p, y = count.sum(axis=0), probability.sum(axis=0), target.sum(axis=0)
+    there = n > 0
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot(p[there] / n[there], y[there] / n[there], color=OURS, linewidth=1.8)
+    axes.scatter(p[there] / n[there], y[there] / n[there], s=26, color=OURS, zorder=3)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.set_ylabel("share that is positive")
+    axes.set_title("Reliability")
+    handles = [Line2D([], [], marker="o", markersize=5, color=OURS, linewidth=1.8, label="all labels together")]
+    if len(count) == 1:
+        handles[0].set_label("predictions, in bins of probability")
+    elif len(count) <= MOST_LINES:
+        handles.append(Line2D([], [], color=GREY, linewidth=0.8, alpha=0.6, label="each label"))
+    handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle=(0, (4, 3)), label="calibrated"))
+    axes.legend(handles=handles, loc="upper left")
+    axes.tick_params(axis="x", labelbottom=False)
+
+    edges = np.linspace(0, 1, len(n) + 1)
+    below.bar(edges[:-1], n / max(1, n.sum()), width=np.diff(edges), align="edge", color=OURS, alpha=0.75)
+    below.set_yscale("symlog", linthresh=1e-3, linscale=0.4)
+    below.set_ylim(0, 1)
+    below.set_yticks([0, 0.001, 0.01, 0.1, 1], ["0", "0.1 %", "1 %", "10 %", "100 %"])
+    below.set_xlim(0, 1)
+    below.xaxis.set_major_formatter(PERCENT)
+    below.set_xlabel("predicted probability")
+    below.set_ylabel("share of\npredictions")
+
+
+def _losses(axes: Axes, report: Report, scores: Scores) -> None:
+    loss, constant = scores.loss, scores.base_rate_loss
+    order = np.argsort(-np.nan_to_num(loss, nan=-1), kind="stable")
+    axes.set_title("Loss of each label")
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=OURS, label="these predictions"),
+        Line2D(
+            [], [], marker="|", linestyle="", markersize=12, markeredgewidth=2, color=CONSTANT, label="base rate alone"
+        ),
+    ]
+    measure = "loss (nats)" if report.reduction == "mean" else f"loss ({report.reduction})"
+    finite = np.isfinite(loss)
+    if len(order) <= MOST_ROWS:
+        rows = np.arange(len(order))
+        axes.hlines(rows, np.minimum(loss, constant)[order], np.maximum(loss, constant)[order], color=GREY, linewidth=1)
+        axes.plot(constant[order], rows, "|", color=CONSTANT, markersize=12, markeredgewidth=2)
+        axes.plot(np.where(finite, loss, np.nan)[order], rows, "o", color=OURS, markersize=6)
+        names = [_short(report.names[i]) + ("" if finite[i] else "  (infinite)") for i in order]
+        axes.set_yticks(rows, names)
+        axes.set_ylim(len(order) - 0.4 + 0.05 * len(order), -0.6)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", left=False)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlim(left=0)
+        axes.set_xlabel(measure)
+    else:
+        ranks = np.arange(1, len(order) + 1)
+        axes.plot(ranks, constant[order], ".", color=CONSTANT, markersize=3)
+        axes.plot(ranks, np.where(finite, loss, np.nan)[order], color=OURS, linewidth=2)
+        handles = [
+            Line2D([], [], color=OURS, linewidth=2, label="these predictions"),
+            Line2D([], [], marker=".", linestyle="", color=CONSTANT, label="base rate alone"),
+        ]
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(1, len(order))
+        axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # above them is room for the legend
+        axes.set_xlabel("labels, those with the greatest loss first")
+        axes.set_ylabel(measure)
+        worst = ", ".join(_short(report.names[i]) for i in order[:5])
+        axes.annotate(f"greatest: {worst}", (0.02, 0.02), xycoords="axes fraction", fontsize="small", color=GREY)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    # Either corner is empty, since the losses fall.
+    corner: Literal["lower right", "upper right"] = "lower right" if len(order) <= MOST_ROWS else "upper right"
+    axes.legend(handles=handles, loc=corner, frameon=True, framealpha=1, edgecolor="none")
+
+
+def _short(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "none" if value is None else f"{value:.{digits}f}"
+
+
+def _picture(report: Report, source: str) -> Figure:
+    rows = len(report.names) if len(report.names) <= MOST_ROWS else 0
+    figure = Figure(figsize=(12, max(6.0, 2.0 + 0.22 * rows)), layout="constrained")
+    axes = figure.subplot_mosaic("RL;CL", height_ratios=(3, 1), gridspec_kw={"wspace": 0.08})
+    _calibration(axes["R"], axes["C"], report)
+    scores = report.scores()
+    _losses(axes["L"], report, scores)
+    overall = report.overall(scores)
+    facts = (
+        f"{source}: {report.rows:,} rows, {len(report.names):,} label{'s' * (len(report.names) > 1)}. "
+        f"Loss {_number(overall['loss'])}, of the base rate {_number(overall['base_rate_loss'])}; mean over labels: "
+        f"ECE {_number(overall['calibration_error'])}, average precision {_number(overall['average_precision'])}; "
+        f"above a probability of {report.threshold:g}, precision {_number(overall['precision'], 3)}, "
+        f"recall {_number(overall['recall'], 3)}."
+    )
+    figure.supxlabel(textwrap.fill(facts, 170), x=0.01, ha="left", fontsize="small", color=GREY)
+    return figure
+
+
+def draw(report: Report, source: str, file_format: str) -> bytes:
+    """The picture as a file of the format ``png``, ``svg`` or ``pdf``. Needs no display."""
+    file = io.BytesIO()
+    with style.context(["default", STYLE]):  # not the reader's own settings
+        _picture(report, source).savefig(file, format=file_format, dpi=150)
+    return file.getvalue()

@@ -1,0 +1,585 @@
+"""Reports: every figure against a definition in float64, and scikit-learn; sums in any order; what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binxent import formula, kernel, measures
+from binxent import report as module
+from binxent.numpy import binary_cross_entropy, binary_cross_entropy_with_logits
+from binxent.report import InvalidValueError, Report
+from tests import processes
+
+Array = np.ndarray[Any, Any]
+
+
+def data(rows: int = 500, labels: int = 5, seed: int = 0, dtype: Any = np.float32) -> tuple[Array, Array]:
+    """Logits that know something of the labels, of which the first are rare."""
+    rng = np.random.default_rng(seed)
+    odds = np.linspace(-3, 1, labels) + 1.5 * rng.standard_normal((rows, labels))
+    target = rng.random((rows, labels)) < 1 / (1 + np.exp(-odds))
+    return (1.3 * odds + 0.3 * rng.standard_normal((rows, labels))).astype(dtype), target.astype(np.uint8)
+
+
+def reported(x: Array, y: Array, **options: Any) -> Report:
+    report = Report(x.shape[1], **options)
+    report.update(x, y)
+    return report
+
+
+def calibration_error(p: Array, y: Array, bins: int) -> float:
+    """The definition, bin by bin."""
+    place = np.minimum((p * bins).astype(int), bins - 1)
+    inside = [place == b for b in range(bins) if (place == b).any()]
+    return sum(i.mean() * abs(p[i].mean() - y[i].mean()) for i in inside)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("labels", [1, 2, 5, 40, 1500])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_figures_are_those_of_the_definition(probabilities: bool, labels: int, dtype: Any) -> None:
+    x, y = data(200, labels, dtype=dtype)
+    p = 1 / (1 + np.exp(-x.astype(np.float64)))
+    if probabilities:
+        x = p.astype(dtype)
+        p = x.astype(np.float64)
+    scores = reported(x, y, probabilities=probabilities, score_bits=2).scores()
+    with np.errstate(divide="ignore"):
+        definition = formula.probabilities_loss if probabilities else formula.logits_loss
+        losses = definition(np, x.astype(float), y.astype(float))
+    rounding = 2e-14 if dtype is np.float64 else 2e-7
+    np.testing.assert_allclose(scores.loss, losses.mean(axis=0), rtol=rounding)
+    np.testing.assert_array_equal(scores.known, len(x))
+    np.testing.assert_array_equal(scores.positive, y.sum(axis=0))
+    np.testing.assert_array_equal(scores.predicted, (x > (0.5 if probabilities else 0)).sum(axis=0))
+    np.testing.assert_array_equal(scores.found, ((x > (0.5 if probabilities else 0)) & (y == 1)).sum(axis=0))
+    np.testing.assert_allclose(scores.base_rate, y.mean(axis=0), rtol=1e-15)
+    # A float32 probability may fall on the other side of a bin's border than its float64 does: on these data it hardly
+    # ever does, and then changes the sum by little.
+    expected = [calibration_error(p[:, i], y[:, i], 15) for i in range(labels)]
+    assert np.mean(np.abs(scores.calibration_error - expected) > 1e-6) < 0.01
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_precision_and_recall_are_those_of_scikit_learn(probabilities: bool) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    x, y = data(800, 6, seed=3)
+    p = 1 / (1 + np.exp(-x.astype(np.float64)))
+    for threshold in (0.02, 0.5, 0.93):
+        given_ = p if probabilities else x
+        scores = reported(given_, y, probabilities=probabilities, threshold=threshold).scores()
+        kwargs = {"average": None, "zero_division": np.nan}
+        np.testing.assert_array_equal(scores.precision, metrics.precision_score(y, p > threshold, **kwargs))
+        np.testing.assert_array_equal(scores.recall, metrics.recall_score(y, p > threshold, **kwargs))
+
+
+def test_the_loss_is_scikit_learns() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    x, y = data(dtype=np.float64)
+    p = 1 / (1 + np.exp(-x))
+    expected = [metrics.log_loss(y[:, i], p[:, i]) for i in range(x.shape[1])]
+    np.testing.assert_allclose(reported(p, y, probabilities=True).scores().loss, expected, rtol=1e-12)
+    np.testing.assert_allclose(reported(x, y).scores().loss, expected, rtol=1e-12)
+
+
+def rounded(x: Array, bits: int) -> Array:
+    """float32 logits with the low bits of their mantissa taken off."""
+    mask = np.uint32((0xFFFFFFFF << (23 - bits)) & 0xFFFFFFFF)
+    return (x.astype(np.float32).view(np.uint32) & mask).view(np.float32)
+
+
+@pytest.mark.parametrize("bits", [0, 2, 5, 10, 14])
+def test_average_precision_is_scikit_learns_of_the_rounded_logits(bits: int) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    x, y = data(700, 6, seed=bits)
+    scores = reported(x, y, score_bits=bits).scores()
+    low = rounded(x, bits)
+    expected = [metrics.average_precision_score(y[:, i], low[:, i]) for i in range(6)]
+    np.testing.assert_allclose(scores.average_precision, expected, rtol=1e-12)
+    exact = np.array([metrics.average_precision_score(y[:, i], x[:, i]) for i in range(6)])
+    assert (np.abs(scores.average_precision - exact) <= scores.average_precision_error + 1e-12).all()
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 30.0])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_average_precision_is_within_its_bound(probabilities: bool, scale: float) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    for seed, bits in itertools.product(range(3), (1, 4, 8, 12)):
+        x, y = data(400, 4, seed=seed)
+        x = (x * scale).astype(np.float32)
+        if probabilities:
+            x = (1 / (1 + np.exp(-x.astype(np.float64)))).astype(np.float32)
+        scores = reported(x, y, score_bits=bits, probabilities=probabilities).scores()
+        exact = np.array([metrics.average_precision_score(y[:, i], x[:, i]) for i in range(4)])
+        assert (np.abs(scores.average_precision - exact) <= scores.average_precision_error + 1e-12).all()
+    if scale == 1:
+        assert (scores.average_precision_error < 0.01).all()
+
+
+def test_float16_scores_are_not_rounded() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    x, y = data(3000, 2, dtype=np.float16)
+    expected = [metrics.average_precision_score(y[:, i], x[:, i]) for i in range(2)]
+    np.testing.assert_allclose(reported(x, y).scores().average_precision, expected, rtol=1e-12)
+
+
+def test_scores_are_ordered_over_their_whole_range() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    tails = [0.0, 1e-40, 1e-12, 1e-7, 1e-5, 0.003, 0.1, 0.4999]
+    q = np.array([*tails, 0.5, *(1 - np.float64(t) for t in reversed(tails))])
+    with np.errstate(divide="ignore"):
+        logits = np.array([-np.inf, -1e30, -200, -3, -1e-6, 0, 1e-6, 2e-3, 1, 50, 1e4, np.inf])
+    for x, probabilities in ((q, True), (logits, False)):
+        for cut in range(1, len(x)):
+            y = (np.arange(len(x)) >= cut).astype(int)
+            scores = reported(x[:, None], y[:, None], probabilities=probabilities).scores()
+            off = abs(scores.average_precision[0] - metrics.average_precision_score(y, np.nan_to_num(x)))
+            assert off <= scores.average_precision_error[0] + 1e-12
+
+
+def test_bins_rise_with_the_scores() -> None:
+    """One negative beside one positive of a higher score never counts as lower."""
+    rng = np.random.default_rng(5)
+    x = np.sort(rng.standard_normal(2000).astype(np.float32) * 10 ** rng.uniform(-6, 4, 2000).astype(np.float32))
+    q = np.sort(np.concatenate([10 ** rng.uniform(-12, -0.31, 1000), 1 - 10 ** rng.uniform(-7, -0.31, 1000)]))
+    for values, probabilities in ((x, False), (q.astype(np.float32), True)):
+        report = Report(1, probabilities=probabilities, score_bits=6)
+        places = []
+        for value in values[::20]:
+            before = report._scores.copy()
+            report.update(np.array([[value]], np.float32), np.array([[0]]))
+            places.append(int(np.flatnonzero((report._scores - before)[0, 0])[0]))
+        assert places == sorted(places)
+        assert max(places) < 64 << 6
+
+
+# The base-rate loss.
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_the_base_rate_loss_is_the_entropy_of_the_base_rate(probabilities: bool) -> None:
+    x, y = data()
+    if probabilities:
+        x = (1 / (1 + np.exp(-x))).astype(np.float32)
+    scores = reported(x, y, probabilities=probabilities).scores()
+    r = y.mean(axis=0)
+    np.testing.assert_allclose(scores.base_rate_loss, -r * np.log(r) - (1 - r) * np.log(1 - r), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"pos_weight": [3.0]}, {"label_smoothing": 0.2}, {"pos_weight": [0.25], "label_smoothing": 0.1}],
+    ids=str,
+)
+def test_no_constant_prediction_has_less_than_the_base_rate_loss(options: dict[str, Any]) -> None:
+    x, y = data(300, 1)
+    weight = np.random.default_rng(2).random(300)
+    report = Report(1, **options)
+    report.update(x, y, sample_weight=weight)
+    least = float(report.scores().base_rate_loss[0])
+    p = np.array(options["pos_weight"]) if "pos_weight" in options else None
+    smoothing = options.get("label_smoothing", 0.0)
+    losses = [
+        float(
+            binary_cross_entropy_with_logits(
+                np.full((300, 1), c), y, reduction="mean", pos_weight=p, sample_weight=weight, label_smoothing=smoothing
+            )
+        )
+        for c in np.linspace(-4, 4, 4001)
+    ]
+    assert least <= min(losses) + 1e-12
+    assert min(losses) - least < 1e-6
+
+
+def test_labels_of_one_class_have_no_entropy() -> None:
+    x, y = data(50, 2)
+    y[:, 0], y[:, 1] = 0, 1
+    scores = reported(x, y).scores()
+    np.testing.assert_array_equal(scores.base_rate_loss, 0)
+    assert np.isnan(scores.recall[0])
+    assert np.isnan(scores.average_precision[0])
+    assert scores.average_precision[1] == 1
+    assert scores.as_dict()["recall"][0] is None
+
+
+# Options.
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "pos_weight": {"pos_weight": np.array([1.0, 2, 3, 0.5, 4])},
+    "label_smoothing": {"label_smoothing": 0.1},
+    "gamma": {"gamma": 2.0},
+    "ignore_index": {"ignore_index": -100},
+}
+CALLS: dict[str, dict[str, Any]] = {
+    "weight of each label": {"weight": np.linspace(0.5, 2, 5)},
+    "weight of each element": {"weight": np.random.default_rng(7).random((500, 5))},
+    "sample_weight": {"sample_weight": np.random.default_rng(8).random(500)},
+    "mask": {"mask": np.random.default_rng(9).random((500, 5)) < 0.7},
+}
+PAIRS = [
+    pair
+    for pair in itertools.combinations([*OPTIONS, *CALLS], 2)
+    if pair != ("weight of each label", "weight of each element")  # one argument
+]
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize("reduction", module.REDUCTIONS)
+@pytest.mark.parametrize("pair", PAIRS, ids=" and ".join)
+def test_options_mean_what_they_mean_in_the_loss(pair: tuple[str, str], reduction: str, probabilities: bool) -> None:
+    x, y = data(dtype=np.float64)
+    y = y.astype(np.int64)
+    y[::7, 1:3] = -100 if "ignore_index" in pair else 1
+    if probabilities:
+        x = 1 / (1 + np.exp(-x))
+    kept = {k: v for name in pair for k, v in OPTIONS.get(name, {}).items()}
+    given_: dict[str, Any] = {k: v for name in pair for k, v in CALLS.get(name, {}).items()}
+    report = Report(5, reduction=reduction, probabilities=probabilities, score_bits=0, **kept)
+    for part in np.array_split(np.arange(500), 3):
+        cut = {k: v[part] if len(v) == 500 else v for k, v in given_.items()}
+        report.update(x[part], y[part], **cut)
+    loss = binary_cross_entropy if probabilities else binary_cross_entropy_with_logits
+    weight = given_.get("weight")
+    losses = report.scores().loss
+    for i in range(5):
+
+        def column(value: Array, i: int = i) -> Array:
+            return value[..., i : i + 1] if value.shape[-1] == 5 else value
+
+        arguments = {k: column(np.asarray(v)) for k, v in given_.items() if k != "weight"}
+        expected = loss(
+            x[:, i : i + 1],
+            y[:, i : i + 1],
+            None if weight is None else column(weight),
+            reduction=reduction,
+            **{k: column(v) if k == "pos_weight" else v for k, v in kept.items()},
+            **arguments,
+        )
+        assert losses[i] == pytest.approx(float(expected), rel=1e-12)
+    whole = loss(x, y, weight, reduction=reduction, **kept, **{k: v for k, v in given_.items() if k != "weight"})
+    assert report.overall()["loss"] == pytest.approx(float(whole), rel=1e-12)
+
+
+def test_what_is_not_known_is_not_counted_whatever_it_holds() -> None:
+    x, y = data(dtype=np.float32)
+    y = y.astype(np.float32)
+    hidden = np.random.default_rng(4).random(x.shape) < 0.3
+    report = Report(5)
+    report.update(np.where(hidden, np.float32(np.nan), x), np.where(hidden, np.float32(7), y), mask=~hidden)
+    other = Report(5, ignore_index=float("nan"))
+    other.update(np.where(hidden, np.float32(np.inf), x), np.where(hidden, np.float32(np.nan), y))
+    for i in range(5):
+        single = reported(x[~hidden[:, i], i : i + 1], y[~hidden[:, i], i : i + 1], score_bits=report.score_bits)
+        for scores in (report.scores(), other.scores()):
+            for name, expected in single.scores().as_dict().items():
+                np.testing.assert_allclose(getattr(scores, name)[i], expected[0], rtol=1e-13, atol=1e-14, err_msg=name)
+
+
+def test_nothing_known_is_no_figure() -> None:
+    x, y = data(20, 2)
+    report = Report(2)
+    report.update(x, y, mask=np.zeros(x.shape, bool))
+    scores = report.scores()
+    np.testing.assert_array_equal(scores.known, 0)
+    assert np.isnan(scores.loss).all()
+    assert report.overall()["loss"] is None
+
+
+def test_soft_labels() -> None:
+    x, _ = data(dtype=np.float64)
+    y = np.random.default_rng(1).random(x.shape)
+    scores = reported(x, y).scores()
+    p = 1 / (1 + np.exp(-x))
+    np.testing.assert_allclose(scores.base_rate, y.mean(axis=0), rtol=1e-12)
+    np.testing.assert_array_equal(scores.positive, (y > 0.5).sum(axis=0))
+    expected = [calibration_error(p[:, i], y[:, i], 15) for i in range(5)]
+    np.testing.assert_allclose(scores.calibration_error, expected, atol=1e-7)
+    np.testing.assert_allclose(scores.loss, formula.logits_loss(np, x, y).mean(axis=0), rtol=1e-13)
+
+
+def test_the_plain_loss_has_the_bits_of_the_face() -> None:
+    """It is made where it is counted, from the same functions."""
+    for dtype, probabilities in itertools.product((np.float32, np.float64), (False, True)):
+        x, y = data(64, 1, dtype=dtype)
+        if probabilities:
+            x = (1 / (1 + np.exp(-x))).astype(dtype)
+        loss = binary_cross_entropy if probabilities else binary_cross_entropy_with_logits
+        for row in range(len(x)):
+            single = reported(x[row : row + 1], y[row : row + 1], probabilities=probabilities)
+            assert single.scores().loss[0] == loss(x[row], y[row], reduction="none")[0]
+
+
+@pytest.mark.parametrize("instruction_set", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set_counts_alike(instruction_set: str) -> None:
+    code = """
+        import hashlib, json
+        import numpy as np
+        try:
+            from binxent.report import Report
+        except ImportError:
+            raise SystemExit(print("null"))
+        digest, losses = hashlib.sha256(), []
+        for dtype in (np.float32, np.float64):
+            for probabilities in (False, True):
+                rng = np.random.default_rng(0)
+                x = (3 * rng.standard_normal((5000, 7))).astype(dtype)
+                x = (1 / (1 + np.exp(-x))).astype(dtype) if probabilities else x
+                report = Report(7, probabilities=probabilities)
+                report.update(x, rng.random(x.shape) < 0.2)
+                digest.update(report._all_scores().tobytes())
+                digest.update(report._cell_counts().sum(axis=1).tobytes())
+                losses += report.scores().loss.tolist() + report.scores().calibration_error.tolist()
+        print(json.dumps([digest.hexdigest(), losses]))
+    """
+    digest, losses = json.loads(processes.python(code, BINXENT_ISA=None))
+    other = json.loads(processes.python(code, BINXENT_ISA=instruction_set))
+    if other is None:
+        pytest.skip(f"no {instruction_set} here")
+    assert other[0] == digest
+    same_bits = "baseline" not in (instruction_set, kernel.instruction_set)
+    np.testing.assert_allclose(other[1], losses, rtol=0 if same_bits else 1e-6)
+
+
+# Shards.
+
+
+def same_counts(a: Report, b: Report) -> None:
+    for table in ("_cell_counts", "_cell_probabilities", "_all_scores"):
+        np.testing.assert_array_equal(getattr(a, table)(), getattr(b, table)())
+
+
+@given(st.permutations(range(5)), st.integers(0, 1000))
+def test_shards_merge_in_any_order(order: list[int], seed: int) -> None:
+    x, y = data(203, 3, seed=seed % 7)
+    whole = reported(x, y, score_bits=3)
+    shards = [reported(x[part], y[part], score_bits=3) for part in np.array_split(np.arange(203), 5)]
+    total = Report(3, score_bits=3)
+    for i in order:
+        total.merge(shards[i])
+    same_counts(total, whole)
+    assert total.rows == 203
+    np.testing.assert_allclose(total.scores().loss, whole.scores().loss, rtol=2e-16)
+    # Associative too: in a tree.
+    left, right = Report(3, score_bits=3), Report(3, score_bits=3)
+    for i in order[:2]:
+        left.merge(shards[i])
+    for i in order[2:]:
+        right.merge(shards[i])
+    right.merge(left)
+    same_counts(right, whole)
+    np.testing.assert_allclose(right.scores().loss, whole.scores().loss, rtol=2e-16)
+
+
+def test_merged_weights() -> None:
+    x, y = data()
+    w = np.random.default_rng(3).random(500)
+    whole, first, second = Report(5, reduction="weighted_mean"), *(Report(5, reduction="weighted_mean") for _ in "12")
+    whole.update(x[:200], y[:200])
+    whole.update(x[200:], y[200:], sample_weight=w[200:])
+    first.update(x[:200], y[:200])
+    second.update(x[200:], y[200:], sample_weight=w[200:])
+    for a, b in ((first, second), (second, pickle.loads(pickle.dumps(first)))):
+        total = Report(5, reduction="weighted_mean")
+        total.merge(a)
+        total.merge(b)
+        np.testing.assert_allclose(total.scores().loss, whole.scores().loss, rtol=1e-13)
+        np.testing.assert_allclose(total.scores().base_rate_loss, whole.scores().base_rate_loss, rtol=1e-13)
+
+
+def test_a_weight_after_none() -> None:
+    x, y = data()
+    report, expected = Report(5, reduction="weighted_mean"), Report(5, reduction="weighted_mean")
+    report.update(x[:100], y[:100])
+    report.update(x[100:200], y[100:200], sample_weight=np.full(100, 3.0))
+    report.update(x[200:], y[200:])
+    expected.update(x, y, sample_weight=np.where((np.arange(500) // 100) == 1, 3.0, 1.0))
+    np.testing.assert_allclose(report.scores().loss, expected.scores().loss, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Report(3),
+        Report(["a", "b"]),
+        Report(2, threshold=0.4),
+        Report(2, probabilities=True),
+        Report(2, calibration_bins=10),
+        Report(2, score_bits=3),
+        Report(2, gamma=1.0),
+        Report(2, pos_weight=2.0),
+        Report(2, ignore_index=-1),
+        Report(2, reduction="sum"),
+    ],
+)
+def test_reports_of_other_settings_are_not_merged(other: Report) -> None:
+    with pytest.raises(ValueError, match="reports differ"):
+        Report(2).merge(other)
+
+
+def test_a_report_is_pickled() -> None:
+    x, y = data()
+    report = reported(x, y, pos_weight=[2.0])
+    copy = pickle.loads(pickle.dumps(report))
+    same_counts(copy, report)
+    assert copy.overall() == report.overall()
+
+
+def test_tables_are_emptied_before_they_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = data(300, 3)
+    whole = reported(x, y)
+    monkeypatch.setattr(kernel, "MAX_ROWS_IN_CELL", 100)
+    monkeypatch.setattr(module, "_MAX_COUNT", 128)
+    report = Report(3)
+    for first in range(0, 300, 50):
+        report.update(x[first : first + 50], y[first : first + 50])
+    assert report._more_scores is not None
+    same_counts(report, whole)
+    np.testing.assert_array_equal(report.scores().average_precision, whole.scores().average_precision)
+    doubled = Report(3)
+    doubled.merge(report)
+    doubled.merge(report)
+    np.testing.assert_array_equal(doubled._all_scores(), 2 * whole._all_scores())
+
+
+def test_a_cell_holds_as_many_rows_as_it_says() -> None:
+    rows = kernel.MAX_ROWS_IN_CELL
+    report = Report(1, score_bits=0)
+    ones = np.ones((rows, 1), np.float16)
+    half = rows // 2
+    report.update(np.full((rows, 1), 30.0, np.float32), ones)
+    assert report._counts is None  # nothing has been emptied
+    assert report._cell_counts()[0, -1, 1, 1] == rows
+    assert report._cell_probabilities().sum() == rows << kernel.PROBABILITY_BITS
+    report.update(np.full((half, 1), 30.0, np.float32), ones[:half])
+    assert report._cell_counts()[0, -1, 1, 1] == rows + half
+
+
+def test_more_rows_than_a_cell_holds_at_once() -> None:
+    rows = 2 * kernel.MAX_ROWS_IN_CELL + 5
+    report = Report(1, score_bits=0)
+    report.update(np.full(rows, -1, np.float32), np.arange(rows) % 4 == 0)
+    scores = report.scores()
+    assert (scores.known[0], scores.positive[0]) == (rows, -(-rows // 4))
+
+
+def test_chunks_do_not_change_the_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = data(700, 3)
+    w = np.random.default_rng(0).random((700, 3))
+    whole = Report(3)
+    whole.update(x, y, weight=w)
+    monkeypatch.setattr(module, "_CHUNK", 90)
+    parts = Report(3)
+    parts.update(x, y, weight=w)
+    same_counts(parts, whole)
+    np.testing.assert_allclose(parts.scores().loss, whole.scores().loss, rtol=1e-15)
+
+
+# What is given.
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.int16, np.uint16, np.int64, np.uint64, np.float64])
+def test_labels_of_any_type(dtype: Any) -> None:
+    x, y = data()
+    given_, expected = reported(x, y.astype(dtype)), reported(x, y)
+    np.testing.assert_array_equal(given_._cell_counts(), expected._cell_counts())
+    np.testing.assert_array_equal(given_._all_scores(), expected._all_scores())
+    # With labels in float64 the arithmetic is too.
+    np.testing.assert_allclose(given_.scores().loss, expected.scores().loss, rtol=1e-7)
+
+
+def test_any_layout() -> None:
+    x, y = data()
+    same_counts(reported(np.asfortranarray(x), y[:, ::-1][:, ::-1]), reported(x, y))
+    same_counts(reported(x.astype(">f4"), y), reported(x, y))
+    single = Report(1)
+    single.update(x[:, 2], y[:, 2])
+    same_counts(single, reported(x[:, 2:3], y[:, 2:3], score_bits=single.score_bits))
+
+
+@pytest.mark.parametrize(("labels", "bits"), [(1, 10), (8, 10), (16, 9), (64, 7), (1000, 6), (4000, 4), (100_000, 0)])
+def test_memory_is_bounded(labels: int, bits: int) -> None:
+    assert module._score_bits(labels) == bits
+    assert labels * (64 << bits) * 8 <= 2**26
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "probabilities", "message"),
+    [
+        ("predictions", np.nan, False, "predictions: nan in row 7, label c2; expected a number"),
+        ("predictions", np.nan, True, "predictions: nan in row 7, label c2; expected a number between 0 and 1"),
+        ("predictions", 1.5, True, r"predictions: 1.5 in row 7, label c2"),
+        ("labels", 2.0, False, "labels: 2.0 in row 7, label c2; expected a number between 0 and 1"),
+        ("labels", np.nan, False, "labels: nan in row 7"),
+        ("labels", -0.25, True, "labels: -0.25 in row 7"),
+    ],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_refused_values_are_named(
+    where: str, value: float, probabilities: bool, message: str, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = (a.astype(np.float64) for a in data(20, 3))
+    if probabilities:
+        x = 1 / (1 + np.exp(-x))
+    {"predictions": x, "labels": y}[where][7, 2] = value
+    monkeypatch.setattr(module, "_CHUNK", 9)
+    monkeypatch.setattr(module, "_PLAIN_CHUNK", 9)
+    monkeypatch.setattr(module, "_MIN_ROWS", 1)
+    report = Report(["c0", "c1", "c2"], probabilities=probabilities)
+    with pytest.raises(InvalidValueError, match=message) as raised:
+        report.update(x, y, weight=np.ones(3) if weighted else None)
+    assert (raised.value.argument, raised.value.row, raised.value.label) == (where, 7, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Report(0), "labels: there is none"),
+        (lambda: Report(2, threshold=1.5), "threshold"),
+        (lambda: Report(2, calibration_bins=0), "calibration_bins"),
+        (lambda: Report(2, score_bits=15), "score_bits"),
+        (lambda: Report(2, reduction="none"), "reduction"),
+        (lambda: Report(2, pos_weight=[1.0, 2, 3]), "pos_weight: shape"),
+        (lambda: Report(2).update(np.zeros((3, 2)), np.zeros((3, 3))), "labels: shape"),
+        (lambda: Report(2).update(np.zeros((3, 3)), np.zeros((3, 3))), r"expected \[rows, 2\]"),
+        (lambda: Report(2).update(np.zeros(4), np.zeros(4)), r"expected \[rows, 2\]"),
+        (lambda: Report(2).update(np.zeros((3, 2)), np.zeros((3, 2)), sample_weight=np.ones(2)), "sample_weight"),
+        (lambda: Report(2).update(np.zeros((3, 2)), np.zeros((3, 2)), weight=np.ones(3)), "weight: shape"),
+        (lambda: Report(2).update(np.zeros((3, 2)), np.zeros((3, 2)), mask=np.ones(2)), "mask: shape"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_words_are_no_numbers() -> None:
+    with pytest.raises(TypeError, match="predictions: "):
+        Report(1).update(np.array([["a"]]), np.array([[1]]))
+
+
+def test_infinite_logits_count() -> None:
+    report = Report(2)
+    report.update(np.array([[np.inf, -np.inf], [-np.inf, np.inf]]), np.array([[1, 1], [0, 1]]))
+    scores = report.scores()
+    assert scores.loss.tolist() == [0, np.inf]
+    report.merge(report)
+    assert report.scores().loss.tolist() == [0, np.inf]
+
+
+def test_average_precision_of_nothing_and_of_little() -> None:
+    scores = np.zeros((3, 2, 4), np.uint32)
+    scores[1, 1, 2] = 1  # one positive
+    scores[2, :, 1] = 1, 1  # a tie: whichever comes first
+    value, error = measures.average_precision(scores)
+    assert np.isnan(value[0])
+    assert (value[1], error[1]) == (1, 0)
+    assert value[2] == 0.5
+    assert 0.5 <= error[2] <= 0.6
