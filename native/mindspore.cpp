@@ -1,8 +1,10 @@
 // Operators for MindSpore's compiled graphs, which loads them from this library by name: mindspore.ops.Custom with
 // func_type="aot". src/binxent/mindspore/graph.py is their only user.
 //
-// Operands, in this order, the third to the fifth possibly None: input, target, weight, sample_weight, pos_weight; for a
-// gradient, the incoming one; the output. All are contiguous.
+// Operands, in this order, the third to the seventh possibly None: input, target, weight, sample_weight, pos_weight,
+// mask, terms (ignore_index, whether there is one, label_smoothing and gamma: four float64, since an attribute of an
+// operator would be read through a C++ interface of MindSpore's); for a gradient, the incoming one; the output. All are
+// contiguous.
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -14,7 +16,7 @@ using namespace binxent;
 
 namespace {
 
-enum class Reduction { none, mean, sum };
+enum class Reduction { none, mean, sum, batchmean, weighted_mean };
 
 // What MindSpore calls an operator with.
 struct Operands {
@@ -64,15 +66,52 @@ struct Operands {
     }
 };
 
+View element(const View& view, int64_t i) {
+    View element = view;
+    for (int d = view.dims - 1; d >= 0; i /= view.shape[d--]) element.data += i % view.shape[d] * view.stride[d];
+    return element;
+}
+
+bool is_kept(const Job& job, int64_t i) {
+    if (job.mask && read_factor(element(job.mask, i), 1) == 0) return false;
+    if (!job.ignores) return true;
+    const double y = read_factor(element(job.target, i), 1);
+    return y != job.ignore_index && !(y != y && job.ignore_index != job.ignore_index);
+}
+
 // MindSpore lets a NaN pass.
-void check_range(const Operands& operands) {
-    View element = operands.number(0);
-    for (int64_t i = 0, size = operands.size(); i < size; ++i, element.data += element_size(element.dtype)) {
-        const double q = read_factor(element, 1);
-        if (q < 0 || q > 1)
+void check_range(const Job& job) {
+    for (int64_t i = 0; i < job.size; ++i) {
+        const double q = read_factor(element(job.x, i), 1);
+        if ((q < 0 || q > 1) && is_kept(job, i))
             throw std::invalid_argument("all elements of input should be between 0 and 1, but element " +
                                         std::to_string(i) + " is " + std::to_string(q) +
                                         "; logits belong to binary_cross_entropy_with_logits");
+    }
+}
+
+void set_terms(Job& job, const Operands& operands, int i) {
+    const double* terms = static_cast<const double*>(operands.data[i]);
+    if (operands.dtype(i) != DType::float64 || operands.dims[i] != 1 || operands.shapes[i][0] != 4)
+        throw std::invalid_argument("terms: expected four float64");
+    job.ignore_index = terms[0];
+    job.ignores = terms[1] != 0;
+    job.label_smoothing = terms[2];
+    job.gamma = terms[3];
+}
+
+void set_divisor(Job& job, Reduction reduction, const Operands& operands) {
+    if (reduction == Reduction::weighted_mean && job.weights > 0) {
+        job.divided_by = Divisor::weights;
+    } else if (reduction == Reduction::mean || reduction == Reduction::weighted_mean) {
+        if (job.selects())
+            job.divided_by = Divisor::kept;
+        else
+            job.divisor = double(job.size);
+    } else if (reduction == Reduction::batchmean) {
+        if (operands.dims[0] < 1)
+            throw std::invalid_argument("reduction: 'batchmean' of an input without a first axis");
+        job.divisor = double(operands.shapes[0][0]);
     }
 }
 
@@ -82,17 +121,19 @@ int run_operator(Input input, Reduction reduction, bool is_gradient, const Opera
     job.size = operands.size();
     job.input = input;
     job.any_target = true;  // as MindSpore has it
-    job.divisor = reduction == Reduction::mean ? double(job.size) : 1;
     job.x = operands.view(0, "input");
     job.target = operands.view(1, "target");
     if (operands.has(2)) job.weight[job.weights++] = operands.view(2, "weight");
     if (operands.has(3)) job.weight[job.weights++] = operands.sample_weight(3);
     if (operands.has(4)) job.pos_weight = operands.view(4, "pos_weight");
+    if (operands.has(5)) job.mask = operands.view(5, "mask");
+    if (operands.has(6)) set_terms(job, operands, 6);
+    set_divisor(job, reduction, operands);
     if (is_gradient) {
         if (reduction == Reduction::none)
-            job.weight[job.weights++] = operands.view(5, "the incoming gradient");
+            job.weight[job.weights++] = operands.view(7, "the incoming gradient");
         else
-            job.factor = read_factor(operands.number(5), job.divisor);
+            job.factor = read_factor(operands.number(7), job.divisor);
         job.gradient = operands.view(last, "the gradient");
     } else if (reduction == Reduction::none) {
         job.loss = operands.view(last, "the loss");
@@ -100,7 +141,7 @@ int run_operator(Input input, Reduction reduction, bool is_gradient, const Opera
         job.value = operands.number(last);
     }
     const unsigned outside = run(job, nullptr);
-    if (outside & input_out_of_range && !is_gradient) check_range(operands);
+    if (outside & input_out_of_range && !is_gradient) check_range(job);
     return 0;
 }
 
@@ -124,6 +165,10 @@ int run_operator(Input input, Reduction reduction, bool is_gradient, const Opera
 OPERATORS(logits, none)
 OPERATORS(logits, mean)
 OPERATORS(logits, sum)
+OPERATORS(logits, batchmean)
+OPERATORS(logits, weighted_mean)
 OPERATORS(probabilities, none)
 OPERATORS(probabilities, mean)
 OPERATORS(probabilities, sum)
+OPERATORS(probabilities, batchmean)
+OPERATORS(probabilities, weighted_mean)

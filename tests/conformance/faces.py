@@ -115,7 +115,7 @@ def _mindspore(call: Call) -> Outcome:
             return np.asarray(tensor.float().asnumpy()).astype(DTYPES["bfloat16"])
         return np.asarray(tensor.asnumpy())
 
-    options = {name: tensor(value) for name, value in call.options.items()}
+    options = _options(call, tensor)
     target = tensor(call.target)
 
     def forward(input: Any) -> Any:

@@ -172,7 +172,7 @@ def test_a_probability_out_of_range_in_a_graph_is_an_exception(script, graph, si
 def test_the_formula_on_other_devices(script):
     """As far as it can be told without one: MindSpore's own operations, in float32, in both modes."""
     code = """
-        import json
+        import itertools
         import numpy as np
         import mindspore as ms
         from binxent.mindspore import composite
@@ -184,14 +184,20 @@ def test_the_formula_on_other_devices(script):
         rng = np.random.default_rng(0)
         x, y = rng.random((6, 5)).astype(np.float32), rng.random((6, 5)).astype(np.float32)
         w, p, s = (rng.uniform(0, 2, n).astype(np.float32) for n in (5, 5, 6))
+        mask = rng.random((6, 5)) < 0.7
         tensors = [ms.Tensor(a) for a in (x, y, w, p, s)]
+        every = dict(ignore_index=-100, label_smoothing=0.1, gamma=2.0)
         worst = 0.0
         for cell, probabilities in ((face.BCEWithLogitsLoss, False), (face.BCELoss, True)):
             function = face.binary_cross_entropy if probabilities else face.binary_cross_entropy_with_logits
-            for reduction in ("mean", "sum", "none"):
+            for reduction, changes in itertools.product(
+                ("mean", "sum", "none", "batchmean", "weighted_mean"), ({}, every)
+            ):
+                m = ms.Tensor(mask) if changes else None
                 def loss(x, y, w, p, s):
-                    return function(x, y, w, reduction, pos_weight=p, sample_weight=s)
-                options = dict(weight=w, reduction=reduction, pos_weight=p, sample_weight=s)
+                    return function(x, y, w, reduction, pos_weight=p, sample_weight=s, mask=m, **changes)
+                options = dict(weight=w, reduction=reduction, pos_weight=p, sample_weight=s, **changes)
+                options["mask"] = mask if changes else None
                 exact = numpy_face.value_and_grad(x, y, **options, probabilities=probabilities)
                 runs = kernel.runs()
                 for jitted in (False, True):

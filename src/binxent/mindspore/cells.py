@@ -8,7 +8,8 @@ import mindspore as ms
 from mindspore import Tensor, mint, nn
 from mindspore._c_expression import MixedPrecisionType
 
-from binxent.mindspore.call import FLOATING
+from binxent import options
+from binxent.mindspore.call import FLOATING, terms
 from binxent.mindspore.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 
 _PRECISION = {
@@ -18,10 +19,15 @@ _PRECISION = {
 }
 
 
+def _for_base(reduction: Any) -> Any:
+    """MindSpore's constructors know three reductions; what they make for one is not used."""
+    return "sum" if str(reduction).lower() in ("batchmean", "weighted_mean") else reduction
+
+
 class _Cell(nn.Cell):
     """What the two share."""
 
-    def __call__(self, *operands: Any, **options: Any) -> Tensor:
+    def __call__(self, *operands: Any, **named: Any) -> Tensor:
         dtype = _PRECISION.get(self.mixed_precision_type)
         if dtype is not None:  # to_float: MindSpore casts what its own operations are given, and no more
 
@@ -29,19 +35,27 @@ class _Cell(nn.Cell):
                 return operand.astype(dtype) if isinstance(operand, Tensor) and operand.dtype in FLOATING else operand
 
             operands = tuple(map(cast, operands))
-            options = {name: cast(option) for name, option in options.items()}
-        return super().__call__(*operands, **options)
+            named = {name: option if name == "mask" else cast(option) for name, option in named.items()}
+        return super().__call__(*operands, **named)
 
-    def construct(self, *operands: Any, **options: Any) -> Tensor:
-        """``(input, target, *, sample_weight=None)``, as ``_loss`` has it.
+    def construct(self, *operands: Any, **named: Any) -> Tensor:
+        """``(input, target, *, sample_weight=None, mask=None)``, as ``_loss`` has it.
 
         So written since MindSpore cannot differentiate, inside a graph, a cell that has defaults.
         """
-        return self._loss(*operands, **options)
+        return self._loss(*operands, **named)
+
+    def _set_terms(self, ignore_index: float | None, label_smoothing: float, gamma: float) -> None:
+        terms(ignore_index, label_smoothing, gamma, "float32")
+        self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
 
     def extend_repr(self) -> str:
         """Only what is not the default, so that a plain cell prints as MindSpore's own."""
-        return "" if self.reduction == "mean" else f"reduction={self.reduction!r}"
+        given = {} if self.reduction == "mean" else {"reduction": self.reduction}
+        for name, default in options.Terms()._asdict().items():
+            if (value := getattr(self, name)) != default:
+                given[name] = value
+        return ", ".join(f"{name}={value!r}" for name, value in given.items())
 
 
 # Mixed precision (O1) writes networks anew as source, in which a class and its base of the same name become one.
@@ -51,8 +65,8 @@ ms.rewrite.common.namespace._subtree_black_list.append(_Cell)
 class BCEWithLogitsLoss(_Cell, mint.nn.BCEWithLogitsLoss):
     """``binary_cross_entropy_with_logits`` as a cell; a drop-in for ``mindspore.mint.nn.BCEWithLogitsLoss``.
 
-    It is called with input and target, and optionally ``sample_weight=``. As in MindSpore's, a weight that is a
-    Parameter is one of the cell's; here it is trained.
+    It is called with input and target, and optionally ``sample_weight=`` and ``mask=``. As in MindSpore's, a weight
+    that is a Parameter is one of the cell's; here it is trained.
 
     Example:
         >>> import mindspore
@@ -64,20 +78,41 @@ class BCEWithLogitsLoss(_Cell, mint.nn.BCEWithLogitsLoss):
         0.3463612
     """
 
-    def __init__(self, weight: Tensor | None = None, reduction: str = "mean", pos_weight: Tensor | None = None) -> None:
-        super().__init__(weight, reduction, pos_weight)
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        reduction: str = "mean",
+        pos_weight: Tensor | None = None,
+        *,
+        ignore_index: float | None = None,
+        label_smoothing: float = 0.0,
+        gamma: float = 0.0,
+    ) -> None:
+        super().__init__(weight, _for_base(reduction), pos_weight)
         self.reduction = reduction
+        self._set_terms(ignore_index, label_smoothing, gamma)
 
-    def _loss(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+    def _loss(
+        self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         return binary_cross_entropy_with_logits(
-            input, target, self.weight, self.reduction, self.pos_weight, sample_weight=sample_weight
+            input,
+            target,
+            self.weight,
+            self.reduction,
+            self.pos_weight,
+            sample_weight=sample_weight,
+            mask=mask,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            gamma=self.gamma,
         )
 
 
 class BCELoss(_Cell, mint.nn.BCELoss):
     """``binary_cross_entropy`` as a cell; a drop-in for ``mindspore.mint.nn.BCELoss``.
 
-    It is called with input and target, and optionally ``sample_weight=``.
+    It is called with input and target, and optionally ``sample_weight=`` and ``mask=``.
 
     Example:
         >>> import mindspore
@@ -91,14 +126,33 @@ class BCELoss(_Cell, mint.nn.BCELoss):
     """
 
     def __init__(
-        self, weight: Tensor | None = None, reduction: str = "mean", *, pos_weight: Tensor | None = None
+        self,
+        weight: Tensor | None = None,
+        reduction: str = "mean",
+        *,
+        pos_weight: Tensor | None = None,
+        ignore_index: float | None = None,
+        label_smoothing: float = 0.0,
+        gamma: float = 0.0,
     ) -> None:
-        super().__init__(weight, reduction)
+        super().__init__(weight, _for_base(reduction))
         self.weight = weight
         self.reduction = reduction
         self.pos_weight = pos_weight
+        self._set_terms(ignore_index, label_smoothing, gamma)
 
-    def _loss(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
+    def _loss(
+        self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         return binary_cross_entropy(
-            input, target, self.weight, self.reduction, pos_weight=self.pos_weight, sample_weight=sample_weight
+            input,
+            target,
+            self.weight,
+            self.reduction,
+            pos_weight=self.pos_weight,
+            sample_weight=sample_weight,
+            mask=mask,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            gamma=self.gamma,
         )

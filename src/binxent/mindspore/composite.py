@@ -40,8 +40,8 @@ def _log1p(x: Tensor) -> Tensor:
 
 
 @ops.constexpr(check=False)
-def _check(*kinds: Kind) -> Any:
-    return check(kinds)
+def _check(probabilities: bool, reduction: str, ignore_index: float | None, *kinds: Kind) -> Any:
+    return check(Call(probabilities, reduction, ignore_index), kinds)
 
 
 def _kind(operand: Any) -> Kind:
@@ -53,8 +53,11 @@ def _kind(operand: Any) -> Kind:
     return shape, operand.dtype
 
 
-def check_in_graph(input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any) -> Any:
-    return _check(_kind(input), _kind(target), _kind(weight), _kind(sample_weight), _kind(pos_weight))
+def check_in_graph(
+    call: Call, input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, mask: Any
+) -> Any:
+    kinds = _kind(input), _kind(target), _kind(weight), _kind(sample_weight), _kind(pos_weight), _kind(mask)
+    return _check(call.probabilities, call.reduction, call.ignore_index, *kinds)
 
 
 _ops = SimpleNamespace(
@@ -66,23 +69,47 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.astype(_arithmetic())
 
 
+def _keep(call: Call, target: Tensor, mask: Tensor | None) -> Tensor | None:
+    """Which elements are not ignored; None: all."""
+    return formula.kept(_wide(target), mask, call.ignore_index)
+
+
 def _column(sample_weight: Tensor, input: Tensor) -> Tensor:
     """Of shape [N, 1, …, 1], so that it broadcasts along the first axis."""
     return sample_weight.reshape((-1,) + (1,) * (input.ndim - 1))
 
 
-def _product(input: Tensor, weight: Tensor | None, sample_weight: Tensor | None) -> Tensor | None:
-    w = None if weight is None else _wide(weight)
+def _kept_weight(keep: Tensor | None, weight: Tensor | None) -> Tensor | None:
+    return None if weight is None else formula.only(_ops, keep, _wide(weight))
+
+
+def _product(keep: Tensor | None, input: Tensor, weight: Tensor | None, sample_weight: Tensor | None) -> Tensor | None:
+    w = _kept_weight(keep, weight)
     if sample_weight is not None:
-        column = _column(_wide(sample_weight), input)
+        column = formula.only(_ops, keep, _column(_wide(sample_weight), input))
         w = column if w is None else w * column
     return w
 
 
-def _elements(call: Call, x: Tensor, y: Tensor, w: Tensor | None, p: Tensor | None) -> Tensor:
+def _elements(call: Call, keep: Tensor | None, x: Tensor, y: Tensor, w: Tensor | None, p: Tensor | None) -> Tensor:
     if call.probabilities:
-        return formula.probabilities_loss(_ops, x, y, w, p)
-    return formula.logits_loss(_ops, x, y, w, p)
+        elements = formula.probabilities_loss(_ops, x, y, w, p, call.label_smoothing, call.gamma)
+    else:
+        elements = formula.logits_loss(_ops, x, y, w, p, call.label_smoothing, call.gamma)
+    return formula.only(_ops, keep, elements)
+
+
+def _divided(call: Call, keep: Tensor | None, x: Tensor, w: Tensor | None, total: Tensor) -> Tensor:
+    """By a number, or by how much is kept, or by its weights."""
+    if call.reduction == "none" or call.reduction == "sum":
+        return total
+    if call.reduction == "batchmean":
+        return total / x.shape[0]
+    if call.reduction == "mean" or w is None:
+        if keep is None:
+            return total / x.size
+        return formula.divided(_ops, total, ops.sum(formula.only(_ops, keep, ops.zeros_like(x) + 1)))
+    return formula.divided(_ops, total, ops.sum(formula.only(_ops, keep, (ops.zeros_like(x) + 1) * w)))
 
 
 def loss(
@@ -93,13 +120,15 @@ def loss(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     pos_weight: Tensor | None,
+    mask: Tensor | None,
 ) -> Tensor:
-    p = None if pos_weight is None else _wide(pos_weight)
-    elements = _elements(call, _wide(input), _wide(target), _product(input, weight, sample_weight), p)
+    keep = _keep(call, target, mask)
+    x, y = formula.only(_ops, keep, _wide(input)), formula.only(_ops, keep, _wide(target))
+    w, p = _product(keep, input, weight, sample_weight), _kept_weight(keep, pos_weight)
+    elements = _elements(call, keep, x, y, w, p)
     if call.reduction == "none":
         return elements.astype(dtype)
-    total = ops.sum(elements)
-    return (total / input.size if call.reduction == "mean" else total).astype(dtype)
+    return _divided(call, keep, x, w, ops.sum(elements)).astype(dtype)
 
 
 no_constant = ops.Depend()  # of a tensor that a graph knows, and so may be a constant, MindSpore has no derivative
@@ -112,11 +141,19 @@ def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
     return ops.sum(a * b)
 
 
-def _gradient(call: Call, slope: Tensor, incoming: Tensor, operand: Tensor) -> Tensor:
+def _gradient(
+    call: Call,
+    slope: Tensor,
+    keep: Tensor | None,
+    x: Tensor,
+    w: Tensor | None,
+    incoming: Tensor,
+    operand: Tensor,
+) -> Tensor:
     """slope · incoming, summed over what was broadcast, and rounded."""
-    scale = _wide(incoming) / slope.size if call.reduction == "mean" else _wide(incoming)
+    scale = _divided(call, keep, x, w, _wide(incoming))
     # The derivative of a product sums so whether a graph knows the shapes or not.
-    product = slope * scale
+    product = formula.only(_ops, keep, slope * scale)
     variable = no_constant(ops.zeros_like(_wide(operand)), product)
     total = ops.GradOperation()(_sum_of_products)(variable, product)
     if call.probabilities and operand.dtype == ms.float16:
@@ -134,15 +171,17 @@ def to_input(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     pos_weight: Tensor | None,
+    mask: Tensor | None,
     incoming: Tensor,
 ) -> Tensor:
-    x, y, w = _wide(input), _wide(target), _product(input, weight, sample_weight)
-    p = None if pos_weight is None else _wide(pos_weight)
+    keep = _keep(call, target, mask)
+    x, y = formula.only(_ops, keep, _wide(input)), formula.only(_ops, keep, _wide(target))
+    w, p = _product(keep, input, weight, sample_weight), _kept_weight(keep, pos_weight)
     if call.probabilities:
-        slope = formula.probabilities_gradient(_ops, x, y, w, p)
+        slope = formula.probabilities_gradient(_ops, x, y, w, p, call.label_smoothing, call.gamma)
     else:
-        slope = formula.logits_gradient(_ops, x, y, w, p)
-    return _gradient(call, slope, incoming, input)
+        slope = formula.logits_gradient(_ops, x, y, w, p, call.label_smoothing, call.gamma)
+    return _gradient(call, slope, keep, x, w, incoming, input)
 
 
 def to_target(
@@ -152,17 +191,36 @@ def to_target(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     pos_weight: Tensor | None,
+    mask: Tensor | None,
     incoming: Tensor,
 ) -> Tensor:
     if target.dtype not in FLOATING:
         return ops.zeros_like(target)
-    x, w = _wide(input), _product(input, weight, sample_weight)
-    p = None if pos_weight is None else _wide(pos_weight)
+    keep = _keep(call, target, mask)
+    x, w = formula.only(_ops, keep, _wide(input)), _product(keep, input, weight, sample_weight)
+    p = _kept_weight(keep, pos_weight)
     if call.probabilities:
-        slope = formula.probabilities_gradient_to_target(_ops, x, w, p)
+        slope = formula.probabilities_gradient_to_target(_ops, x, w, p, call.label_smoothing, call.gamma)
     else:
-        slope = formula.logits_gradient_to_target(_ops, x, w, p)
-    return _gradient(call, slope, incoming, target)
+        slope = formula.logits_gradient_to_target(_ops, x, w, p, call.label_smoothing, call.gamma)
+    return _gradient(call, slope, keep, x, w, incoming, target)
+
+
+def _to_weight(
+    call: Call,
+    keep: Tensor | None,
+    x: Tensor,
+    y: Tensor,
+    w: Tensor,
+    p: Tensor | None,
+    others: Tensor,
+) -> Tensor:
+    """The loss by one of two weights, with the other one; both are in the divisor of the weighted mean too."""
+    slope = _elements(call, keep, x, y, others, p)
+    if call.reduction == "weighted_mean":
+        total = ops.sum(_elements(call, keep, x, y, w, p))
+        slope = slope - _divided(call, keep, x, w, total) * others
+    return slope
 
 
 def to_weight(
@@ -172,13 +230,17 @@ def to_weight(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     pos_weight: Tensor | None,
+    mask: Tensor | None,
     incoming: Tensor,
 ) -> Tensor | None:
     if weight is None:
         return None
-    p = None if pos_weight is None else _wide(pos_weight)
-    others = _ONE if sample_weight is None else _column(_wide(sample_weight), input)
-    return _gradient(call, _elements(call, _wide(input), _wide(target), others, p), incoming, weight)
+    keep = _keep(call, target, mask)
+    x, y = formula.only(_ops, keep, _wide(input)), formula.only(_ops, keep, _wide(target))
+    w, p = _product(keep, input, weight, sample_weight), _kept_weight(keep, pos_weight)
+    others = _ONE if sample_weight is None else formula.only(_ops, keep, _column(_wide(sample_weight), input))
+    slope = _to_weight(call, keep, x, y, w, p, others)
+    return _gradient(call, slope, keep, x, w, incoming, weight)
 
 
 def to_sample_weight(
@@ -188,14 +250,17 @@ def to_sample_weight(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     pos_weight: Tensor | None,
+    mask: Tensor | None,
     incoming: Tensor,
 ) -> Tensor | None:
     if sample_weight is None:
         return None
-    p = None if pos_weight is None else _wide(pos_weight)
-    others = _ONE if weight is None else _wide(weight)
-    column = _column(sample_weight, input)
-    return _gradient(call, _elements(call, _wide(input), _wide(target), others, p), incoming, column).reshape(-1)
+    keep = _keep(call, target, mask)
+    x, y = formula.only(_ops, keep, _wide(input)), formula.only(_ops, keep, _wide(target))
+    w, p = _product(keep, input, weight, sample_weight), _kept_weight(keep, pos_weight)
+    others = _ONE if weight is None else formula.only(_ops, keep, _wide(weight))
+    slope = _to_weight(call, keep, x, y, w, p, others)
+    return _gradient(call, slope, keep, x, w, incoming, _column(sample_weight, input)).reshape(-1)
 
 
 def to_pos_weight(
@@ -205,13 +270,16 @@ def to_pos_weight(
     weight: Tensor | None,
     sample_weight: Tensor | None,
     pos_weight: Tensor | None,
+    mask: Tensor | None,
     incoming: Tensor,
 ) -> Tensor | None:
     if pos_weight is None:
         return None
-    x, y, w = _wide(input), _wide(target), _product(input, weight, sample_weight)
+    keep = _keep(call, target, mask)
+    x, w = formula.only(_ops, keep, _wide(input)), _product(keep, input, weight, sample_weight)
+    y = formula.only(_ops, keep, _wide(target))
     if call.probabilities:
-        slope = formula.probabilities_gradient_to_pos_weight(_ops, x, y, w)
+        slope = formula.probabilities_gradient_to_pos_weight(_ops, x, y, w, call.label_smoothing, call.gamma)
     else:
-        slope = formula.logits_gradient_to_pos_weight(_ops, x, y, w)
-    return _gradient(call, slope, incoming, pos_weight)
+        slope = formula.logits_gradient_to_pos_weight(_ops, x, y, w, call.label_smoothing, call.gamma)
+    return _gradient(call, slope, keep, x, w, incoming, pos_weight)

@@ -12,11 +12,12 @@ from mindspore.common import np_dtype
 from mindspore.common._grad_function import _Function
 from mindspore.ops.primitive import _pynative_executor
 
-from binxent import kernel, options
+from binxent import formula, kernel, options
 from binxent.mindspore import composite
 from binxent.mindspore.call import TAG, Call, Kind, Operands, check
 
 _NUMPY = {ms.float16: np.float16, ms.bfloat16: np_dtype.bfloat16, ms.float32: np.float32}
+_NO_TERMS = Call(False, "")[2:]
 _POOLED = 1 << 20  # elements, from which MindSpore's pool of used memory saves more than its queue takes
 
 # The gradient is made together with the loss, in one pass, for the incoming gradient that the last backward brought:
@@ -46,10 +47,13 @@ def _operand(tensor: Tensor) -> kernel.Operand:
     return tensor.data_ptr(), TAG[tensor.dtype], tensor.shape, tuple(step * size for step in tensor.stride())
 
 
-def _refuse_out_of_range(input: Tensor) -> None:
+def _refuse_out_of_range(input: Tensor, target: Tensor, mask: Tensor | None, ignore_index: float | None) -> None:
     """But not for a NaN, which MindSpore lets pass."""
     values = input.astype(ms.float32).asnumpy()
-    wrong = np.argwhere((values < 0) | (values > 1))
+    hides = None if mask is None else mask.astype(ms.float32).asnumpy()
+    keep = formula.kept(target.astype(ms.float32).asnumpy(), hides, ignore_index)
+    out_of_range = (values < 0) | (values > 1)
+    wrong = np.argwhere(out_of_range if keep is None else out_of_range & keep)
     if len(wrong):
         first = tuple(int(i) for i in wrong[0])
         element = f"input[{', '.join(map(str, first))}]" if first else "input"
@@ -64,21 +68,29 @@ class _Loss:
 
     def __init__(self, call: Call, operands: Operands, dtype: Any) -> None:
         self.call, self.operands, self.dtype = call, operands, dtype
+        input, _, weight, sample_weight, _, mask = operands
+        self.divisor = options.divisor(
+            call.reduction,
+            input.shape,
+            selects=mask is not None or call.ignore_index is not None,
+            weighted=weight is not None or sample_weight is not None,
+        )
+        self.terms = None if call[2:] == _NO_TERMS else call[2:]
         self.by_formula = composite.device() != "CPU"
         self.incoming: Tensor | None = None
         self.made: tuple[Tensor, float] | None = None  # a gradient, and the incoming one that it was made for
 
     def _run(self, loss: Tensor | None, gradient: Tensor | None, incoming: Tensor | float = 1.0) -> None:
         """Write the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
-        input, target, weight, sample_weight, pos_weight = self.operands
+        input, target, weight, sample_weight, pos_weight, mask = self.operands
         weights: tuple[kernel.Operand, ...] = () if weight is None else (_operand(weight),)
         if sample_weight is not None:
             address, tag, shape, strides = _operand(sample_weight)
             along = (0,) * (input.ndim - 1)
             weights += ((address, tag, shape + (1,) * (input.ndim - 1), strides and strides + along),)
-        divisor = options.divisor(self.call.reduction, input.shape)
+        divisor = self.divisor
         if isinstance(incoming, float):
-            factor = incoming / divisor if divisor else 0.0
+            factor = options.factor(divisor, incoming)
         else:  # one for each element: a weight like any other
             weights += (_operand(incoming),)
             factor = 1.0
@@ -90,6 +102,8 @@ class _Loss:
             _operand(target),
             weights,
             None if pos_weight is None else _operand(pos_weight),
+            None if mask is None else _operand(mask),
+            self.terms,
             output if by_element else None,
             None if by_element else output,
             None if gradient is None else _operand(gradient),
@@ -99,7 +113,7 @@ class _Loss:
         )
         if outside and loss is not None:
             if outside & kernel.INPUT_OUT_OF_RANGE:
-                _refuse_out_of_range(input)
+                _refuse_out_of_range(input, target, mask, self.call.ignore_index)
             # MindSpore takes targets outside [0, 1] for probabilities too, and this door of the kernel does not.
             self.by_formula = bool(outside & kernel.TARGET_OUT_OF_RANGE)
 
@@ -191,9 +205,9 @@ def _kind(operand: Any) -> Kind:
 
 
 def loss(call: Call, operands: Operands) -> Tensor:
-    dtype = check([_kind(operand) for operand in operands])
+    dtype = check(call, [_kind(operand) for operand in operands])
     loss = _Loss(call, operands, dtype)
     if not _pynative_executor.requires_grad():
         return loss.forward(want_gradient=False)
-    joints = [_Joint.apply(loss, to, o) for to, o in zip(_TO_OTHERS, operands[1:], strict=True) if o is not None]
+    joints = [_Joint.apply(loss, to, o) for to, o in zip(_TO_OTHERS, operands[1:5], strict=True) if o is not None]
     return _Node.apply(loss, operands[0], *joints)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from binxent.mindspore.graph import operator
+from binxent.mindspore.graph import operator, terms_operand
 
 if TYPE_CHECKING:
     from mindspore import Tensor
@@ -18,6 +18,10 @@ def binary_cross_entropy_with_logits(
     pos_weight: Tensor | None = None,
     *,
     sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Tensor:
     """Binary cross-entropy of logits; a drop-in for the function of that name in ``mindspore.mint.nn.functional``.
 
@@ -29,20 +33,30 @@ def binary_cross_entropy_with_logits(
         target: of the input's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in
             [0, 1], which is not enforced.
         weight: broadcasts to the input; float16, bfloat16 or float32.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``, in upper or lower case.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count). In upper or
+            lower case.
         pos_weight: broadcasts to the input; multiplies the loss of positives; dtypes as weight.
         sample_weight: shape [N], along the input's first axis; multiplies ``weight``; dtypes as weight.
+        mask: broadcasts to the input; dtypes as target. An element where it is 0 or False is ignored: it adds 0 to the
+            loss, to the gradients and to what ``"mean"`` divides by, whatever it holds, NaN too. The mean of nothing
+            is 0.
+        ignore_index: elements whose target it is are ignored likewise; an integer such as -100, or NaN.
+        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
+        gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
+            answer, to this power. In a compiled graph these three are constants.
 
     Returns:
         A tensor of shape (), or of the input's shape for ``"none"``; of the wider floating dtype of input and target.
 
     Raises:
-        TypeError: an argument is no tensor, or of a dtype that is not supported; the reduction is no str.
-        ValueError: a shape does not fit, or the reduction is unknown.
+        TypeError: an argument is no tensor, or of a dtype that is not supported; the reduction is no str, or an
+            option no number.
+        ValueError: a shape does not fit, or the reduction is unknown; a number is out of its range.
 
     Differences from MindSpore's: gradients to every operand, and to any order; the right gradient of the mean for any
     batch size in PyNative mode; exact tails and means; integer and boolean targets; the wider dtype, where input and
-    target differ; the gradient has the dtype of its operand; ``sample_weight``.
+    target differ; the gradient has the dtype of its operand; ``sample_weight`` and what follows it.
 
     Example:
         >>> import mindspore
@@ -51,7 +65,9 @@ def binary_cross_entropy_with_logits(
         >>> binary_cross_entropy_with_logits(input, target, reduction="sum")
         Tensor(shape=[], dtype=Float32, value= 2.078167)
     """
-    return operator(False, reduction)(input, target, weight, sample_weight, pos_weight)
+    loss = operator(False, reduction, ignore_index is not None, ignore_index, label_smoothing, gamma)
+    terms = terms_operand(ignore_index, label_smoothing, gamma)
+    return loss(input, target, weight, sample_weight, pos_weight, mask, terms)
 
 
 def binary_cross_entropy(
@@ -62,6 +78,10 @@ def binary_cross_entropy(
     *,
     pos_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
 ) -> Tensor:
     """Binary cross-entropy of probabilities; a drop-in for the function in ``mindspore.mint.nn.functional``.
 
@@ -81,4 +101,6 @@ def binary_cross_entropy(
         >>> print(binary_cross_entropy(input, mindspore.tensor([1, 1]), reduction="none"))
         [0.6931472  0.10536055]
     """
-    return operator(True, reduction)(input, target, weight, sample_weight, pos_weight)
+    loss = operator(True, reduction, ignore_index is not None, ignore_index, label_smoothing, gamma)
+    terms = terms_operand(ignore_index, label_smoothing, gamma)
+    return loss(input, target, weight, sample_weight, pos_weight, mask, terms)

@@ -10,13 +10,14 @@ import functools
 from typing import Any
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.dtype import TensorType
 from mindspore.ops.primitive import jit_context
 
 from binxent import kernel
 from binxent.mindspore import composite, eager
-from binxent.mindspore.call import Call, Kind, check, check_reduction
+from binxent.mindspore.call import Call, Kind, check, check_reduction, terms
 
 
 class _Operator(ops.Custom):
@@ -48,22 +49,37 @@ class _KernelLoss(_Operator):
         self.call = call
 
     def __infer__(self, *operands: dict[str, Any]) -> dict[str, Any]:
-        dtype = check([_kind(operand) for operand in operands])
+        dtype = check(self.call, [_kind(operand) for operand in operands[:-1]])
         shape = operands[0]["shape"] if self.call.reduction == "none" else ()
         return {"shape": shape, "dtype": TensorType(dtype), "value": None}
 
     def __call__(self, *operands: Any) -> Tensor:
-        return super().__call__(*operands) if jit_context() else eager.loss(self.call, operands)
+        return super().__call__(*operands) if jit_context() else eager.loss(self.call, operands[:-1])
+
+
+def _no_gradient(operand: Any) -> Any:
+    return None if operand is None else ops.zeros_like(operand)
 
 
 def _kernel_loss(call: Call) -> _KernelLoss:
     symbol = f"binxent_mindspore_{'probabilities' if call.probabilities else 'logits'}_{call.reduction}"
 
-    def to_input(input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, incoming: Any) -> Tensor:
-        return composite.to_input(call, input, target, weight, sample_weight, pos_weight, incoming)
+    def to_input(
+        input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, mask: Any, incoming: Any
+    ) -> Tensor:
+        return composite.to_input(call, input, target, weight, sample_weight, pos_weight, mask, incoming)
 
     def gradient_bprop(
-        input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, incoming: Any, _: Any, outer: Any
+        input: Any,
+        target: Any,
+        weight: Any,
+        sample_weight: Any,
+        pos_weight: Any,
+        mask: Any,
+        terms: Any,
+        incoming: Any,
+        _: Any,
+        outer: Any,
     ) -> Any:
         gradients = ops.GradOperation(get_all=True, sens_param=True)(to_input)(
             composite.no_constant(input, outer),
@@ -71,6 +87,7 @@ def _kernel_loss(call: Call) -> _KernelLoss:
             None if weight is None else composite.no_constant(weight, outer),
             None if sample_weight is None else composite.no_constant(sample_weight, outer),
             None if pos_weight is None else composite.no_constant(pos_weight, outer),
+            mask,
             composite.no_constant(incoming, outer),
             outer,
         )
@@ -83,20 +100,32 @@ def _kernel_loss(call: Call) -> _KernelLoss:
             None if weight is None else gradients[2],
             None if sample_weight is None else gradients[i],
             None if pos_weight is None else gradients[j],
+            _no_gradient(mask),
+            _no_gradient(terms),
             gradients[-1],
         )
 
     gradient = _Gradient(f"{symbol}_gradient", gradient_bprop)
 
     def loss_bprop(
-        input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, _: Any, incoming: Any
+        input: Any,
+        target: Any,
+        weight: Any,
+        sample_weight: Any,
+        pos_weight: Any,
+        mask: Any,
+        terms: Any,
+        _: Any,
+        incoming: Any,
     ) -> Any:
         return (
-            gradient(input, target, weight, sample_weight, pos_weight, incoming),
-            composite.to_target(call, input, target, weight, sample_weight, pos_weight, incoming),
-            composite.to_weight(call, input, target, weight, sample_weight, pos_weight, incoming),
-            composite.to_sample_weight(call, input, target, weight, sample_weight, pos_weight, incoming),
-            composite.to_pos_weight(call, input, target, weight, sample_weight, pos_weight, incoming),
+            gradient(input, target, weight, sample_weight, pos_weight, mask, terms, incoming),
+            composite.to_target(call, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            composite.to_weight(call, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            composite.to_sample_weight(call, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            composite.to_pos_weight(call, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            _no_gradient(mask),
+            _no_gradient(terms),
         )
 
     return _KernelLoss(symbol, loss_bprop, call)
@@ -109,24 +138,37 @@ class _CompositeLoss(nn.Cell):
         super().__init__()
         self.call = call
 
-    def construct(self, input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any) -> Any:
-        dtype = composite.check_in_graph(input, target, weight, sample_weight, pos_weight)
-        return composite.loss(self.call, dtype, input, target, weight, sample_weight, pos_weight)
+    def construct(
+        self, input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, mask: Any, terms: Any
+    ) -> Any:
+        dtype = composite.check_in_graph(self.call, input, target, weight, sample_weight, pos_weight, mask)
+        return composite.loss(self.call, dtype, input, target, weight, sample_weight, pos_weight, mask)
 
     def bprop(
-        self, input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, _: Any, incoming: Any
+        self,
+        input: Any,
+        target: Any,
+        weight: Any,
+        sample_weight: Any,
+        pos_weight: Any,
+        mask: Any,
+        terms: Any,
+        _: Any,
+        incoming: Any,
     ) -> Any:
         call = self.call
         return (
-            composite.to_input(call, input, target, weight, sample_weight, pos_weight, incoming),
-            composite.to_target(call, input, target, weight, sample_weight, pos_weight, incoming),
-            composite.to_weight(call, input, target, weight, sample_weight, pos_weight, incoming),
-            composite.to_sample_weight(call, input, target, weight, sample_weight, pos_weight, incoming),
-            composite.to_pos_weight(call, input, target, weight, sample_weight, pos_weight, incoming),
+            composite.to_input(call, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            composite.to_target(call, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            composite.to_weight(call, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            composite.to_sample_weight(call, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            composite.to_pos_weight(call, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            _no_gradient(mask),
+            _no_gradient(terms),
         )
 
     def __call__(self, *operands: Any) -> Tensor:
-        return self.construct(*operands) if jit_context() else eager.loss(self.call, operands)
+        return self.construct(*operands) if jit_context() else eager.loss(self.call, operands[:-1])
 
 
 @functools.cache
@@ -135,6 +177,26 @@ def _made(call: Call) -> _KernelLoss | _CompositeLoss:
 
 
 @ops.constexpr(check=False)
-def operator(probabilities: bool, reduction: str) -> Any:
-    """What computes the loss of input, target, weight, sample_weight and pos_weight."""
-    return _made(Call(probabilities, check_reduction(reduction)))
+def operator(
+    probabilities: bool,
+    reduction: str,
+    ignores: bool,
+    ignore_index: float | None,
+    label_smoothing: float,
+    gamma: float,
+) -> Any:
+    """What computes the loss of input, target, weight, sample_weight, pos_weight, mask and ``terms_operand``."""
+    if ignores and ignore_index is None:
+        raise TypeError("ignore_index: expected a number, and that a graph's is constant, got a variable")
+    meant = terms(ignore_index, label_smoothing, gamma, "float32") or ()
+    return _made(Call(probabilities, check_reduction(reduction), *meant))
+
+
+@ops.constexpr(check=False)
+def terms_operand(ignore_index: float | None, label_smoothing: float, gamma: float) -> Tensor | None:
+    """The numbers, for the kernel's operators, which read tensors alone."""
+    meant = terms(ignore_index, label_smoothing, gamma, "float32")
+    if meant is None:
+        return None
+    ignores = meant.ignore_index is not None
+    return Tensor(np.array([meant.ignore_index if ignores else 0, ignores, *meant[1:]], np.float64))
