@@ -73,7 +73,7 @@ def peaks(framework: str, cores: int, cases: tuple[Case, ...], rounds: Rounds) -
 
 
 def full(frameworks: Sequence[str], cores: int) -> Iterator[Process]:
-    rounds, headline_rounds = Rounds(5, 5, 25), Rounds(15, 11, 25)
+    rounds, headline_rounds = Rounds(2.5, 5, 25), Rounds(8, 11, 25)
     for framework in frameworks:
         yield Process(framework, cores, "fresh", "time", HEADLINE, headline_rounds)
         others = tuple(case for case in star() if case not in HEADLINE)
