@@ -22,6 +22,7 @@ __all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross
 
 _NAMES = ("input", "target", "weight", "sample_weight", "pos_weight", "mask")
 _HALF = (torch.float16, torch.bfloat16)
+_FLOAT32, _STRIDED = torch.float32, torch.strided  # an attribute of torch takes longer to find, in each small loss
 
 
 class NotATensorError(TypeError, AttributeError):
@@ -88,7 +89,7 @@ def _is_plain(tensor: Tensor) -> bool:
         and tensor.is_cpu
         and tensor.dtype in TAG
         and not tensor.is_neg()
-        and tensor.layout is torch.strided
+        and tensor.layout is _STRIDED
     )
 
 
@@ -130,7 +131,7 @@ def _loss(
     terms = None
     if ignore_index is not None or label_smoothing or gamma:
         terms = options.terms(ignore_index, label_smoothing, gamma, str(target.dtype).removeprefix("torch."))
-    dtype = _result_dtype(input, target)
+    dtype = _FLOAT32 if input.dtype is target.dtype is _FLOAT32 else _result_dtype(input, target)
     call = Call(function == "binary_cross_entropy", reduction, dtype, terms, inplace_backward, check_range)
     if compiling:
         if inplace_backward:
