@@ -259,7 +259,8 @@ struct BlockSum {
 
 template <class T>
 struct Tile {
-    const T *x, *target, *weight, *pos_weight, *kept;  // an element is ignored where `kept` is 0
+    const T *x, *target, *weight, *pos_weight, *kept;
+    T hidden;  // an element is ignored where `kept` is this
     T* loss;
     T* gradient;
 };
@@ -318,9 +319,10 @@ BINXENT_INLINE void for_each_element(int64_t n, const Tile<T>& tile, Smoothing<T
 template <class T, bool selects>
 struct Shown {
     const T* __restrict kept;
+    const T hidden;
 
     BINXENT_INLINE T operator()(int64_t i, T value) const {
-        if constexpr (selects) return kept[i] != 0 ? value : T(0);
+        if constexpr (selects) return kept[i] != hidden ? value : T(0);
         return value;
     }
 };
@@ -330,7 +332,7 @@ void logits_tile(int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, T facto
     const T* __restrict xs = tile.x;
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
-    const Shown<T, selects> shown{tile.kept};
+    const Shown<T, selects> shown{tile.kept, tile.hidden};
     for_each_element<T, kind>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T lost) BINXENT_ALWAYS {
         const T x = xs[i];
         const T leading = x < 0 ? positive : negative;
@@ -350,7 +352,7 @@ void probabilities_tile(int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, 
     const T* __restrict qs = tile.x;
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
-    const Shown<T, selects> shown{tile.kept};
+    const Shown<T, selects> shown{tile.kept, tile.hidden};
     for_each_element<T, kind>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T) BINXENT_ALWAYS {
         const T q = qs[i];
         if constexpr (want_loss)
@@ -366,7 +368,7 @@ void focal_tile(Input input, int64_t n, const Tile<double>& tile, Smoothing<doub
     const T* __restrict xs = tile.x;
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
-    const Shown<T, true> shown{tile.kept};
+    const Shown<T, true> shown{tile.kept, tile.hidden};
     if (input == Input::logits)
         for_each_element<T, Kind::weighted>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T) BINXENT_ALWAYS {
             const Focal<T> one = focal_logit(xs[i], gamma), other = focal_logit(-xs[i], gamma);
@@ -382,9 +384,9 @@ void focal_tile(Input input, int64_t n, const Tile<double>& tile, Smoothing<doub
 }
 
 template <class T>
-bool out_of_range(int64_t n, const T* v, const T* kept) {
+bool out_of_range(int64_t n, const T* v, const T* kept, T hidden) {
     unsigned outside = 0;
-    for (int64_t i = 0; i < n; ++i) outside |= (unsigned(!(v[i] >= 0)) | unsigned(!(v[i] <= 1))) & unsigned(kept[i] != 0);
+    for (int64_t i = 0; i < n; ++i) outside |= (unsigned(!(v[i] >= 0)) | unsigned(!(v[i] <= 1))) & unsigned(kept[i] != hidden);
     return outside != 0;
 }
 
@@ -394,7 +396,7 @@ void spoil_out_of_range(int64_t n, const Tile<T>& tile, bool any_target) {
     for (int64_t i = 0; i < n; ++i) {
         const T q = tile.x[i], target = tile.target[i];
         const bool fits = any_target || (target >= 0 && target <= 1);
-        if (tile.kept[i] != 0 && !(q >= 0 && q <= 1 && fits)) tile.loss[i] = tile.gradient[i] = T(__builtin_nan(""));
+        if (tile.kept[i] != tile.hidden && !(q >= 0 && q <= 1 && fits)) tile.loss[i] = tile.gradient[i] = T(__builtin_nan(""));
     }
 }
 
@@ -525,6 +527,7 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
     const int64_t first = first_block * block_size, size = piece_size(job, first_block, last_block);
     const bool weighted = job.weights > 0 || job.pos_weight;
     const bool selects = job.selects();
+    const bool selects_by_target = job.ignores && !job.mask && job.ignore_index == job.ignore_index;
     const bool want_loss = job.loss || job.value;
     const bool saturate =
         job.gradient && job.gradient.dtype == DType::float16 && job.input == Input::probabilities;
@@ -555,14 +558,19 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
         const int64_t end = (block + 1) * block_size < job.size ? (block + 1) * block_size : job.size;
         for (int64_t start = block * block_size; start < end; start += tile_size) {
             const int64_t n = end - start < tile_size ? end - start : tile_size;
-            Tile<T> tile{x.tile(start, n), target.tile(start, n), ones, ones, ones, losses.tile(start), gradients.tile(start)};
+            Tile<T> tile{x.tile(start, n), target.tile(start, n), ones, ones, ones, T(0), losses.tile(start), gradients.tile(start)};
             if (job.weights > 0) tile.weight = weights.tile(start, n);
             if (job.pos_weight) tile.pos_weight = pos_weight.tile(start, n);
-            if (selects) tile.kept = kept.tile(tile.target, start, n);
+            if (selects_by_target) {
+                tile.kept = tile.target;
+                tile.hidden = T(job.ignore_index);
+            } else if (selects) {
+                tile.kept = kept.tile(tile.target, start, n);
+            }
             unsigned outside = 0;
             if (job.input == Input::probabilities) {
-                if (out_of_range(n, tile.x, tile.kept)) outside |= input_out_of_range;
-                if (!job.any_target && out_of_range(n, tile.target, tile.kept)) outside |= target_out_of_range;
+                if (out_of_range(n, tile.x, tile.kept, tile.hidden)) outside |= input_out_of_range;
+                if (!job.any_target && out_of_range(n, tile.target, tile.kept, tile.hidden)) outside |= target_out_of_range;
             }
             compute_tile(job, step, n, tile, smoothing, factor);
             if (outside) spoil_out_of_range(n, tile, job.any_target);
@@ -587,9 +595,9 @@ int64_t count_unlike(const char* from, int64_t n, double value) {
     const S unlike = S(value);
     const S* __restrict v = reinterpret_cast<const S*>(from);
     int64_t count = 0;
-    constexpr int64_t step = 4096 / sizeof(S), line = 64 / sizeof(S);
+    constexpr int64_t step = 512 / sizeof(S), ahead = 4096 / sizeof(S), line = 64 / sizeof(S);
     for (int64_t start = 0; start < n; start += step) {
-        for (int64_t i = 0; i < step; i += line) __builtin_prefetch(v + start + step + i, 0, 2);
+        for (int64_t i = 0; i < step; i += line) __builtin_prefetch(v + start + ahead + i, 0, 3);
         const int64_t end = start + step < n ? start + step : n;
         int kept = 0;
         for (int64_t i = start; i < end; ++i) kept += v[i] != unlike;
