@@ -265,16 +265,6 @@ struct Tile {
     T* gradient;
 };
 
-// The hardware's prefetcher alone leaves a third of the time to waiting: each chunk asks for what comes half a
-// page later, into the first-level cache.
-constexpr int64_t chunk = 64;
-
-template <class T>
-inline void prefetch_chunk(const T* operand) {
-    constexpr int64_t line = 64 / sizeof(T), page = 4096 / sizeof(T);
-    for (int64_t i = 0; i < chunk; i += line) __builtin_prefetch(operand + page / 2 + i, 0, 3);
-}
-
 // The target's share in a smoothed one: y·kept + half, and likewise 1 − y.
 template <class T>
 struct Smoothing {
