@@ -325,13 +325,13 @@ void logits_tile(int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, T facto
     const Shown<T, selects> shown{tile.kept, tile.hidden};
     for_each_element<T, kind>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T lost) BINXENT_ALWAYS {
         const T x = xs[i];
-        const T leading = x < 0 ? positive : negative;
-        const T trailing = x < 0 ? negative : positive;
+        const T leading = is_negative(x) ? positive : negative;
+        const T trailing = is_negative(x) ? negative : positive;
         const Logit<T> logit(x);
         if constexpr (want_loss)
             losses[i] = shown(i, logit_loss(logit, leading, kind == Kind::weighted ? leading + trailing : T(1)));
         if constexpr (want_gradient) {
-            const T lost_leading = x < 0 || lost != lost ? T(0) : lost;  // NaN for an infinite target or weight
+            const T lost_leading = is_negative(x) || lost != lost ? T(0) : lost;  // NaN for an infinite target or weight
             gradients[i] = shown(i, logit_gradient(logit, x, leading, trailing, factor, lost_leading));
         }
     });

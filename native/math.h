@@ -34,10 +34,11 @@ struct Float<float> {
     using Bits = uint32_t;
     static constexpr int mantissa = 23;
     static constexpr Bits bias = 127;
+    static constexpr Bits sign = 0x80000000;
     static constexpr Bits half_root = 0x3f3504f3;  // 1/√2
-    static constexpr float lift = 0x1p24f, drop = 0x1p-24f, smallest_normal = 0x1p-126f;
-    static constexpr Bits lift_exponent = 24;
-    static constexpr float exp_limit = 104.5f;  // from here on 2^n is 0, and so is exp, whatever multiplies it
+    static constexpr float lift = 0x1p40f, drop = 0x1p-40f, smallest_normal = 0x1p-126f;
+    static constexpr Bits lift_exponent = 40;
+    static constexpr float exp_limit = 115.6f;  // from here on 2^n is 0, and exp with it; no weight below 2^16 shows it
     static constexpr float log2_e = 0x1.715476p+0f;
     static constexpr float ln2_high = 0x1.63p-1f;  // 9 bits: its product with an exponent is exact
     static constexpr float ln2_low = -0x1.bd0106p-13f;
@@ -51,6 +52,7 @@ struct Float<double> {
     using Bits = uint64_t;
     static constexpr int mantissa = 52;
     static constexpr Bits bias = 1023;
+    static constexpr Bits sign = 0x8000000000000000;
     static constexpr Bits half_root = 0x3fe6a09e667f3bcd;
     static constexpr double lift = 0x1p64, drop = 0x1p-64, smallest_normal = 0x1p-1022;
     static constexpr Bits lift_exponent = 64;
@@ -71,6 +73,19 @@ BINXENT_INLINE To bits_as(From value) {
 
 BINXENT_INLINE float absolute(float x) { return __builtin_fabsf(x); }
 BINXENT_INLINE double absolute(double x) { return __builtin_fabs(x); }
+
+// By the sign bit: −0 is negative. Both halves of the definition agree at 0.
+template <class T>
+BINXENT_INLINE bool is_negative(T x) {
+    return (bits_as<typename Float<T>::Bits>(x) & Float<T>::sign) != 0;
+}
+
+// `value`, negated where x is negative.
+template <class T>
+BINXENT_INLINE T with_sign_of(T x, T value) {
+    using Bits = typename Float<T>::Bits;
+    return bits_as<T>(bits_as<Bits>(value) ^ (bits_as<Bits>(x) & Float<T>::sign));
+}
 
 // Unrolled by the template: gcc vectorises no loop that still holds another.
 template <int K = 0, class T, int N>
@@ -97,7 +112,7 @@ struct Logit {
         const T rounder = F::rounder + T(F::bias + F::lift_exponent);
         const T rounded = fma(a, -F::log2_e, rounder);
         const T n = rounded - rounder;
-        const T r = fma(n, -F::ln2_low, fma(n, -F::ln2_high, -a));
+        const T r = -fma(n, F::ln2_low, fma(n, F::ln2_high, a));
         power = bits_as<T>(bits_as<typename F::Bits>(rounded) << F::mantissa);
         q = fma(r * r, polynomial(r, Coefficients<T>::exp), r);
     }
@@ -129,16 +144,16 @@ BINXENT_INLINE T logit_gradient(const Logit<T>& logit, T x, T leading, T trailin
     const T e = logit.lifted_exp() * Float<T>::drop;
     const T denominator = T(1) + e;
 #if defined(BINXENT_FMA)
-    // One step of long division takes back what rounding 1 + e and the quotient lost: 2 ulp instead of 3.
+    // One step of long division takes back what rounding 1 + e and the quotient lost: 2 ulp instead of 3. The quotient is
+    // at least half the numerator, so that their difference is exact.
     const T inverse = T(1) / denominator;
     const T quotient = numerator * inverse;
-    const T lost = e - (denominator - T(1));
-    const T remainder = fma(-quotient, lost, fma(-quotient, denominator, numerator));
+    const T remainder = fma(-quotient, e, numerator - quotient);
     const T gradient = fma(remainder, inverse, quotient);
 #else
     const T gradient = numerator / denominator;
 #endif
-    return x < 0 ? -gradient : gradient;
+    return with_sign_of(x, gradient);
 }
 
 // σ(x) = 1/(1+e), or e/(1+e) for x < 0.
