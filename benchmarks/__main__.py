@@ -58,7 +58,7 @@ def import_time(quick: bool) -> Row:
 def comparison(rows: list[Row]) -> Table:
     threads = max((row["threads"] for row in rows if row.get("threads")), default=0)
     table = Table(
-        title=f"[4096, 4096], mean, forward + backward, {threads} threads, fresh gradient",
+        title=f"[4096, 4096], mean, forward + backward, {threads} threads, a new gradient at each step",
         caption="median of a step; how many times ours, round by round, and its quartiles",
     )
     for heading in ("framework", "case", "way"):

@@ -45,10 +45,10 @@ class Process:
     ways: tuple[str, ...] = ()  # of those that the framework has; none is all
 
 
-# What the allocator does with large blocks, by environment: give them back to the system at once, as it does by default
-# (each step's gradient is then fresh); keep them for the next step; or, torch only, ask for huge pages.
+# What the C library's allocator does with large blocks, by environment: give them back to the system at once, as it
+# does by default (what a step asks for is then fresh); keep them for the next step; or, torch only, ask for huge pages.
 KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**28)}
-MEMORY = {"fresh": {}, "reused": KEEP, "huge pages": {"THP_MEM_ALLOC_ENABLE": "1"}}
+MEMORY = {"default": {}, "reused": KEEP, "huge pages": {"THP_MEM_ALLOC_ENABLE": "1"}}
 
 # Whose allocator keeps what a step has used, so that the peak of the next would not show.
 POOLS = {"mindspore": ("binxent", "binxent graph", "mindspore", "mindspore graph")}
@@ -65,22 +65,22 @@ def star() -> tuple[Case, ...]:
 
 def peaks(framework: str, cores: int, cases: tuple[Case, ...], rounds: Rounds) -> Iterator[Process]:
     if framework not in POOLS:
-        yield Process(framework, cores, "fresh", "memory", cases, rounds)
+        yield Process(framework, cores, "default", "memory", cases, rounds)
         return
     for case in cases:
         for way in POOLS[framework]:
-            yield Process(framework, cores, "fresh", "memory", (case,), rounds, (way,))
+            yield Process(framework, cores, "default", "memory", (case,), rounds, (way,))
 
 
 def full(frameworks: Sequence[str], cores: int) -> Iterator[Process]:
     rounds, headline_rounds = Rounds(2.5, 5, 25), Rounds(8, 11, 25)
     for framework in frameworks:
-        yield Process(framework, cores, "fresh", "time", HEADLINE, headline_rounds)
+        yield Process(framework, cores, "default", "time", HEADLINE, headline_rounds)
         others = tuple(case for case in star() if case not in HEADLINE)
-        yield Process(framework, cores, "fresh", "time", others, rounds)
+        yield Process(framework, cores, "default", "time", others, rounds)
         if cores > 1:
             sizes = tuple(Case(n) for n in (SMALL, MIDDLE, LARGE))
-            yield Process(framework, 1, "fresh", "time", (*sizes, *HEADLINE[1:]), rounds)
+            yield Process(framework, 1, "default", "time", (*sizes, *HEADLINE[1:]), rounds)
         yield Process(framework, cores, "reused", "time", (Case(2_097_152), *HEADLINE), rounds)
         if framework == "torch":
             yield Process(framework, cores, "huge pages", "time", (Case(2_097_152), *HEADLINE), rounds)
@@ -91,6 +91,6 @@ def quick(frameworks: Sequence[str], cores: int) -> Iterator[Process]:
     """What the targets ask for, within three minutes."""
     rounds = Rounds(2.5, 3, 7)
     for framework in frameworks:
-        yield Process(framework, cores, "fresh", "time", (Case(SMALL), *HEADLINE), rounds)
+        yield Process(framework, cores, "default", "time", (Case(SMALL), *HEADLINE), rounds)
         if framework in ("numpy", "torch"):
             yield from peaks(framework, cores, HEADLINE[:1], rounds)

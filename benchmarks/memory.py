@@ -7,6 +7,7 @@ import gc
 from pathlib import Path
 
 from benchmarks.timing import Step
+from binxent import kernel
 
 
 def _status(key: str) -> int:
@@ -26,6 +27,7 @@ def extra(small: Step, large: Step) -> int:
     small()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
+    kernel.release_memory()
     before = _status("VmRSS")
     large()
     gc.collect()

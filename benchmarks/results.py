@@ -67,7 +67,7 @@ HEADLINE = {
     "dtype": "float32",
     "options": "plain",
     "passes": "forward + backward",
-    "memory": "fresh",
+    "memory": "default",
 }
 
 

@@ -1,8 +1,8 @@
 """The roof: the time that memory alone takes for the bytes that forward and backward must move.
 
 The kernel reads logits and targets and writes a gradient; to stream the same bytes is to do just that, with next to no
-arithmetic, by as many threads, into memory of the same kind: fresh where the gradient is, and huge pages asked for as
-the kernel asks for them. It can be done in several ways; the fastest is the roof.
+arithmetic, by as many threads, into memory of the same kind: kept from the step before where the gradient's is, else
+fresh, and huge pages asked for as the kernel asks for them. It can be done in several ways; the fastest is the roof.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.timing import Step
+from binxent import kernel
 
 Array = np.ndarray[Any, Any]
 Stream = Callable[[Array, Array, Array], object]
@@ -55,20 +56,29 @@ def threads_of(number: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(number)
 
 
-def stream(way: Stream, x: Array, y: Array, threads: int) -> Step:
+def fresh_like(x: Array) -> Array:
+    out = np.empty_like(x)
+    advise_huge_pages(out)
+    return out
+
+
+def kept_like(x: Array) -> Array:
+    return kernel.new_bytes(x.nbytes).view(x.dtype).reshape(x.shape)
+
+
+def stream(way: Stream, x: Array, y: Array, threads: int, *, kept: bool) -> Step:
     edges = np.linspace(0, len(x), threads + 1).astype(int)
     parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
     pool = threads_of(threads)
 
     def step() -> None:
-        out = np.empty_like(x)
-        advise_huge_pages(out)
+        out = kept_like(x) if kept else fresh_like(x)
         list(pool.map(lambda part: way(x[part], y[part], out[part]), parts))
 
     return step
 
 
-def roof(shape: tuple[int, ...], itemsize: int, threads: int) -> Step:
+def roof(shape: tuple[int, ...], itemsize: int, threads: int, *, kept: bool) -> Step:
     """The fastest of the ways, for operands of this shape. Integers are added, since NumPy adds no bfloat16 fast."""
     x, y = (np.ones(shape, f"u{itemsize}") for _ in range(2))
 
@@ -80,4 +90,4 @@ def roof(shape: tuple[int, ...], itemsize: int, threads: int) -> Step:
             taken.append(time.perf_counter() - start)
         return min(taken[1:])
 
-    return min((stream(way, x, y, threads) for way in (add, add_in_pieces, copy_and_read)), key=seconds)
+    return min((stream(way, x, y, threads, kept=kept) for way in (add, add_in_pieces, copy_and_read)), key=seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -73,15 +74,15 @@ def headline(rows: Sequence[Row]) -> str:
 def ours(rows: Sequence[Row]) -> str:
     """Our own times, and how many times the roof they are."""
     lines = []
-    for framework in grid.FRAMEWORKS:
+    for framework, kind in itertools.product(grid.FRAMEWORKS, ("", " fresh")):
         cells = []
         for where in targets.CASES.values():
-            row = results.headline(rows, framework=framework, way="binxent", **where)
-            stream = results.headline(rows, framework=framework, way="stream", **where)
+            row = results.headline(rows, framework=framework, way="binxent" + kind, **where)
+            stream = results.headline(rows, framework=framework, way="stream" + kind, **where)
             cells.append(seconds(row["median"]) if row else NOTHING)
             cells.append(f"{1 / stream['ratio']:.2f} ×" if stream and stream["ratio"] else NOTHING)
         if set(cells) != {NOTHING}:
-            lines.append([framework, *cells])
+            lines.append([f"{framework}, into{kind} memory" if kind else framework, *cells])
     return markdown(["", *(head for case in targets.CASES for head in (case, "of the roof"))], lines)
 
 
@@ -111,7 +112,7 @@ def in_place(rows: Sequence[Row]) -> str:
 def settings(rows: Sequence[Row]) -> str:
     most = max((row["threads"] or 0) for row in rows)
     columns = {
-        f"{most} threads, fresh memory": {"threads": most},
+        f"{most} threads": {"threads": most},
         "1 thread": {"threads": 1},
         "memory reused": {"threads": most, "memory": "reused"},
         "torch's huge pages": {"threads": most, "memory": "huge pages"},
@@ -164,7 +165,8 @@ def worst(value: float | None) -> str:
 def overview(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
     """Each peer in a line: what the README shows."""
     lines = []
-    for (framework, way), name in ({("torch", "binxent"): "**binxent**"} | NAMES).items():
+    ours = {("torch", "binxent"): "**binxent**", ("torch", "binxent fresh"): "binxent, nothing kept"}
+    for (framework, way), name in (ours | NAMES).items():
         found = [results.headline(speed, framework=framework, way=way, **where) for where in targets.CASES.values()]
         if not any(found):
             continue

@@ -5,6 +5,7 @@ What is wanted comes as JSON on stdin. Each case's rows go to stdout, one line o
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -46,7 +47,10 @@ def refusal(step: Step) -> str | None:
 def times(framework: frameworks.Framework, case: Case, rounds: Rounds) -> Iterator[Row]:
     ways = framework.ways(case)
     if case.passes == BOTH and case.elements >= streaming.SMALLEST:
-        ways["stream"] = frameworks.Way(streaming.roof(case.shape, ITEMSIZE[case.dtype], cores()))
+        roof = functools.partial(streaming.roof, case.shape, ITEMSIZE[case.dtype], cores())
+        ways["stream"] = frameworks.Way(roof(kept=framework.KEEPS_MEMORY))
+        if frameworks.FRESH in ways:
+            ways["stream fresh"] = frameworks.Way(roof(kept=False), frameworks.FRESH)
     refused = {name: why for name, way in ways.items() if (why := refusal(way.step))}
     for name, why in refused.items():
         yield {"way": name, "error": why}

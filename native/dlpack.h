@@ -1,6 +1,8 @@
 // The part of DLPack's C exchange interface (version 1.3) that reads a tensor without a copy, a reference or a Python
-// call: see https://dmlc.github.io/dlpack/latest/c_api.html. torch and Paddle offer it.
+// call, and makes a new one: see https://dmlc.github.io/dlpack/latest/c_api.html. torch and Paddle offer it.
 #pragma once
+
+#include <nanobind/nanobind.h>
 
 #include <cstdint>
 
@@ -24,14 +26,34 @@ struct Tensor {
     uint64_t byte_offset;
 };
 
+struct Version {
+    uint32_t major, minor;
+};
+
+// DLManagedTensorVersioned
+struct Managed {
+    Version version;
+    void* owner;
+    void (*destroy)(Managed*);
+    uint64_t flags;
+    Tensor tensor;
+};
+
+// 0, or −1 with a Python exception set.
 struct ExchangeApi {
-    struct {
-        uint32_t major, minor;
-    } version;
+    Version version;
     ExchangeApi* previous;
-    void *allocate, *own, *give;
-    int (*view)(void* object, Tensor* out);  // 0, or −1 with a Python exception set
+    void *allocate, *own;
+    int (*give)(Managed* tensor, void** object);
+    int (*view)(void* object, Tensor* out);
     void* current_stream;
 };
+
+// The interface of the tensor's type; null, with a Python exception set, if it has none of version 1.
+const ExchangeApi* exchange_api(nanobind::handle tensor);
+
+// A new, contiguous tensor of the type and dtype of another one, and of its shape or of none. A large one lies in memory
+// that binxent keeps (memory.h).
+nanobind::object new_tensor(nanobind::handle like, bool scalar);
 
 }  // namespace binxent::dlpack

@@ -1,11 +1,13 @@
 // The Python binding. kernel.py is its only caller.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/tuple.h>
 
 #include <string>
 #include <tuple>
 
 #include "dlpack.h"
+#include "memory.h"
 #include "paddle.h"
 #include "run.h"
 #include "xla.h"
@@ -66,19 +68,9 @@ class Operand {
     bool contiguous_ = true;
 
     void read_tensor(PyObject* object) {
-        // The interface belongs to the type; a call has operands of one type.
-        thread_local PyTypeObject* known_type = nullptr;
-        thread_local const dlpack::ExchangeApi* api = nullptr;
-        if (Py_TYPE(object) != known_type) {
-            nb::object capsule = nb::steal(PyObject_GetAttrString((PyObject*)Py_TYPE(object), "__dlpack_c_exchange_api__"));
-            if (!capsule.is_valid()) throw nb::python_error();
-            api = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-            if (!api) throw nb::python_error();
-            if (api->version.major != 1) throw nb::type_error("an operand's DLPack interface is not of version 1");
-            known_type = Py_TYPE(object);
-        }
+        const dlpack::ExchangeApi* const api = dlpack::exchange_api(object);
         dlpack::Tensor tensor;
-        if (api->view(object, &tensor) != 0) throw nb::python_error();
+        if (!api || api->view(object, &tensor) != 0) throw nb::python_error();
         if (tensor.device.type != dlpack::cpu) throw nb::value_error("an operand is not in the processor's memory");
         data_ = static_cast<char*>(tensor.data) + tensor.byte_offset;
         dtype_ = dtype_of(tensor);
@@ -229,6 +221,14 @@ unsigned count_chunk(bool probabilities, nb::handle x, nb::handle target, nb::ha
     return count(chunk);
 }
 
+using Bytes = nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>;
+
+Bytes new_bytes(size_t size) {
+    Memory* const memory = new Memory(size);
+    const nb::capsule owner(memory, [](void* self) noexcept { delete static_cast<Memory*>(self); });
+    return Bytes(memory->data(), {size}, owner);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -240,6 +240,10 @@ NB_MODULE(_native, m) {
     m.def("count", &count_chunk, nb::arg("probabilities"), nb::arg("x"), nb::arg("target"), nb::arg("loss").none(),
           nb::arg("known").none(), nb::arg("threshold"), nb::arg("calibration_bins"), nb::arg("score_bins"),
           nb::arg("tables"));
+    m.def("new_tensor", &dlpack::new_tensor, nb::arg("like"), nb::arg("scalar"));
+    m.def("new_bytes", &new_bytes, nb::arg("size"));
+    m.def("release_memory", &release_memory);
+    m.attr("LARGE_MEMORY") = large_memory;
     m.def("runs", &runs_so_far);
     m.def("num_threads", &num_threads);
     m.def("set_num_threads", &set_num_threads, nb::arg("threads"));

@@ -1,7 +1,5 @@
 #include "paddle.h"
 
-#include <cstdlib>
-#include <new>
 #include <utility>
 
 #include "dlpack.h"
@@ -13,25 +11,9 @@ namespace binxent {
 
 namespace {
 
-// The interface of the tensor's type, or null: Paddle has had it since 3.3.
-const dlpack::ExchangeApi* exchange_api(nb::handle tensor) {
-    thread_local PyTypeObject* known_type = nullptr;
-    thread_local const dlpack::ExchangeApi* api = nullptr;
-    PyTypeObject* const type = Py_TYPE(tensor.ptr());
-    if (type == known_type) return api;
-    const dlpack::ExchangeApi* found = nullptr;
-    if (PyObject* capsule = PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__")) {
-        found = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
-        Py_DECREF(capsule);
-    }
-    PyErr_Clear();
-    if (!found || found->version.major != 1) return nullptr;
-    known_type = type;
-    return api = found;
-}
-
+// False for a tensor that offers no such view: Paddle does since 3.3.
 bool view(nb::handle tensor, dlpack::Tensor& out) {
-    const dlpack::ExchangeApi* api = exchange_api(tensor);
+    const dlpack::ExchangeApi* api = dlpack::exchange_api(tensor);
     if (api && api->view(tensor.ptr(), &out) == 0) return true;
     PyErr_Clear();
     return false;
@@ -53,49 +35,6 @@ int64_t plain_elements(nb::handle input, nb::handle label) {
     for (int d = 0; d < dims; ++d)
         if (tensor.shape[d] != shape[d]) return -1;
     return elements;
-}
-
-// DLPack's DLManagedTensorVersioned.
-struct Managed {
-    struct {
-        uint32_t major, minor;
-    } version;
-    void* owner;
-    void (*destroy)(Managed*);
-    uint64_t flags;
-    dlpack::Tensor tensor;
-};
-
-constexpr size_t alignment = 64;  // as Paddle's own
-
-constexpr size_t aligned(size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
-
-// A new tensor of the shape, or of no dimensions, and of the dtype of another one. Paddle's own way takes twice as long,
-// but Paddle counts and caches the memory that it makes, so that this is for small tensors.
-nb::object small_tensor(nb::handle like, bool scalar) {
-    dlpack::Tensor model;
-    if (!view(like, model)) throw nb::type_error("expected a tensor that offers DLPack's exchange interface");
-    const int dims = scalar ? 0 : model.dims;
-    int64_t bytes = model.dtype.bits / 8;
-    for (int d = 0; d < dims; ++d) bytes *= model.shape[d];
-    // In one piece: the description, the shape and the strides, the data.
-    const size_t header = aligned(sizeof(Managed) + 2 * dims * sizeof(int64_t));
-    char* const memory = static_cast<char*>(std::aligned_alloc(alignment, header + aligned(bytes)));
-    if (!memory) throw std::bad_alloc();
-    int64_t* const shape = reinterpret_cast<int64_t*>(memory + sizeof(Managed));
-    int64_t* const strides = shape + dims;
-    int64_t step = 1;
-    for (int d = dims - 1; d >= 0; --d) {
-        strides[d] = step;
-        step *= shape[d] = model.shape[d];
-    }
-    void (*const destroy)(Managed*) = [](Managed* self) { std::free(self); };
-    Managed* const managed = new (memory) Managed{
-        {1, 0}, nullptr, destroy, 0, {memory + header, {dlpack::cpu, 0}, dims, model.dtype, shape, strides, 0}};
-    void* tensor = nullptr;
-    using Give = int (*)(Managed*, void**);
-    if (reinterpret_cast<Give>(exchange_api(like)->give)(managed, &tensor) != 0) throw nb::python_error();
-    return nb::steal(static_cast<PyObject*>(tensor));
 }
 
 bool holds(nb::handle scalar, double expected) {
@@ -175,7 +114,6 @@ class Hook {
 void bind_paddle(nb::module_ m) {
     nb::set_leak_warnings(false);  // a hook may outlive the interpreter in one of Paddle's graphs
     m.def("plain_elements", &plain_elements, nb::arg("input").none(), nb::arg("label").none());
-    m.def("small_tensor", &small_tensor, nb::arg("like"), nb::arg("scalar"));
     nb::class_<Hook>(m, "Hook")
         .def(nb::init<nb::object, nb::object, nb::object, double>(), nb::arg("otherwise"), nb::arg("call"),
              nb::arg("gradient").none(), nb::arg("made_for"))

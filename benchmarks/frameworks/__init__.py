@@ -14,12 +14,14 @@ import numpy as np
 
 from benchmarks.grid import Case
 from benchmarks.timing import Step
+from binxent import kernel
 
 Array = np.ndarray[Any, Any]
 Loss = Callable[..., Any]
 Evaluate = Callable[[Array, Array, str], tuple[Array, Array]]
 
 OURS = "binxent"
+FRESH = "binxent fresh"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Way:
 class Framework(Protocol):
     PACKAGES: tuple[str, ...]  # whose versions are written down
     DTYPES: tuple[str, ...]  # that arrays can be handed over in
+    KEEPS_MEMORY: bool  # whether our gradient lies in memory that is kept from the step before
 
     def ways(self, case: Case) -> dict[str, Way]:
         """Ours and the others, each one step of the case."""
@@ -39,6 +42,16 @@ class Framework(Protocol):
     def evaluations(self, probabilities: bool) -> dict[str, Evaluate]:
         """Functions of input, target and reduction that return the loss and the gradient of its sum."""
         ...
+
+
+def fresh(step: Step) -> Step:
+    """With nothing kept: the system clears the gradient's pages, as it does for the others."""
+
+    def run() -> None:
+        kernel.release_memory()
+        step()
+
+    return run
 
 
 def load(name: str) -> Framework:

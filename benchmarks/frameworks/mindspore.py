@@ -14,6 +14,7 @@ from benchmarks.timing import Step
 
 PACKAGES = ("mindspore",)
 DTYPES = ("float32", "bfloat16", "float16")
+KEEPS_MEMORY = True  # in a pool of MindSpore's own
 
 own = mint.nn.functional
 

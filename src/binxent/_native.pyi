@@ -1,4 +1,5 @@
 from types import ModuleType
+from typing import Any
 
 from binxent.kernel import Operand
 
@@ -9,10 +10,14 @@ MAX_ROWS_IN_CELL: int
 CELL_COUNT_SHIFT: int
 PROBABILITY_BITS: int
 SCORE_PADDING: int
+LARGE_MEMORY: int
 instruction_set: str
 paddle: ModuleType
 xla_handler: object
 
+def new_tensor(like: Any, scalar: bool) -> Any: ...
+def new_bytes(size: int) -> Any: ...
+def release_memory() -> int: ...
 def runs() -> int: ...
 def num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...

@@ -6,6 +6,7 @@ Arrays of any layout and byte order are read in place where the processor can.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,14 @@ def _result_dtype(input: Array, target: Array) -> np.dtype[Any]:
     if {input.dtype.name, target.dtype.name} == {"float16", "bfloat16"}:
         return np.dtype(np.float32)
     return max(input.dtype, target.dtype, key=lambda dtype: dtype.itemsize)
+
+
+def _new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    size = math.prod(shape) * dtype.itemsize
+    if size < kernel.LARGE_MEMORY:
+        return np.empty(shape, dtype)
+    array: Array = kernel.new_bytes(size).view(dtype).reshape(shape)
+    return array
 
 
 def _check_out(out: object, x: Array, others: list[Array]) -> Array:
@@ -108,8 +117,8 @@ def _compute(
     if out is not None:
         gradient = _check_out(out, x, [a for a in (y, *weights, p, m) if a is not None])
     elif want_gradient:
-        gradient = np.empty(x.shape, x.dtype)
-    loss = np.empty(x.shape if reduction == "none" else (), _result_dtype(x, y))
+        gradient = _new(x.shape, x.dtype)
+    loss = _new(x.shape if reduction == "none" else (), _result_dtype(x, y))
     by_element = reduction == "none"
     selects = m is not None or (terms is not None and terms.ignore_index is not None)
     divisor = options.divisor(reduction, x.shape, selects=selects, weighted=bool(weights))

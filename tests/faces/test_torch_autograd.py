@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import pickle
 import threading
 
 import numpy as np
@@ -478,3 +480,28 @@ def test_in_place_without_grad_changes_nothing():
     OURS["logits"](x, y, inplace_backward=True).backward()  # only the target is wanted
     assert torch.equal(x, before)
     torch.testing.assert_close(y.grad, -x / 5)
+
+
+@both_kinds
+def test_a_large_gradient_is_a_tensor_like_others(kind):
+    """It lies in memory that is used again when it is freed, and not before."""
+    shape = (1024, kernel.LARGE_MEMORY // 4096)
+    x, y = torch.rand(shape, requires_grad=True), torch.rand(shape)
+
+    def gradient():
+        return torch.autograd.grad(OURS[kind](x, y), x)[0]
+
+    parts = zip(x.chunk(4), y.chunk(4), strict=True)
+    wanted = torch.cat([torch.autograd.grad(OURS[kind](a, b) / 4, a)[0] for a, b in parts])
+    first, place = gradient(), gradient().data_ptr()
+    assert first.data_ptr() != place
+    assert gradient().data_ptr() == place
+    assert not first._is_view()
+    for _ in range(2):
+        OURS[kind](x, y).backward()
+        x.grad.mul_(3)
+    torch.testing.assert_close(first, wanted, rtol=1e-6, atol=0)
+    torch.testing.assert_close(x.grad, 12 * first)
+    for copied in (copy.deepcopy(first), pickle.loads(pickle.dumps(first)), torch.from_numpy(first.numpy())):
+        assert torch.equal(copied, first)
+    assert torch.equal(first.clone().share_memory_(), first)

@@ -163,6 +163,7 @@ PEAK = """
     import sys, torch
     import torch.nn.functional as F
     import binxent.torch as face
+    from binxent import kernel
 
     def status(name):
         with open("/proc/self/status") as lines:
@@ -176,6 +177,7 @@ PEAK = """
         x = torch.full((4096, count // 4096), 0.25, requires_grad=True)
         logits = x * 1 if in_place else x
         function(torch.zeros(70_000, requires_grad=True), torch.zeros(70_000)).backward()  # pools, libraries
+        kernel.release_memory()
         with open("/proc/self/clear_refs", "w") as peak:
             peak.write("5")
         before = status("VmRSS")
@@ -199,7 +201,7 @@ PEAK = """
 def test_peak_memory_is_one_gradient():
     plain, weighted, probabilities, in_place, torchs, torchs_weighted = map(float, python(PEAK).split())
     for ours in (plain, weighted, probabilities):
-        assert ours < 1.1
+        assert 0.95 < ours < 1.1
     assert in_place < 0.1
     assert torchs > 1.9  # the measure sees what torch takes
     assert torchs_weighted > 2.9

@@ -19,8 +19,8 @@ TAG = {getattr(paddle, name): tag for name, tag in kernel.TAGS.items()}
 
 _CPU = CPUPlace()
 
-# Since Paddle 3.3 native code can look into a tensor, and make one, in half the time. That is for small tensors: it is
-# Paddle that counts and caches the memory of those it makes.
+# Since Paddle 3.3 native code can look into a tensor, and make one, in half the time. That is for small tensors, and
+# for large ones, whose memory binxent keeps: Paddle counts and caches the memory of those that it makes.
 _EXCHANGES = hasattr(Tensor, "__dlpack_c_exchange_api__")
 _SMALL = 4096
 
@@ -87,13 +87,13 @@ def _version(operands: composite.Operands) -> int:
 
 def _new(like: Tensor, elements: int) -> Any:
     """A tensor of another one's shape and dtype."""
-    if elements <= _SMALL and _EXCHANGES:
-        return kernel.paddle.small_tensor(like, False)
+    if _EXCHANGES and (elements <= _SMALL or elements * like.element_size() >= kernel.LARGE_MEMORY):
+        return kernel.new_tensor(like, False)
     return _C_ops.empty(like.shape, like.dtype, _CPU)
 
 
 def _new_scalar(like: Tensor) -> Any:
-    return kernel.paddle.small_tensor(like, True) if _EXCHANGES else _C_ops.empty([], like.dtype, _CPU)
+    return kernel.new_tensor(like, True) if _EXCHANGES else _C_ops.empty([], like.dtype, _CPU)
 
 
 def _check_version(call: Call) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from binxent.options import Terms
 from binxent.torch import composite, eager
-from binxent.torch.call import Call, Operands, new_loss, run
+from binxent.torch.call import Call, Operands, new_like, new_loss, run
 
 _OPERANDS = "Tensor input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? pos_weight, Tensor? mask"
 _CALL = "bool probabilities, str reduction, ScalarType dtype, float? ignore_index, float label_smoothing, float gamma"
@@ -42,7 +42,7 @@ def _loss(*arguments: Any) -> Tensor:
 
 def _input_gradient(incoming: Tensor, *arguments: Any) -> Tensor:
     operands, call = _call(arguments)
-    gradient = torch.empty_like(operands[0])
+    gradient = new_like(operands[0])
     run(call, operands, None, gradient, incoming if call.reduction == "none" else incoming.item())
     return gradient
 

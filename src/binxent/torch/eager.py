@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from binxent.torch import composite
-from binxent.torch.call import Call, Operands, new_loss, run
+from binxent.torch.call import Call, Operands, new_like, new_loss, run
 
 # The gradient is made together with the loss, in one pass, for the incoming gradient that the last backward brought:
 # 1, or the scale of mixed precision or of gradient accumulation. Where another one comes, the kernel runs again, so
@@ -35,7 +35,7 @@ class KernelLoss(torch.autograd.Function):
         loss = new_loss(call, operands)
         fused = call.reduction != "none" and not call.inplace_backward
         if fused and ctx.needs_input_grad[1] and not _has_saved_tensor_hooks():
-            gradient, incoming = torch.empty_like(operands[0]), _expected_incoming  # read once: threads write it
+            gradient, incoming = new_like(operands[0]), _expected_incoming  # read once: threads write it
             run(call, operands, loss, gradient, incoming)
             ctx.made = (gradient, incoming)
         else:
@@ -89,7 +89,7 @@ def _input_gradient(ctx: Any, call: Call, operands: Operands, incoming: Tensor) 
         torch.autograd.graph.increment_version(operands[0])
         return gradient
     if ctx.made is None:
-        gradient, made_for = torch.empty_like(operands[0]), None
+        gradient, made_for = new_like(operands[0]), None
     else:
         # Handed over, not kept: autograd would have to copy a gradient that somebody else holds.
         (gradient, made_for), ctx.made = ctx.made, None

@@ -1,0 +1,27 @@
+// Memory for large results, kept when it is freed and lent to the next one.
+#pragma once
+
+#include <cstddef>
+
+namespace binxent {
+
+// From here on, in bytes, it is worth the trouble: below, the allocator of the C library keeps what is freed.
+constexpr size_t large_memory = size_t(4) << 20;
+
+// A piece of it, on the border of a huge page, for as long as this lives. Its content is whatever was there.
+class Memory {
+    char* data_;
+    size_t size_;
+
+  public:
+    explicit Memory(size_t bytes);
+    Memory(const Memory&) = delete;
+    ~Memory();
+
+    void* data() const { return data_; }
+};
+
+// Gives back to the system what is kept, in bytes.
+size_t release_memory();
+
+}  // namespace binxent
