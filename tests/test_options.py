@@ -64,6 +64,13 @@ def test_without_the_deprecated_pair_nothing_is_said() -> None:
         assert options.legacy_reduction(None, None, "whatever it is") == "whatever it is"
 
 
+def test_what_selects() -> None:
+    assert not options.selects(None, None)
+    assert not options.selects(None, options.Terms(label_smoothing=0.1, gamma=2))
+    assert options.selects(None, options.Terms(ignore_index=0))
+    assert options.selects(np.zeros(3), None)  # an array, whose truth value NumPy does not tell
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (4, 5), (0,), (2, 0), (2**40, 2**20)])
 def test_divisor(shape: tuple[int, ...]) -> None:
     assert options.divisor("mean", shape) == math.prod(shape)

@@ -111,8 +111,7 @@ def _compute(
         gradient = np.empty(x.shape, x.dtype)
     loss = np.empty(x.shape if reduction == "none" else (), _result_dtype(x, y))
     by_element = reduction == "none"
-    selects = m is not None or (terms is not None and terms.ignore_index is not None)
-    divisor = options.divisor(reduction, x.shape, selects=selects, weighted=bool(weights))
+    divisor = options.divisor(reduction, x.shape, selects=options.selects(m, terms), weighted=bool(weights))
     factor = options.factor(divisor)
 
     def run(loss: Array | None, gradient: Array | None) -> None:

@@ -82,6 +82,11 @@ def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: 
     return meant
 
 
+def selects(mask: object, terms: Terms | None) -> bool:
+    """Whether a mask or ignore_index may leave elements out."""
+    return mask is not None or (terms is not None and terms.ignore_index is not None)
+
+
 KEPT, WEIGHTS = "kept", "weights"  # divisors that the operands give: how much is kept, and the sum of its weights
 
 

@@ -102,13 +102,12 @@ def _compute(
     if jax.sharding.get_abstract_mesh().manual_axes:
         x = _vary_alike(x, [y, *rest])
     terms = terms or options.Terms()
-    selects = mask is not None or terms.ignore_index is not None
     plan = Plan(
         probabilities=probabilities,
         pos_weight=pos_weight is not None,
         mask=mask is not None,
         outer=x.ndim if reduction == "none" else 0,
-        divisor=options.divisor(reduction, x.shape, selects=selects, weighted=weighted),
+        divisor=options.divisor(reduction, x.shape, selects=options.selects(mask, terms), weighted=weighted),
         terms=terms,
         may_fuse=may_fuse,
     )

@@ -69,13 +69,13 @@ class _Loss:
     def __init__(self, call: Call, operands: Operands, dtype: Any) -> None:
         self.call, self.operands, self.dtype = call, operands, dtype
         input, _, weight, sample_weight, _, mask = operands
+        self.terms = None if call[2:] == _NO_TERMS else options.Terms(*call[2:])
         self.divisor = options.divisor(
             call.reduction,
             input.shape,
-            selects=mask is not None or call.ignore_index is not None,
+            selects=options.selects(mask, self.terms),
             weighted=weight is not None or sample_weight is not None,
         )
-        self.terms = None if call[2:] == _NO_TERMS else call[2:]
         self.by_formula = composite.device() != "CPU"
         self.incoming: Tensor | None = None
         self.made: tuple[Tensor, float] | None = None  # a gradient, and the incoming one that it was made for

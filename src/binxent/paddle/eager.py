@@ -144,7 +144,7 @@ def loss(
     if reduction == "mean" and mask is terms is None:
         divisor = float(elements)
     elif reduction != "sum" and not by_element:
-        selects = mask is not None or (terms is not None and terms.ignore_index is not None)
+        selects = options.selects(mask, terms)
         divisor = options.divisor(reduction, input.shape, selects=selects, weighted=bool(weights))
     same_dtype = dtype is input.dtype or dtype == input.dtype
     learns = not input.stop_gradient and paddle.is_grad_enabled()

@@ -42,7 +42,7 @@ def divisor(call: Call, operands: Operands) -> float | str:
     return options.divisor(
         call.reduction,
         input.shape,
-        selects=mask is not None or (call.terms is not None and call.terms.ignore_index is not None),
+        selects=options.selects(mask, call.terms),
         weighted=weight is not None or sample_weight is not None,
     )
 
