@@ -60,6 +60,12 @@ def _number(name: str, value: object) -> float:
     return float(value)
 
 
+def shown_terms(loss: object) -> dict[str, str]:
+    """Those of an object of a face's class that are not the default, for its repr."""
+    defaults = Terms()._asdict()
+    return {name: repr(value) for name in defaults if (value := getattr(loss, name)) != defaults[name]}
+
+
 def check_reduction(reduction: object) -> str:
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise ValueError(f"reduction: {reduction!r} is not a valid value for reduction; expected one of {REDUCTIONS}")

@@ -289,9 +289,7 @@ class _Loss:
         for name in ("weight", "pos_weight"):
             if (array := getattr(self, name)) is not None:
                 given[name] = f"{array.dtype}{list(array.shape)}" if hasattr(array, "dtype") else repr(array)
-        for name, default in options.Terms()._asdict().items():
-            if (value := getattr(self, name)) != default:
-                given[name] = repr(value)
+        given |= options.shown_terms(self)
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in given.items())})"
 
 
