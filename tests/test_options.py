@@ -154,3 +154,13 @@ def test_a_scalar_input_has_no_samples(shape: tuple[int, ...]) -> None:
         ValueError, match=r"sample_weight: .* the input's shape is \(\); expected an input with a first axis"
     ):
         options.check_sample_weight(shape, ())
+
+
+@pytest.mark.parametrize(("index", "element"), [((), ""), ((3,), "[3]"), ((1, 2), "[1, 2]")])
+def test_what_is_no_probability_is_named(index: tuple[int, ...], element: str) -> None:
+    message = "all elements of {0} should be between 0 and 1, but {0}{1} is 1.1"
+    logits = "; logits belong to binary_cross_entropy_with_logits"
+    value = np.float32(1.1)  # as it prints, which is not as it is formatted
+    assert options.no_probability("input", index, value) == message.format("input", element) + logits
+    assert options.no_probability("input", index, value, hint=False) == message.format("input", element)
+    assert options.no_probability("target", index, value) == message.format("target", element)

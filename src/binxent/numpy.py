@@ -146,9 +146,7 @@ def _refuse_out_of_range(outside: int, input: Array, target: Array, keep: Array 
     name, array = ("input", input) if outside & kernel.INPUT_OUT_OF_RANGE else ("target", target)
     wrong = ~((array >= 0) & (array <= 1))
     first = tuple(int(i) for i in np.argwhere(wrong if keep is None else wrong & keep)[0])
-    element = f"{name}[{', '.join(map(str, first))}]" if first else name
-    hint = "; logits belong to binary_cross_entropy_with_logits" if name == "input" else ""
-    raise ValueError(f"all elements of {name} should be between 0 and 1, but {element} is {array[first]!s}{hint}")
+    raise ValueError(options.no_probability(name, first, array[first]))
 
 
 def binary_cross_entropy_with_logits(

@@ -140,3 +140,12 @@ def check_sample_weight(shape: Sequence[int], to: Sequence[int]) -> tuple[int, .
         expected = f"({to[0]},), one weight for each entry of the first axis" if to else "an input with a first axis"
         raise ValueError(f"sample_weight: shape {shape}, but the input's shape is {to}; expected {expected}")
     return (to[0],) + (1,) * (len(to) - 1)
+
+
+def no_probability(name: str, index: Sequence[int], value: object, *, hint: bool = True) -> str:
+    """What is said of the first element of ``name`` that lies outside [0, 1]."""
+    element = f"{name}{list(index)}" if index else name
+    message = f"all elements of {name} should be between 0 and 1, but {element} is {value!s}"
+    if hint and name == "input":
+        message += "; logits belong to binary_cross_entropy_with_logits"
+    return message

@@ -164,10 +164,7 @@ def _refuse_out_of_range(loss: Any, input: Any, target: Any, mask: Any, *, ignor
         outside = np.argwhere(formula.only(np, keep, ~((array >= 0) & (array <= 1))))
         if len(outside):
             first = tuple(int(i) for i in outside[0])
-            element = f"{name}[{', '.join(map(str, first))}]" if first else name
-            hint = "; logits belong to binary_cross_entropy_with_logits" if name == "input" else ""
-            found = f"{element} is {array[first]!s}"
-            raise ValueError(f"all elements of {name} should be between 0 and 1, but {found}{hint}")
+            raise ValueError(options.no_probability(name, first, array[first]))
 
 
 def binary_cross_entropy_with_logits(

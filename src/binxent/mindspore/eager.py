@@ -56,11 +56,7 @@ def _refuse_out_of_range(input: Tensor, target: Tensor, mask: Tensor | None, ign
     wrong = np.argwhere(out_of_range if keep is None else out_of_range & keep)
     if len(wrong):
         first = tuple(int(i) for i in wrong[0])
-        element = f"input[{', '.join(map(str, first))}]" if first else "input"
-        raise ValueError(
-            f"all elements of input should be between 0 and 1, but {element} is {values[first]}; logits belong to "
-            "binary_cross_entropy_with_logits"
-        )
+        raise ValueError(options.no_probability("input", first, float(values[first])))
 
 
 class _Loss:

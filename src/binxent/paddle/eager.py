@@ -63,11 +63,7 @@ def refuse_out_of_range(input: Tensor, keep: Tensor | None) -> None:
     values = input.astype("float64").numpy()
     wrong = ~((values >= 0) & (values <= 1))
     first = tuple(int(i) for i in np.argwhere(wrong if keep is None else wrong & keep.numpy())[0])
-    element = f"input{list(first)}" if first else "input"
-    raise ValueError(
-        f"all elements of input should be between 0 and 1, but {element} is {values[first]}; "
-        "logits belong to binary_cross_entropy_with_logits"
-    )
+    raise ValueError(options.no_probability("input", first, values[first]))
 
 
 # probabilities, by_element (the reduction is none), divisor, operands, terms, version

@@ -108,5 +108,4 @@ def new_loss(call: Call, operands: Operands) -> Tensor:
 def refuse_out_of_range(name: str, tensor: Tensor, keep: Tensor | None = None) -> None:
     wrong = ~((tensor >= 0) & (tensor <= 1))
     first = tuple(torch.nonzero(wrong if keep is None else wrong & keep)[0].tolist())
-    element = f"{name}{list(first)}" if first else name
-    raise RuntimeError(f"all elements of {name} should be between 0 and 1, but {element} is {tensor[first].item()}")
+    raise RuntimeError(options.no_probability(name, first, tensor[first].item(), hint=False))
