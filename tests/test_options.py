@@ -64,6 +64,13 @@ def test_without_the_deprecated_pair_nothing_is_said() -> None:
         assert options.legacy_reduction(None, None, "whatever it is") == "whatever it is"
 
 
+def test_what_selects() -> None:
+    assert not options.selects(None, None)
+    assert not options.selects(None, options.Terms(label_smoothing=0.1, gamma=2))
+    assert options.selects(None, options.Terms(ignore_index=0))
+    assert options.selects(np.zeros(3), None)  # an array, whose truth value NumPy does not tell
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (4, 5), (0,), (2, 0), (2**40, 2**20)])
 def test_divisor(shape: tuple[int, ...]) -> None:
     assert options.divisor("mean", shape) == math.prod(shape)
@@ -147,3 +154,13 @@ def test_a_scalar_input_has_no_samples(shape: tuple[int, ...]) -> None:
         ValueError, match=r"sample_weight: .* the input's shape is \(\); expected an input with a first axis"
     ):
         options.check_sample_weight(shape, ())
+
+
+@pytest.mark.parametrize(("index", "element"), [((), ""), ((3,), "[3]"), ((1, 2), "[1, 2]")])
+def test_what_is_no_probability_is_named(index: tuple[int, ...], element: str) -> None:
+    message = "all elements of {0} should be between 0 and 1, but {0}{1} is 1.1"
+    logits = "; logits belong to binary_cross_entropy_with_logits"
+    value = np.float32(1.1)  # as it prints, which is not as it is formatted
+    assert options.no_probability("input", index, value) == message.format("input", element) + logits
+    assert options.no_probability("input", index, value, hint=False) == message.format("input", element)
+    assert options.no_probability("target", index, value) == message.format("target", element)

@@ -7,7 +7,7 @@ Arrays of any layout and byte order are read in place where the processor can.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,11 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+# input, target, weight, sample_weight, pos_weight, mask
+_Given = tuple[object, object, object, object, object, object]
+# ignore_index, label_smoothing, gamma
+_Numbers = tuple[object, object, object]
 
 
 def _checked(name: str, value: object, *, floating: bool = False) -> Array:
@@ -53,6 +58,37 @@ def _result_dtype(input: Array, target: Array) -> np.dtype[Any]:
     return max(input.dtype, target.dtype, key=lambda dtype: dtype.itemsize)
 
 
+class _Operands(NamedTuple):
+    """As the kernel reads them."""
+
+    input: Array
+    target: Array
+    weights: tuple[Array, ...]  # weight and sample_weight, if given
+    pos_weight: Array | None
+    mask: Array | None
+
+
+def _broadcasting(name: str, value: object, to: tuple[int, ...]) -> Array:
+    array = _checked(name, value)
+    options.check_broadcast(name, array.shape, to)
+    return array
+
+
+def _operands(given: _Given) -> _Operands:
+    input, target, weight, sample_weight, pos_weight, mask = given
+    x = _checked("input", input, floating=True)
+    y = _checked("target", target)
+    if y.shape != x.shape:
+        raise ValueError(f"target: shape {y.shape} must be the same as the input's, {x.shape}")
+    weights: tuple[Array, ...] = () if weight is None else (_broadcasting("weight", weight, x.shape),)
+    if sample_weight is not None:
+        each = _checked("sample_weight", sample_weight)
+        weights += (each.reshape(options.check_sample_weight(each.shape, x.shape)),)
+    p = None if pos_weight is None else _broadcasting("pos_weight", pos_weight, x.shape)
+    m = None if mask is None else _broadcasting("mask", mask, x.shape)
+    return _Operands(x, y, weights, p, m)
+
+
 def _new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     size = math.prod(shape) * dtype.itemsize
     if size < kernel.LARGE_MEMORY:
@@ -61,14 +97,16 @@ def _new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return array
 
 
-def _check_out(out: object, x: Array, others: list[Array]) -> Array:
+def _check_out(out: object, operands: _Operands) -> Array:
     """The gradient's place: new to the operands, or exactly the input's own."""
+    x, y, weights, p, m = operands
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out: expected a numpy.ndarray, got {type(out).__name__}")
     if out.shape != x.shape or out.dtype != x.dtype:
         raise ValueError(f"out: {out.dtype} of shape {out.shape}; expected {x.dtype} of shape {x.shape}, as the input")
     if not out.flags.writeable:
         raise ValueError("out: the array is read-only; expected one that can be written")
+    others = [other for other in (y, *weights, p, m) if other is not None]
     same = out.ctypes.data == x.ctypes.data and out.strides == x.strides
     if any(np.may_share_memory(out, other) for other in (others if same else [x, *others])):
         raise ValueError("out: overlaps an operand; expected memory of its own, or exactly the input for in place")
@@ -77,51 +115,27 @@ def _check_out(out: object, x: Array, others: list[Array]) -> Array:
 
 def _compute(
     probabilities: bool,
-    input: object,
-    target: object,
-    weight: object,
     reduction: str,
-    pos_weight: object,
-    sample_weight: object,
-    mask: object,
-    ignore_index: object,
-    label_smoothing: object,
-    gamma: object,
+    given: _Given,
+    numbers: _Numbers,
     *,
     want_gradient: bool = False,
     out: object = None,
 ) -> tuple[Any, Any]:
+    """The loss, and the gradient if that is wanted."""
     options.check_reduction(reduction)
-    x = _checked("input", input, floating=True)
-    y = _checked("target", target)
-    if y.shape != x.shape:
-        raise ValueError(f"target: shape {y.shape} must be the same as the input's, {x.shape}")
-    weights = []
-    if weight is not None:
-        weights.append(_checked("weight", weight))
-        options.check_broadcast("weight", weights[0].shape, x.shape)
-    if sample_weight is not None:
-        each = _checked("sample_weight", sample_weight)
-        weights.append(each.reshape(options.check_sample_weight(each.shape, x.shape)))
-    p = None
-    if pos_weight is not None:
-        p = _checked("pos_weight", pos_weight)
-        options.check_broadcast("pos_weight", p.shape, x.shape)
-    m = None
-    if mask is not None:
-        m = _checked("mask", mask)
-        options.check_broadcast("mask", m.shape, x.shape)
-    terms = options.terms(ignore_index, label_smoothing, gamma, y.dtype.name)
+    operands = _operands(given)
+    x, y, weights, p, m = operands
+    terms = options.terms(*numbers, y.dtype.name)
 
     gradient = None
     if out is not None:
-        gradient = _check_out(out, x, [a for a in (y, *weights, p, m) if a is not None])
+        gradient = _check_out(out, operands)
     elif want_gradient:
         gradient = _new(x.shape, x.dtype)
     loss = _new(x.shape if reduction == "none" else (), _result_dtype(x, y))
     by_element = reduction == "none"
-    selects = m is not None or (terms is not None and terms.ignore_index is not None)
-    divisor = options.divisor(reduction, x.shape, selects=selects, weighted=bool(weights))
+    divisor = options.divisor(reduction, x.shape, selects=options.selects(m, terms), weighted=bool(weights))
     factor = options.factor(divisor)
 
     def run(loss: Array | None, gradient: Array | None) -> None:
@@ -156,9 +170,7 @@ def _refuse_out_of_range(outside: int, input: Array, target: Array, keep: Array 
     name, array = ("input", input) if outside & kernel.INPUT_OUT_OF_RANGE else ("target", target)
     wrong = ~((array >= 0) & (array <= 1))
     first = tuple(int(i) for i in np.argwhere(wrong if keep is None else wrong & keep)[0])
-    element = f"{name}[{', '.join(map(str, first))}]" if first else name
-    hint = "; logits belong to binary_cross_entropy_with_logits" if name == "input" else ""
-    raise ValueError(f"all elements of {name} should be between 0 and 1, but {element} is {array[first]!s}{hint}")
+    raise ValueError(options.no_probability(name, first, array[first]))
 
 
 def binary_cross_entropy_with_logits(
@@ -217,9 +229,8 @@ def binary_cross_entropy_with_logits(
         0.2014
     """
     meant = options.legacy_reduction(size_average, reduce, reduction)
-    return _compute(
-        False, input, target, weight, meant, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma
-    )[0]
+    given = (input, target, weight, sample_weight, pos_weight, mask)
+    return _compute(False, meant, given, (ignore_index, label_smoothing, gamma))[0]
 
 
 def binary_cross_entropy(
@@ -254,9 +265,8 @@ def binary_cross_entropy(
         array([0.6931, 0.1054])
     """
     meant = options.legacy_reduction(size_average, reduce, reduction)
-    return _compute(
-        True, input, target, weight, meant, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma
-    )[0]
+    given = (input, target, weight, sample_weight, pos_weight, mask)
+    return _compute(True, meant, given, (ignore_index, label_smoothing, gamma))[0]
 
 
 def value_and_grad(
@@ -300,22 +310,9 @@ def value_and_grad(
         >>> print(f"{loss:.4f}", gradient)
         0.6931 [-0.125  0.125  0.125 -0.125]
     """
-    loss, gradient = _compute(
-        probabilities,
-        input,
-        target,
-        weight,
-        reduction,
-        pos_weight,
-        sample_weight,
-        mask,
-        ignore_index,
-        label_smoothing,
-        gamma,
-        want_gradient=True,
-        out=out,
-    )
-    return loss, gradient
+    given = (input, target, weight, sample_weight, pos_weight, mask)
+    numbers = (ignore_index, label_smoothing, gamma)
+    return _compute(probabilities, reduction, given, numbers, want_gradient=True, out=out)
 
 
 class _Loss:
@@ -341,7 +338,7 @@ class _Loss:
     def __call__(
         self, input: Array, target: Array, *, sample_weight: Array | None = None, mask: Array | None = None
     ) -> Any:
-        return _compute(self.probabilities, input, target, *self._given(sample_weight, mask))[0]
+        return _compute(self.probabilities, self.reduction, *self._given(input, target, sample_weight, mask))[0]
 
     def value_and_grad(
         self,
@@ -353,21 +350,21 @@ class _Loss:
         out: Array | None = None,
     ) -> tuple[Any, Array]:
         """The loss and its gradient with respect to the input; see the function of that name."""
-        given = self._given(sample_weight, mask)
-        return _compute(self.probabilities, input, target, *given, want_gradient=True, out=out)
+        given, numbers = self._given(input, target, sample_weight, mask)
+        return _compute(self.probabilities, self.reduction, given, numbers, want_gradient=True, out=out)
 
-    def _given(self, sample_weight: Array | None, mask: Array | None) -> tuple[Any, ...]:
-        kept = (self.ignore_index, self.label_smoothing, self.gamma)
-        return (self.weight, self.reduction, self.pos_weight, sample_weight, mask, *kept)
+    def _given(
+        self, input: Array, target: Array, sample_weight: Array | None, mask: Array | None
+    ) -> tuple[_Given, _Numbers]:
+        given = (input, target, self.weight, sample_weight, self.pos_weight, mask)
+        return given, (self.ignore_index, self.label_smoothing, self.gamma)
 
     def __repr__(self) -> str:
         given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
         for name in ("weight", "pos_weight"):
             if (array := getattr(self, name)) is not None:
                 given[name] = f"{array.dtype}{list(array.shape)}"
-        for name, default in options.Terms()._asdict().items():
-            if (value := getattr(self, name)) != default:
-                given[name] = repr(value)
+        given |= options.shown_terms(self)
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in given.items())})"
 
 

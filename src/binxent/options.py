@@ -60,6 +60,12 @@ def _number(name: str, value: object) -> float:
     return float(value)
 
 
+def shown_terms(loss: object) -> dict[str, str]:
+    """Those of an object of a face's class that are not the default, for its repr."""
+    defaults = Terms()._asdict()
+    return {name: repr(value) for name in defaults if (value := getattr(loss, name)) != defaults[name]}
+
+
 def check_reduction(reduction: object) -> str:
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise ValueError(f"reduction: {reduction!r} is not a valid value for reduction; expected one of {REDUCTIONS}")
@@ -80,6 +86,11 @@ def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: 
         stacklevel=3,
     )
     return meant
+
+
+def selects(mask: object, terms: Terms | None) -> bool:
+    """Whether a mask or ignore_index may leave elements out."""
+    return mask is not None or (terms is not None and terms.ignore_index is not None)
 
 
 KEPT, WEIGHTS = "kept", "weights"  # divisors that the operands give: how much is kept, and the sum of its weights
@@ -129,3 +140,12 @@ def check_sample_weight(shape: Sequence[int], to: Sequence[int]) -> tuple[int, .
         expected = f"({to[0]},), one weight for each entry of the first axis" if to else "an input with a first axis"
         raise ValueError(f"sample_weight: shape {shape}, but the input's shape is {to}; expected {expected}")
     return (to[0],) + (1,) * (len(to) - 1)
+
+
+def no_probability(name: str, index: Sequence[int], value: object, *, hint: bool = True) -> str:
+    """What is said of the first element of ``name`` that lies outside [0, 1]."""
+    element = f"{name}{list(index)}" if index else name
+    message = f"all elements of {name} should be between 0 and 1, but {element} is {value!s}"
+    if hint and name == "input":
+        message += "; logits belong to binary_cross_entropy_with_logits"
+    return message

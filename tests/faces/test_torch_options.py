@@ -190,10 +190,13 @@ def test_modules(kind: str) -> None:
     wanted = OURS[kind](x, y, mask=MASK, **options)
     for same in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert same(x, y, mask=MASK) == wanted
-    assert repr(OUR_MODULES[kind](ignore_index=0)) == f"{type(module).__name__}(ignore_index=0)"
+    ignoring = OUR_MODULES[kind](ignore_index=0, gamma=2)
+    assert repr(ignoring) == f"{type(module).__name__}(ignore_index=0, gamma=2)"
     assert repr(OUR_MODULES[kind]()) == f"{type(module).__name__}()"
     with pytest.raises(NotImplementedError, match=r"TorchScript cannot take .* with .*gamma"):
         torch.jit.script(module)
+    with pytest.raises(NotImplementedError, match=r"TorchScript cannot take .* with ignore_index, gamma: "):
+        torch.jit.script(ignoring)
 
 
 @both_kinds

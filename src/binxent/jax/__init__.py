@@ -102,13 +102,12 @@ def _compute(
     if jax.sharding.get_abstract_mesh().manual_axes:
         x = _vary_alike(x, [y, *rest])
     terms = terms or options.Terms()
-    selects = mask is not None or terms.ignore_index is not None
     plan = Plan(
         probabilities=probabilities,
         pos_weight=pos_weight is not None,
         mask=mask is not None,
         outer=x.ndim if reduction == "none" else 0,
-        divisor=options.divisor(reduction, x.shape, selects=selects, weighted=weighted),
+        divisor=options.divisor(reduction, x.shape, selects=options.selects(mask, terms), weighted=weighted),
         terms=terms,
         may_fuse=may_fuse,
     )
@@ -165,10 +164,7 @@ def _refuse_out_of_range(loss: Any, input: Any, target: Any, mask: Any, *, ignor
         outside = np.argwhere(formula.only(np, keep, ~((array >= 0) & (array <= 1))))
         if len(outside):
             first = tuple(int(i) for i in outside[0])
-            element = f"{name}[{', '.join(map(str, first))}]" if first else name
-            hint = "; logits belong to binary_cross_entropy_with_logits" if name == "input" else ""
-            found = f"{element} is {array[first]!s}"
-            raise ValueError(f"all elements of {name} should be between 0 and 1, but {found}{hint}")
+            raise ValueError(options.no_probability(name, first, array[first]))
 
 
 def binary_cross_entropy_with_logits(
@@ -290,9 +286,7 @@ class _Loss:
         for name in ("weight", "pos_weight"):
             if (array := getattr(self, name)) is not None:
                 given[name] = f"{array.dtype}{list(array.shape)}" if hasattr(array, "dtype") else repr(array)
-        for name, default in options.Terms()._asdict().items():
-            if (value := getattr(self, name)) != default:
-                given[name] = repr(value)
+        given |= options.shown_terms(self)
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in given.items())})"
 
 

@@ -51,11 +51,9 @@ class _Cell(nn.Cell):
 
     def extend_repr(self) -> str:
         """Only what is not the default, so that a plain cell prints as MindSpore's own."""
-        given = {} if self.reduction == "mean" else {"reduction": self.reduction}
-        for name, default in options.Terms()._asdict().items():
-            if (value := getattr(self, name)) != default:
-                given[name] = value
-        return ", ".join(f"{name}={value!r}" for name, value in given.items())
+        given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
+        given |= options.shown_terms(self)
+        return ", ".join(f"{name}={value}" for name, value in given.items())
 
 
 # Mixed precision (O1) writes networks anew as source, in which a class and its base of the same name become one.

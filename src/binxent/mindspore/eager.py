@@ -56,11 +56,7 @@ def _refuse_out_of_range(input: Tensor, target: Tensor, mask: Tensor | None, ign
     wrong = np.argwhere(out_of_range if keep is None else out_of_range & keep)
     if len(wrong):
         first = tuple(int(i) for i in wrong[0])
-        element = f"input[{', '.join(map(str, first))}]" if first else "input"
-        raise ValueError(
-            f"all elements of input should be between 0 and 1, but {element} is {values[first]}; logits belong to "
-            "binary_cross_entropy_with_logits"
-        )
+        raise ValueError(options.no_probability("input", first, float(values[first])))
 
 
 class _Loss:
@@ -69,13 +65,13 @@ class _Loss:
     def __init__(self, call: Call, operands: Operands, dtype: Any) -> None:
         self.call, self.operands, self.dtype = call, operands, dtype
         input, _, weight, sample_weight, _, mask = operands
+        self.terms = None if call[2:] == _NO_TERMS else options.Terms(*call[2:])
         self.divisor = options.divisor(
             call.reduction,
             input.shape,
-            selects=mask is not None or call.ignore_index is not None,
+            selects=options.selects(mask, self.terms),
             weighted=weight is not None or sample_weight is not None,
         )
-        self.terms = None if call[2:] == _NO_TERMS else call[2:]
         self.by_formula = composite.device() != "CPU"
         self.incoming: Tensor | None = None
         self.made: tuple[Tensor, float] | None = None  # a gradient, and the incoming one that it was made for

@@ -336,9 +336,7 @@ def _shown(layer: Any) -> str:
     for name in ("weight", "pos_weight"):
         if (tensor := getattr(layer, name)) is not None:
             shown[name] = f"{_name(tensor.dtype)}{list(tensor.shape)}"
-    for name, default in options.Terms()._asdict().items():
-        if (value := getattr(layer, name)) != default:
-            shown[name] = repr(value)
+    shown |= options.shown_terms(layer)
     return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 

@@ -63,11 +63,7 @@ def refuse_out_of_range(input: Tensor, keep: Tensor | None) -> None:
     values = input.astype("float64").numpy()
     wrong = ~((values >= 0) & (values <= 1))
     first = tuple(int(i) for i in np.argwhere(wrong if keep is None else wrong & keep.numpy())[0])
-    element = f"input{list(first)}" if first else "input"
-    raise ValueError(
-        f"all elements of input should be between 0 and 1, but {element} is {values[first]}; "
-        "logits belong to binary_cross_entropy_with_logits"
-    )
+    raise ValueError(options.no_probability("input", first, values[first]))
 
 
 # probabilities, by_element (the reduction is none), divisor, operands, terms, version
@@ -144,7 +140,7 @@ def loss(
     if reduction == "mean" and mask is terms is None:
         divisor = float(elements)
     elif reduction != "sum" and not by_element:
-        selects = mask is not None or (terms is not None and terms.ignore_index is not None)
+        selects = options.selects(mask, terms)
         divisor = options.divisor(reduction, input.shape, selects=selects, weighted=bool(weights))
     same_dtype = dtype is input.dtype or dtype == input.dtype
     learns = not input.stop_gradient and paddle.is_grad_enabled()

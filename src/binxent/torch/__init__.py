@@ -151,7 +151,7 @@ def _loss(
 
 def _beyond_defaults(ours: dict[str, Any]) -> dict[str, Any]:
     """What a subclass of Tensor must know of: one that stands in for torch's function knows none of our options."""
-    off = {"label_smoothing": 0, "gamma": 0}
+    off = options.Terms()._asdict()
     given = {name: value for name, value in ours.items() if value is not None and value is not False}
     return {name: value for name, value in given.items() if name not in off or value != off[name]}
 
@@ -362,23 +362,18 @@ class _Options:
         self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
         setattr(self, self.flag, flag)
 
-    def _given(self) -> dict[str, Any]:
-        names = ("reduction", "ignore_index", "label_smoothing", "gamma", self.flag)
-        return {name: getattr(self, name) for name in names}
+    def _shown_options(self) -> dict[str, str]:
+        flag = getattr(self, self.flag)
+        return options.shown_terms(self) | ({self.flag: repr(flag)} if flag else {})
 
     def extra_repr(self) -> str:
         """Only what is not the default, so that a plain module prints as torch's own."""
-        shown = {name: value for name, value in self._given().items() if value not in (None, False, 0, "mean")}
-        if self.ignore_index is not None:
-            shown["ignore_index"] = self.ignore_index
-        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        shown = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
+        shown |= self._shown_options()
+        return ", ".join(f"{name}={value}" for name, value in shown.items())
 
     def _check_scriptable(self) -> None:
-        beyond = [
-            name for name, value in self._given().items() if name != "reduction" and value not in (None, False, 0)
-        ]
-        if self.ignore_index == 0:
-            beyond.append("ignore_index")
+        beyond = list(self._shown_options())
         if getattr(self, "pos_weight", None) is not None and isinstance(self, torch.nn.BCELoss):
             beyond.append("pos_weight")
         if self.reduction in ("batchmean", "weighted_mean"):

@@ -42,7 +42,7 @@ def divisor(call: Call, operands: Operands) -> float | str:
     return options.divisor(
         call.reduction,
         input.shape,
-        selects=mask is not None or (call.terms is not None and call.terms.ignore_index is not None),
+        selects=options.selects(mask, call.terms),
         weighted=weight is not None or sample_weight is not None,
     )
 
@@ -115,5 +115,4 @@ def new_loss(call: Call, operands: Operands) -> Tensor:
 def refuse_out_of_range(name: str, tensor: Tensor, keep: Tensor | None = None) -> None:
     wrong = ~((tensor >= 0) & (tensor <= 1))
     first = tuple(torch.nonzero(wrong if keep is None else wrong & keep)[0].tolist())
-    element = f"{name}{list(first)}" if first else name
-    raise RuntimeError(f"all elements of {name} should be between 0 and 1, but {element} is {tensor[first].item()}")
+    raise RuntimeError(options.no_probability(name, first, tensor[first].item(), hint=False))
