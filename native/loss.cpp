@@ -362,7 +362,7 @@ void focal_tile(Input input, int64_t n, const Tile<double>& tile, Smoothing<doub
     if (input == Input::logits)
         for_each_element<T, Kind::weighted>(n, tile, smoothing, [=](int64_t i, T positive, T negative, T) BINXENT_ALWAYS {
             const Focal<T> one = focal_logit(xs[i], gamma), other = focal_logit(-xs[i], gamma);
-            losses[i] = shown(i, weighted_sum(positive, one.loss, negative, other.loss));
+            losses[i] = shown(i, weighted(positive, one.loss) + weighted(negative, other.loss));
             gradients[i] = shown(i, (positive * one.slope - negative * other.slope) * factor);
         });
     else

@@ -237,14 +237,10 @@ BINXENT_INLINE Focal<T> focal_logit(T x, T gamma) {
     return {power * softplus, -power * fma(gamma * sigma, finite, other)};
 }
 
-// A coefficient of 0 hides an infinite term.
+// A coefficient of 0 hides an infinite term, but no NaN.
 template <class T>
-BINXENT_INLINE T weighted_sum(T coefficient, T term, T other_coefficient, T other_term) {
-    const T first = coefficient == 0 && term - term != 0 && term == term ? T(0) : coefficient * term;
-    const T second =
-        other_coefficient == 0 && other_term - other_term != 0 && other_term == other_term ? T(0)
-                                                                                         : other_coefficient * other_term;
-    return first + second;
+BINXENT_INLINE T weighted(T coefficient, T term) {
+    return coefficient == 0 && term - term != 0 && term == term ? T(0) : coefficient * term;
 }
 
 // The same of a probability q: (1 − q)^γ·(−log q) for a positive, and q^γ·(−log(1−q)).
