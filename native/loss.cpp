@@ -68,6 +68,7 @@ char* address_of(const View& v, int64_t element) {
 template <class Run>
 inline void for_each_run(const View& v, int64_t start, int64_t n, Run run) {
     const int inner = v.dims - 1;
+    if (inner == 0) return run(v.data + start * v.stride[0], v.stride[0], 0, n);  // no division, which a tile would feel
     int64_t index[max_dims];
     for (int64_t d = inner, rest = start; d >= 0; rest /= v.shape[d--]) index[d] = rest % v.shape[d];
     char* address = address_of(v, start);
