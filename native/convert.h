@@ -33,7 +33,8 @@ inline S widen(S v) {
     return v;
 }
 
-// One rounding, to nearest even, from the arithmetic's type.
+// One rounding, to nearest even, from the arithmetic's type. There is one NaN in a half type, so that every instruction
+// set gives the same: which NaN an operation passes on is up to the compiler.
 template <class S, class T>
 struct Narrow {
     static S from(T v) { return S(v); }
@@ -43,9 +44,8 @@ template <>
 struct Narrow<BFloat16, float> {
     static BFloat16 from(float v) {
         const uint32_t bits = bits_as<uint32_t>(v);
-        const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-        const uint32_t quiet_nan = (bits >> 16) | 0x40u;
-        return {uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded)};
+        const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+        return {uint16_t((v != v ? 0x7fc00000u : rounded) >> 16)};
     }
 };
 
@@ -59,9 +59,8 @@ struct Narrow<Float16, float> {
         // Adding 1/2 puts the last bit of a subnormal half at the last bit of the float, and rounds there.
         const uint32_t subnormal = bits_as<uint32_t>(bits_as<float>(magnitude) + 0.5f) - bits_as<uint32_t>(0.5f);
         const uint32_t finite = magnitude < (uint32_t(127 - 14) << 23) ? subnormal : normal;
-        const uint32_t infinite = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
-        const uint32_t value = magnitude >= (uint32_t(127 + 16) << 23) ? infinite : finite;
-        return {uint16_t(value | ((bits >> 16) & 0x8000u))};
+        const uint32_t value = magnitude >= (uint32_t(127 + 16) << 23) ? 0x7c00u : finite;
+        return {uint16_t(v != v ? 0x7e00u : value | ((bits >> 16) & 0x8000u))};
     }
 };
 
