@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512F__) || defined(__F16C__)
+#include <immintrin.h>
+#endif
+
 #include "job.h"
 #include "math.h"
 
@@ -33,7 +37,8 @@ inline S widen(S v) {
     return v;
 }
 
-// One rounding, to nearest even, from the arithmetic's type.
+// One rounding, to nearest even, from the arithmetic's type. There is one NaN in a half type, so that every instruction
+// set gives the same: which NaN an operation passes on is up to the compiler.
 template <class S, class T>
 struct Narrow {
     static S from(T v) { return S(v); }
@@ -43,9 +48,8 @@ template <>
 struct Narrow<BFloat16, float> {
     static BFloat16 from(float v) {
         const uint32_t bits = bits_as<uint32_t>(v);
-        const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-        const uint32_t quiet_nan = (bits >> 16) | 0x40u;
-        return {uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded)};
+        const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+        return {uint16_t((v != v ? 0x7fc00000u : rounded) >> 16)};
     }
 };
 
@@ -59,9 +63,8 @@ struct Narrow<Float16, float> {
         // Adding 1/2 puts the last bit of a subnormal half at the last bit of the float, and rounds there.
         const uint32_t subnormal = bits_as<uint32_t>(bits_as<float>(magnitude) + 0.5f) - bits_as<uint32_t>(0.5f);
         const uint32_t finite = magnitude < (uint32_t(127 - 14) << 23) ? subnormal : normal;
-        const uint32_t infinite = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
-        const uint32_t value = magnitude >= (uint32_t(127 + 16) << 23) ? infinite : finite;
-        return {uint16_t(value | ((bits >> 16) & 0x8000u))};
+        const uint32_t value = magnitude >= (uint32_t(127 + 16) << 23) ? 0x7c00u : finite;
+        return {uint16_t(v != v ? 0x7e00u : value | ((bits >> 16) & 0x8000u))};
     }
 };
 
@@ -96,6 +99,57 @@ BINXENT_INLINE void prefetch_chunk(const S* operand) {
     for (int64_t i = 0; i < chunk; i += line) __builtin_prefetch(operand + page / 2 + i, 0, 3);
 }
 
+// Conversions of packed elements by instructions that the compiler uses for single elements only. They return how many
+// elements they converted, from the first on, and leave the rest to a loop, which gives the same bits.
+template <class S, class T>
+inline int64_t widen_vectors(const char*, int64_t, T*) {
+    return 0;
+}
+template <class S, class T>
+inline int64_t narrow_vectors(char*, int64_t, const T*) {
+    return 0;
+}
+
+#if defined(__AVX512F__)
+template <>
+inline int64_t widen_vectors<Float16, float>(const char* from, int64_t n, float* to) {
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_ps(to + i, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + 2 * i))));
+    return i;
+}
+template <>
+inline int64_t narrow_vectors<Float16, float>(char* to, int64_t n, const float* from) {
+    const __m512 nan = _mm512_set1_ps(__builtin_nanf(""));
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        const __m512 v = _mm512_loadu_ps(from + i);
+        const __m512 one_nan = _mm512_mask_mov_ps(nan, _mm512_cmp_ps_mask(v, v, _CMP_ORD_Q), v);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 2 * i), _mm512_cvtps_ph(one_nan, _MM_FROUND_TO_NEAREST_INT));
+    }
+    return i;
+}
+#elif defined(__F16C__)
+template <>
+inline int64_t widen_vectors<Float16, float>(const char* from, int64_t n, float* to) {
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i))));
+    return i;
+}
+template <>
+inline int64_t narrow_vectors<Float16, float>(char* to, int64_t n, const float* from) {
+    const __m256 nan = _mm256_set1_ps(__builtin_nanf(""));
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256 v = _mm256_loadu_ps(from + i);
+        const __m256 one_nan = _mm256_blendv_ps(nan, v, _mm256_cmp_ps(v, v, _CMP_ORD_Q));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 2 * i), _mm256_cvtps_ph(one_nan, _MM_FROUND_TO_NEAREST_INT));
+    }
+    return i;
+}
+#endif
+
 // memcpy, since an address may be misaligned; it compiles to a plain load or store.
 template <class S, class T>
 inline void load_run(const char* from, int64_t stride, int64_t n, T* __restrict to) {
@@ -104,7 +158,8 @@ inline void load_run(const char* from, int64_t stride, int64_t n, T* __restrict 
         for (int64_t start = 0; start < n; start += chunk) {
             prefetch_chunk(reinterpret_cast<const S*>(from) + start);
             const int64_t end = start + chunk < n ? start + chunk : n;
-            for (int64_t i = start; i < end; ++i) {
+            const int64_t converted = widen_vectors<S>(from + start * int64_t(sizeof(S)), end - start, to + start);
+            for (int64_t i = start + converted; i < end; ++i) {
                 memcpy(&v, from + i * int64_t(sizeof(S)), sizeof(S));
                 to[i] = T(widen(v));
             }
@@ -124,7 +179,7 @@ inline void load_run(const char* from, int64_t stride, int64_t n, T* __restrict 
 template <class S, class T>
 inline void store_run(char* to, int64_t stride, int64_t n, const T* __restrict from) {
     if (stride == int64_t(sizeof(S))) {
-        for (int64_t i = 0; i < n; ++i) {
+        for (int64_t i = narrow_vectors<S>(to, n, from); i < n; ++i) {
             const S v = Narrow<S, T>::from(from[i]);
             memcpy(to + i * int64_t(sizeof(S)), &v, sizeof(S));
         }
