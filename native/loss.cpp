@@ -19,6 +19,7 @@ unsigned count(const Chunk&);  // of statistics.cpp
 namespace {
 
 constexpr int64_t tile_size = 512;      // elements that are worked on in the first-level cache
+constexpr size_t cache_line = 64;       // a vector of AVX-512: across two lines it takes twice the time
 constexpr int64_t max_period = 4096;    // of a broadcast row that is kept converted
 constexpr int64_t lanes = 16, rows = 8;  // a group: `lanes` sums of `rows` terms, added as a tree
 constexpr int64_t group = lanes * rows;
@@ -152,7 +153,7 @@ class Reader {
     int64_t period_ = 0;
     T* stored_ = nullptr;  // a broadcast row, repeated so that a tile can start anywhere in it; or the whole piece
     bool direct_ = false;
-    T buffer_[tile_size];
+    alignas(cache_line) T buffer_[tile_size];
 
   public:
     Reader(const View& view, int64_t first, int64_t n) : view_(view) {
@@ -196,7 +197,7 @@ class Writer {
     const int64_t origin_, size_;
     T* stored_ = nullptr;
     bool direct_ = false;
-    T buffer_[tile_size];
+    alignas(cache_line) T buffer_[tile_size];
 
   public:
     Writer(const View& view, int64_t first, int64_t n, bool may_be_direct) : view_(view), origin_(first), size_(n) {
@@ -452,7 +453,7 @@ template <class T>
 class Weights {
     const int count_;
     Reader<T> one_, two_, three_, four_;
-    T product_[tile_size];
+    alignas(cache_line) T product_[tile_size];
 
     const T* read(int k, int64_t start, int64_t n) {
         Reader<T>* const readers[max_weights] = {&one_, &two_, &three_, &four_};
@@ -485,7 +486,7 @@ class Kept {
     const T ignored_;
     Reader<T> mask_;
     const bool masked_;
-    T kept_[tile_size];
+    alignas(cache_line) T kept_[tile_size];
 
   public:
     Kept(const Job& job, int64_t first, int64_t size)
@@ -556,7 +557,7 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
     Reader<T> x(job.x, first, size), target(job.target, first, size), pos_weight(job.pos_weight, first, size);
     Weights<T> weights(job, first, size);
     Kept<T> kept(job, first, size);
-    T ones[tile_size];
+    alignas(cache_line) T ones[tile_size];
     if (weighted || job.gamma > 0 || job.input == Input::probabilities)
         for (T& one : ones) one = T(1);
 
