@@ -20,6 +20,7 @@ from benchmarks.grid import BOTH, Case
 from benchmarks.machine import cores, facts
 from benchmarks.results import Row
 from benchmarks.timing import Rounds, Step, in_turn
+from binxent import kernel
 
 ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -44,13 +45,24 @@ def refusal(step: Step) -> str | None:
     return None
 
 
+def fresh(step: Step) -> Step:
+    """With nothing kept: the system clears the gradient's pages, as it does for the others."""
+
+    def run() -> None:
+        kernel.release_memory()
+        step()
+
+    return run
+
+
 def times(framework: frameworks.Framework, case: Case, rounds: Rounds) -> Iterator[Row]:
     ways = framework.ways(case)
     if case.passes == BOTH and case.elements >= streaming.SMALLEST:
         roof = functools.partial(streaming.roof, case.shape, ITEMSIZE[case.dtype], cores())
-        ways["stream"] = frameworks.Way(roof(kept=framework.KEEPS_MEMORY))
-        if frameworks.FRESH in ways:
-            ways["stream fresh"] = frameworks.Way(roof(kept=False), frameworks.FRESH)
+        ways["stream"] = frameworks.Way(roof(kept=bool(framework.MEMORY_KEPT_BY)))
+        if framework.MEMORY_KEPT_BY == "binxent":
+            ways["binxent fresh"] = frameworks.Way(fresh(ways[frameworks.OURS].step))
+            ways["stream fresh"] = frameworks.Way(roof(kept=False), "binxent fresh")
     refused = {name: why for name, way in ways.items() if (why := refusal(way.step))}
     for name, why in refused.items():
         yield {"way": name, "error": why}

@@ -189,7 +189,7 @@ class TestAccuracy:
 
 class TestProcesses:
     def test_worker(self) -> None:
-        process = grid.Process("numpy", 1, "fresh", "time", (grid.Case(64),), Rounds(0, 3, 3))
+        process = grid.Process("numpy", 1, "default", "time", (grid.Case(64),), Rounds(0, 3, 3))
         job = processes.Job(
             "numpy", vars(process) | {"cases": [vars(grid.Case(64))], "rounds": vars(process.rounds)}, 1, {}, 1
         )
@@ -236,3 +236,14 @@ class TestInstructions:
 
     def test_figures_are_committed(self) -> None:
         assert counts.COUNTS.read_text().startswith("compiler,case,instructions per element\n")
+
+    def test_a_loop_that_asks_for_nothing_is_named(self) -> None:
+        function = "0000000000001234 <void binxent::avx2::(anonymous namespace)::{}(long)>:\n    1234:\t{} (%rdi)\n\n"
+        asks, silent = (
+            function.format("compute<float>", "prefetcht0"),
+            function.format("logits_tile<double>", "vmovups"),
+        )
+        (named,) = counting.without_requests(asks + silent + function.format("unlike", "ret"))
+        assert "logits_tile<double>" in named
+        with pytest.raises(counting.CannotCountError):
+            counting.without_requests(function.format("renamed", "prefetcht0"))

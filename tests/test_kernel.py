@@ -39,7 +39,10 @@ PARALLEL = 65536  # elements from which the kernel uses threads
 
 # Instruction sets
 
-CPU_FLAGS = {"avx2": {"avx2", "fma", "bmi2", "f16c"}, "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}}
+CPU_FLAGS = {
+    "avx2": {"avx2", "fma", "bmi2", "f16c"},
+    "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+}
 
 
 @functools.cache

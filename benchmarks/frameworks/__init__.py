@@ -14,14 +14,12 @@ import numpy as np
 
 from benchmarks.grid import Case
 from benchmarks.timing import Step
-from binxent import kernel
 
 Array = np.ndarray[Any, Any]
 Loss = Callable[..., Any]
 Evaluate = Callable[[Array, Array, str], tuple[Array, Array]]
 
 OURS = "binxent"
-FRESH = "binxent fresh"
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Way:
 class Framework(Protocol):
     PACKAGES: tuple[str, ...]  # whose versions are written down
     DTYPES: tuple[str, ...]  # that arrays can be handed over in
-    KEEPS_MEMORY: bool  # whether our gradient lies in memory that is kept from the step before
+    MEMORY_KEPT_BY: str  # who keeps the memory of a large gradient for the next step's; empty if nobody does
 
     def ways(self, case: Case) -> dict[str, Way]:
         """Ours and the others, each one step of the case."""
@@ -42,16 +40,6 @@ class Framework(Protocol):
     def evaluations(self, probabilities: bool) -> dict[str, Evaluate]:
         """Functions of input, target and reduction that return the loss and the gradient of its sum."""
         ...
-
-
-def fresh(step: Step) -> Step:
-    """With nothing kept: the system clears the gradient's pages, as it does for the others."""
-
-    def run() -> None:
-        kernel.release_memory()
-        step()
-
-    return run
 
 
 def load(name: str) -> Framework:

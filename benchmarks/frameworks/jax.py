@@ -14,7 +14,7 @@ from benchmarks.timing import Step
 
 PACKAGES = ("jax", "optax")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-KEEPS_MEMORY = False  # XLA makes its own
+MEMORY_KEPT_BY = ""
 
 
 def reduced(each: Any, weight: Any, reduction: str) -> Any:

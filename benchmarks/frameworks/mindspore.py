@@ -14,7 +14,7 @@ from benchmarks.timing import Step
 
 PACKAGES = ("mindspore",)
 DTYPES = ("float32", "bfloat16", "float16")
-KEEPS_MEMORY = True  # in a pool of MindSpore's own
+MEMORY_KEPT_BY = "mindspore"
 
 own = mint.nn.functional
 
