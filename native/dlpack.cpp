@@ -58,8 +58,9 @@ nb::object new_tensor(nb::handle like, bool scalar) {
     int64_t* const strides = shape + dims;
     int64_t step = 1;
     for (int d = dims - 1; d >= 0; --d) {
+        shape[d] = model.shape[d];
         strides[d] = step;
-        step *= shape[d] = model.shape[d];
+        step *= shape[d] > 0 ? shape[d] : 1;  // as the frameworks have it
     }
     void* const data = large ? large->data() : piece + header;
     Managed* const managed = new (piece)

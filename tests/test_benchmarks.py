@@ -48,8 +48,8 @@ class Clock:
 class TestTiming:
     def test_ways_take_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = Clock(monkeypatch)
-        times = timing.in_turn({"a": clock.step("a", 1), "b": clock.step("b", 3)}, Rounds(12, 1, 100))
-        assert clock.calls == list("aabb" + "abbaab")  # 12 seconds are three rounds of 4
+        times = timing.in_turn({"a": clock.step("a", 1), "b": clock.step("b", 3)}, Rounds(24, 1, 100))
+        assert clock.calls == list("aabb" + "aabb" + "bbaa" + "aabb")  # 24 seconds are three rounds of 8
         assert times["a"].seconds == (1, 1, 1)
         assert times["b"].over(times["a"]).median == 3
 
@@ -57,7 +57,7 @@ class TestTiming:
         clock = Clock(monkeypatch)
         step = 2.0**-12  # which adds up exactly
         times = timing.in_turn({"a": clock.step("a", step)}, Rounds(0, 4, 4))
-        assert len(clock.calls) == 2 + 4 * int(timing.SHORTEST_ROUND / step)
+        assert len(clock.calls) == 2 + 4 * (1 + int(timing.SHORTEST_ROUND / step))
         assert times["a"].seconds == (step,) * 4
 
     def test_ratio_is_round_by_round(self) -> None:

@@ -22,7 +22,9 @@ __all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross
 
 _NAMES = ("input", "target", "weight", "sample_weight", "pos_weight", "mask")
 _HALF = (torch.float16, torch.bfloat16)
-_FLOAT32, _STRIDED = torch.float32, torch.strided  # an attribute of torch takes longer to find, in each small loss
+# An attribute of torch takes longer to find, in each small loss.
+_FLOAT32, _STRIDED, _PARAMETER = torch.float32, torch.strided, torch.nn.Parameter
+_len_dispatch_stack, _tracing_state = torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state
 
 
 class NotATensorError(TypeError, AttributeError):
@@ -85,7 +87,7 @@ def _result_dtype(input: Tensor, target: Tensor) -> torch.dtype:
 def _is_plain(tensor: Tensor) -> bool:
     """Whether it is this machine's memory, just as it is, in a dtype that the kernel reads."""
     return (
-        (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
+        (type(tensor) is Tensor or type(tensor) is _PARAMETER)
         and tensor.is_cpu
         and tensor.dtype in TAG
         and not tensor.is_neg()
@@ -139,12 +141,7 @@ def _loss(
         if input.is_cpu and not torch.compiler.is_exporting() and not eager.in_transform():
             return compiled.loss(call, operands)
         return composite.loss(call, operands)
-    if (
-        eager.in_transform()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._get_tracing_state() is not None
-        or not plain
-    ):
+    if eager.in_transform() or _len_dispatch_stack() or _tracing_state() is not None or not plain:
         return composite.loss(call, operands)
     return eager.loss(call, operands)
 

@@ -47,9 +47,12 @@ def divisor(call: Call, operands: Operands) -> float | str:
     )
 
 
+_is_copied_when_written = torch._C._is_cow_tensor  # type: ignore[attr-defined]
+
+
 def _source(tensor: Tensor) -> kernel.Operand:
     """The tensor, but for one that is to be copied when it is written: the kernel's own reading would copy it."""
-    if not torch._C._is_cow_tensor(tensor):  # type: ignore[attr-defined]
+    if not _is_copied_when_written(tensor):
         return tensor
     size = tensor.element_size()
     address = torch._C._data_address(tensor) + tensor.storage_offset() * size  # type: ignore[attr-defined]
@@ -97,19 +100,21 @@ def run(
         refuse_out_of_range("target", target, keep)
 
 
-def new_like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    if tensor.nbytes >= kernel.LARGE_MEMORY and dtype in (None, tensor.dtype) and tensor.is_contiguous():
-        result: Tensor = kernel.new_tensor(tensor, False)
-        return result
-    return torch.empty_like(tensor, dtype=dtype)
+def new_like(tensor: Tensor) -> Tensor:
+    """In two thirds of torch's own time, and a large one in memory that is kept."""
+    if _is_copied_when_written(tensor) or not tensor.is_contiguous():
+        return torch.empty_like(tensor)
+    result: Tensor = kernel.new_tensor(tensor, False)
+    return result
 
 
 def new_loss(call: Call, operands: Operands) -> Tensor:
     if call.reduction != "none":
-        return torch.empty_like(_SCALAR[call.dtype])  # half the time of torch.empty
+        scalar: Tensor = kernel.new_tensor(_SCALAR[call.dtype], True)
+        return scalar
     # torch's two functions differ in whose strides the result takes.
     like = operands[0] if call.probabilities else operands[1]
-    return new_like(like, call.dtype)
+    return new_like(like) if like.dtype == call.dtype else torch.empty_like(like, dtype=call.dtype)
 
 
 def refuse_out_of_range(name: str, tensor: Tensor, keep: Tensor | None = None) -> None:

@@ -17,14 +17,21 @@ from binxent.torch.call import Call, Operands, new_like, new_loss, run
 _expected_incoming = 1.0
 
 
+# Found once: an attribute of an attribute takes longer to find than most of these take to answer.
+_transforms_active = torch._C._are_functorch_transforms_active
+_top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+_is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
+_is_grad_enabled = torch.is_grad_enabled
+
+
 def in_transform() -> bool:
     """Whether torch.func or forward-mode AD is at work, which no autograd.Function of ours could see through."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return _transforms_active() or forward_ad._current_level >= 0
 
 
 def _has_saved_tensor_hooks() -> bool:
     """Offloading and checkpointing: they would not see a gradient that is kept beside the saved tensors."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+    return _top_hooks(False) is not None
 
 
 class KernelLoss(torch.autograd.Function):
@@ -54,11 +61,11 @@ class KernelLoss(torch.autograd.Function):
         operands: Operands = ctx.saved_tensors  # raises if one was modified since
         needed = ctx.needs_input_grad[1:]
         if (
-            torch.is_grad_enabled()  # create_graph
+            _is_grad_enabled()  # create_graph
             or in_transform()
             or torch.compiler.is_compiling()  # compiled autograd
             or type(incoming) is not Tensor
-            or torch._C._functorch.is_legacy_batchedtensor(incoming)  # is_grads_batched, unknown to torch.func
+            or _is_legacy_batched(incoming)  # is_grads_batched, unknown to torch.func
             or (call.reduction == "none" and incoming.is_neg())
         ):
             if call.inplace_backward:
@@ -102,7 +109,7 @@ def _input_gradient(ctx: Any, call: Call, operands: Operands, incoming: Tensor) 
 
 def loss(call: Call, operands: Operands) -> Tensor:
     input, target, weight, sample_weight, pos_weight, _ = operands
-    if torch.is_grad_enabled() and (
+    if _is_grad_enabled() and (
         input.requires_grad
         or target.requires_grad
         or (weight is not None and weight.requires_grad)
