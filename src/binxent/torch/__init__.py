@@ -16,7 +16,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from binxent import options
 from binxent.torch import compiled, composite, eager
-from binxent.torch.call import TAG, Call, Operands
+from binxent.torch.call import TAG, Call, Operands, known_call
 
 __all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
 
@@ -119,7 +119,7 @@ def _loss(
     )
     if not plain:
         _check_operands(function, operands)
-    if not input.is_floating_point():
+    if input.dtype is not _FLOAT32 and not input.is_floating_point():
         raise NotImplementedError(f'"{function}" not implemented for {input.dtype}: input must be floating point')
     if weight is not None:
         _check_weight(function, "weight", weight, input)
@@ -134,7 +134,8 @@ def _loss(
     if ignore_index is not None or label_smoothing or gamma:
         terms = options.terms(ignore_index, label_smoothing, gamma, str(target.dtype).removeprefix("torch."))
     dtype = _FLOAT32 if input.dtype is target.dtype is _FLOAT32 else _result_dtype(input, target)
-    call = Call(function == "binary_cross_entropy", reduction, dtype, terms, inplace_backward, check_range)
+    make = Call if compiling else known_call
+    call = make(function == "binary_cross_entropy", reduction, dtype, terms, inplace_backward, check_range)
     if compiling:
         if inplace_backward:
             raise RuntimeError("inplace_backward: not under torch.compile; call the loss without it, or uncompiled.")
