@@ -24,6 +24,7 @@ _NAMES = ("input", "target", "weight", "sample_weight", "pos_weight", "mask")
 _HALF = (torch.float16, torch.bfloat16)
 # An attribute of torch takes longer to find, in each small loss.
 _FLOAT32, _STRIDED, _PARAMETER = torch.float32, torch.strided, torch.nn.Parameter
+_is_compiling = torch.compiler.is_compiling
 _len_dispatch_stack, _tracing_state = torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state
 
 
@@ -106,7 +107,7 @@ def _loss(
     inplace_backward: bool = False,
     check_range: bool = False,
 ) -> Tensor:
-    compiling = torch.compiler.is_compiling()
+    compiling = _is_compiling()
     input, target, weight, sample_weight, pos_weight, mask = operands
     plain = (
         not compiling

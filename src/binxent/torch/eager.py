@@ -21,7 +21,7 @@ _expected_incoming = 1.0
 _transforms_active = torch._C._are_functorch_transforms_active
 _top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
-_is_grad_enabled = torch.is_grad_enabled
+_is_grad_enabled, _is_compiling = torch.is_grad_enabled, torch.compiler.is_compiling
 
 
 def in_transform() -> bool:
@@ -63,7 +63,7 @@ class KernelLoss(torch.autograd.Function):
         if (
             _is_grad_enabled()  # create_graph
             or in_transform()
-            or torch.compiler.is_compiling()  # compiled autograd
+            or _is_compiling()  # compiled autograd
             or type(incoming) is not Tensor
             or _is_legacy_batched(incoming)  # is_grads_batched, unknown to torch.func
             or (call.reduction == "none" and incoming.is_neg())
