@@ -26,8 +26,8 @@ def readme_figures(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
     caption = (
         "*How many times our time the others take (and their time), for forward and backward of the mean of 4096 "
         "× 4096 logits with a new gradient at each step: medians of rounds in which the two take turns. Our "
-        "gradient lies in memory that is kept from the step before; with nothing kept, the system clears it anew. The most "
-        "memory beyond the operands, in tensors of the logits' size, of which the gradient is one; with "
+        "gradient lies in memory that is kept from the step before; with nothing kept, the system clears it anew. The "
+        "most memory beyond the operands, in tensors of the logits' size, of which the gradient is one; with "
         f"`inplace_backward=` ours is {tables.in_place(speed)}. The worst error in float32 with hard targets, in ulp. "
         f"{tables.conditions(speed)} `nox -s bench` measures all of it anew.*"
     )
