@@ -13,6 +13,8 @@
 
 namespace binxent::BINXENT_ISA {
 
+constexpr int64_t cache_line = 64;  // bytes; a vector of AVX-512 that lies across two takes twice the time
+
 struct BFloat16 {
     uint16_t bits;
 };
@@ -95,7 +97,7 @@ constexpr int64_t chunk = 64;
 
 template <class S>
 BINXENT_INLINE void prefetch_chunk(const S* operand) {
-    constexpr int64_t line = 64 / sizeof(S), page = 4096 / sizeof(S);
+    constexpr int64_t line = cache_line / sizeof(S), page = 4096 / sizeof(S);
     for (int64_t i = 0; i < chunk; i += line) __builtin_prefetch(operand + page / 2 + i, 0, 3);
 }
 
@@ -110,29 +112,52 @@ inline int64_t narrow_vectors(char*, int64_t, const T*) {
     return 0;
 }
 
+// One vector of float16, and one NaN in place of every NaN.
 #if defined(__AVX512BW__)
-// The NaN in place of every NaN: of the eight classes that the instruction knows, the first two are NaNs.
+constexpr int64_t float16_lanes = 16;
+
 inline __m512 one_nan(__m512 v) {
+    // Of the eight classes that the instruction knows, the first two are NaNs.
     return _mm512_fixupimm_ps(_mm512_set1_ps(__builtin_nanf("")), v, _mm512_set1_epi32(0x11111100), 0);
 }
+inline void widen_float16(const char* from, float* to) {
+    _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+}
+inline void narrow_float16(const float* from, char* to) {
+    const __m256i v = _mm512_cvtps_ph(one_nan(_mm512_loadu_ps(from)), _MM_FROUND_TO_NEAREST_INT);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), v);
+}
+#elif defined(__F16C__)
+constexpr int64_t float16_lanes = 8;
 
+inline __m256 one_nan(__m256 v) {
+    return _mm256_blendv_ps(_mm256_set1_ps(__builtin_nanf("")), v, _mm256_cmp_ps(v, v, _CMP_ORD_Q));
+}
+inline void widen_float16(const char* from, float* to) {
+    _mm256_storeu_ps(to, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+inline void narrow_float16(const float* from, char* to) {
+    const __m128i v = _mm256_cvtps_ph(one_nan(_mm256_loadu_ps(from)), _MM_FROUND_TO_NEAREST_INT);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), v);
+}
+#endif
+
+#if defined(__AVX512BW__) || defined(__F16C__)
 template <>
 inline int64_t widen_vectors<Float16, float>(const char* from, int64_t n, float* to) {
     int64_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        _mm512_storeu_ps(to + i, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + 2 * i))));
+    for (; i + float16_lanes <= n; i += float16_lanes) widen_float16(from + 2 * i, to + i);
     return i;
 }
 template <>
 inline int64_t narrow_vectors<Float16, float>(char* to, int64_t n, const float* from) {
     int64_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        const __m256i v = _mm512_cvtps_ph(one_nan(_mm512_loadu_ps(from + i)), _MM_FROUND_TO_NEAREST_INT);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 2 * i), v);
-    }
+    for (; i + float16_lanes <= n; i += float16_lanes) narrow_float16(from + i, to + 2 * i);
     return i;
 }
+#endif
 
+#if defined(__AVX512BW__)
 // The high and the low halves of 32 floats, two by two, are rounded all at once, and put in order at the end.
 template <>
 inline int64_t narrow_vectors<BFloat16, float>(char* to, int64_t n, const float* from) {
@@ -150,25 +175,6 @@ inline int64_t narrow_vectors<BFloat16, float>(char* to, int64_t n, const float*
         const __mmask32 up = _mm512_cmpgt_epu16_mask(low_or_odd, tie);
         const __m512i rounded = _mm512_mask_add_epi16(high, up, high, one);
         _mm512_storeu_si512(to + 2 * i, _mm512_permutexvar_epi16(in_order, rounded));
-    }
-    return i;
-}
-#elif defined(__F16C__)
-template <>
-inline int64_t widen_vectors<Float16, float>(const char* from, int64_t n, float* to) {
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i))));
-    return i;
-}
-template <>
-inline int64_t narrow_vectors<Float16, float>(char* to, int64_t n, const float* from) {
-    const __m256 nan = _mm256_set1_ps(__builtin_nanf(""));
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        const __m256 v = _mm256_loadu_ps(from + i);
-        const __m256 one_nan = _mm256_blendv_ps(nan, v, _mm256_cmp_ps(v, v, _CMP_ORD_Q));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 2 * i), _mm256_cvtps_ph(one_nan, _MM_FROUND_TO_NEAREST_INT));
     }
     return i;
 }

@@ -19,7 +19,6 @@ unsigned count(const Chunk&);  // of statistics.cpp
 namespace {
 
 constexpr int64_t tile_size = 512;      // elements that are worked on in the first-level cache
-constexpr size_t cache_line = 64;       // a vector of AVX-512: across two lines it takes twice the time
 constexpr int64_t max_period = 4096;    // of a broadcast row that is kept converted
 constexpr int64_t lanes = 16, rows = 8;  // a group: `lanes` sums of `rows` terms, added as a tree
 constexpr int64_t group = lanes * rows;
@@ -624,7 +623,7 @@ int64_t count_unlike(const char* from, int64_t n, double value) {
     const S unlike = S(value);
     const S* __restrict v = reinterpret_cast<const S*>(from);
     int64_t count = 0;
-    constexpr int64_t step = 512 / sizeof(S), ahead = 4096 / sizeof(S), line = 64 / sizeof(S);
+    constexpr int64_t step = 512 / sizeof(S), ahead = 4096 / sizeof(S), line = cache_line / sizeof(S);
     for (int64_t start = 0; start < n; start += step) {
         for (int64_t i = 0; i < step; i += line) __builtin_prefetch(v + start + ahead + i, 0, 3);
         const int64_t end = start + step < n ? start + step : n;
