@@ -43,9 +43,7 @@ Block map(size_t size) {
     char* const data = begin + (huge_page - reinterpret_cast<uintptr_t>(begin) % huge_page) % huge_page;
     if (data > begin) munmap(begin, data - begin);
     munmap(data + size, begin + huge_page - data);
-#if defined(MADV_HUGEPAGE)
-    madvise(data, size, MADV_HUGEPAGE);
-#endif
+    advise_huge_pages(data, size);
     return {data, size};
 }
 
@@ -81,6 +79,14 @@ bool keep(Block block) {
 }
 
 }  // namespace
+
+void advise_huge_pages(char* data, size_t size) {
+#if defined(MADV_HUGEPAGE)
+    const auto first = (reinterpret_cast<uintptr_t>(data) + huge_page - 1) / huge_page * huge_page;
+    const auto last = (reinterpret_cast<uintptr_t>(data) + size) / huge_page * huge_page;
+    if (size >= large_memory && last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
 
 Memory::Memory(size_t bytes) {
     if (bytes > SIZE_MAX / 4) throw std::bad_alloc();  // whose sum with a page would be a small number again

@@ -1,11 +1,11 @@
 #include "run.h"
 
-#include <sys/mman.h>
-
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+
+#include "memory.h"
 
 namespace binxent {
 
@@ -30,8 +30,6 @@ extern const Kernel kernel;
 namespace {
 
 constexpr int64_t parallel_size = 65536;         // below this, waking a thread costs more than it brings
-constexpr int64_t huge_page = int64_t(2) << 20;  // bytes
-constexpr int64_t huge_output = int64_t(4) << 20;
 
 struct InstructionSet {
     const char* name;
@@ -66,16 +64,9 @@ const InstructionSet* chosen() {
     return set;
 }
 
-// Fresh memory costs more than the arithmetic: the kernel clears a page before it lends it. In huge pages that takes
-// a third of the time, if it is asked for before the first touch.
-void advise_huge_pages(const View& output) {
-#if defined(MADV_HUGEPAGE)
-    if (!output || output.dims != 1 || output.stride[0] <= 0) return;
-    const auto first = (reinterpret_cast<uintptr_t>(output.data) + huge_page - 1) / huge_page * huge_page;
-    const auto last = (reinterpret_cast<uintptr_t>(output.data) + output.shape[0] * output.stride[0]) / huge_page * huge_page;
-    if (output.shape[0] * output.stride[0] >= huge_output && last > first)
-        madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
+void advise_huge_output(const View& output) {
+    if (output && output.dims == 1 && output.stride[0] > 0)
+        advise_huge_pages(output.data, output.shape[0] * output.stride[0]);
 }
 
 struct Shared {
@@ -168,8 +159,8 @@ unsigned run(Job& job, ParallelFor lent) {
         if (blocks > 64) many.reset(new double[blocks]);
         job.block_sum = many ? many.get() : few;
     }
-    if (job.gradient.data != job.x.data) advise_huge_pages(job.gradient);
-    advise_huge_pages(job.loss);
+    if (job.gradient.data != job.x.data) advise_huge_output(job.gradient);
+    advise_huge_output(job.loss);
     const int64_t share = blocks / 16;
     Shared shared{job, blocks, share < 1 ? 1 : share > 32 ? 32 : share};
     const int64_t tasks = (blocks + shared.blocks_per_task - 1) / shared.blocks_per_task;
