@@ -1,11 +1,15 @@
 """Every check, each in an environment of its own.
 
 ``nox`` runs the tests: one wheel is built, installed beside NumPy alone and beside each framework, and tested there.
-``nox -l`` lists the rest.
+``nox -l`` lists the rest. A session's environment is deleted when it ends: together they would fill 12 GB of disk.
+``nox -r`` keeps them, for the next time.
 """
 
 from __future__ import annotations
 
+import functools
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,12 +21,33 @@ FRAMEWORKS = [f for f in ("torch", "paddle", "mindspore", "jax") if any(Path("sr
 # Tests that do more where a framework is installed.
 EVERYWHERE = ("tests/conformance", "tests/test_formula.py", "tests/test_labels.py")
 
+# Compiling, most of all, which two processes do in half the time.
+SIDE_BY_SIDE = ("--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal")
+
 # The oldest NumPy that each Python has a wheel of, and ml_dtypes works with.
 OLDEST_NUMPY = {"3.10": "1.23.0", "3.11": "1.23.3", "3.12": "1.26.0", "3.13": "2.1.0"}
 
 nox.needs_version = ">=2025.2.9"
 
 wheels: dict[object, Path] = {}  # one for each Python, built by the first session that asks
+
+
+def session(**settings: object) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A nox session in an environment of its own, for as long as it takes."""
+
+    def decorate(steps: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(steps)
+        def run(session: nox.Session, **parameters: str) -> None:
+            session.create_tmp()  # what its programs leave in $TMPDIR goes with it
+            try:
+                steps(session, **parameters)
+            finally:
+                if not session.virtualenv.reuse_existing:
+                    shutil.rmtree(session.virtualenv.location)
+
+        return nox.session(**settings)(run)
+
+    return decorate
 
 
 def group(*names: str) -> list[str]:
@@ -69,24 +94,24 @@ def without(faces: list[str]) -> list[str]:
     return ["--ignore=tests/recipes", *(f"--ignore-glob=tests/faces/test_{face}*" for face in faces)]
 
 
-@nox.session
+@session()
 def tests(session: nox.Session) -> None:
     """Everything that needs no framework: the formula, the kernel, the options, the NumPy face, the commands."""
     install(session, *group("test"), *extra("demo"), *extra("cli"))
-    pytest(session, "tests", *without(FRAMEWORKS), *session.posargs)
+    pytest(session, "tests", *SIDE_BY_SIDE, *without(FRAMEWORKS), *session.posargs)
     modules = ("binxent.numpy", "binxent.labels", "binxent.correction", "binxent.report")
     pytest(session, "examples", "--doctest-modules", "--doctest-glob=*.md", "--pyargs", *modules, "README.md")
 
 
 def add_session(framework: str) -> None:
-    @nox.session(name=framework)
+    @session(name=framework)
     def face(session: nox.Session) -> None:
         """The face of this framework, beside it alone."""
         install(session, *group("test", framework), "scikit-learn")  # the examples' data
         own = sorted(map(str, Path("tests/faces").glob(f"test_{framework}*")))
         if not own:
             session.error(f"tests/faces has no test_{framework}*")
-        pytest(session, "tests", *own, *EVERYWHERE, *session.posargs)
+        pytest(session, "tests", *SIDE_BY_SIDE, *own, *EVERYWHERE, *session.posargs)
         pytest(session, "examples", "--doctest-modules", "--pyargs", f"binxent.{framework}")
 
 
@@ -94,7 +119,7 @@ for framework in FRAMEWORKS:
     add_session(framework)
 
 
-@nox.session
+@session()
 def recipes(session: nox.Session) -> None:
     """The programs of docs/recipes.md, beside the libraries that they are for."""
     install(session, *group("test", "recipes"))
@@ -102,7 +127,7 @@ def recipes(session: nox.Session) -> None:
     pytest(session, "Keras on JAX", "tests/recipes/test_keras.py", KERAS_BACKEND="jax")
 
 
-@nox.session(python=list(OLDEST_NUMPY), default=False)
+@session(python=list(OLDEST_NUMPY), default=False)
 @nox.parametrize("numpy", ["oldest", "newest"])
 def supported(session: nox.Session, numpy: str) -> None:
     """The NumPy face with every Python, and with the oldest and the newest NumPy there."""
@@ -110,10 +135,10 @@ def supported(session: nox.Session, numpy: str) -> None:
     install(session, *group("test"), *version)
     # The demo's libraries want newer ones.
     demo = [f"--ignore=tests/test_{name}.py" for name in ("benchmarks", "cli", "demo")]
-    pytest(session, "tests", *without(FRAMEWORKS), *demo, *session.posargs)
+    pytest(session, "tests", *SIDE_BY_SIDE, *without(FRAMEWORKS), *demo, *session.posargs)
 
 
-@nox.session(default=False)
+@session(default=False)
 def lint(session: nox.Session) -> None:
     """ruff, as linter and as formatter."""
     session.install(*group("lint"))
@@ -121,7 +146,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
-@nox.session(default=False)
+@session(default=False)
 def types(session: nox.Session) -> None:
     """mypy, strict."""
     beside_each_other = [f for f in FRAMEWORKS if f != "mindspore"]  # it wants an older NumPy, and has no types
@@ -130,14 +155,14 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
-@nox.session(default=False)
+@session(default=False)
 def docs(session: nox.Session) -> None:
     """The documentation, into site/. A broken link or reference is an error."""
     session.install(*group("docs"))
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
 
 
-@nox.session(default=False)
+@session(default=False)
 def instructions(session: nox.Session) -> None:
     """Instructions per element of the AVX2 kernel, which must not rise; valgrind has to be installed."""
     session.install(*group("instructions"))
@@ -150,7 +175,7 @@ def instructions(session: nox.Session) -> None:
             session.skip(line)
 
 
-@nox.session(default=False)
+@session(default=False)
 def bench(session: nox.Session) -> None:
     """Speed, memory and accuracy beside every framework: the figures, tables and charts, anew. What follows -- goes to
     ``python -m benchmarks``, and then accuracy is left out."""
