@@ -53,7 +53,7 @@ struct Job {
     View value;     // optional output, one number: the sum of the losses / divisor
     Divisor divided_by = Divisor::given;
     double divisor = 1;           // if it is given
-    double factor = 1;            // of the gradient; a divisor that is not given divides it too
+    double incoming = 1;          // the gradient that comes in: the gradient of each element times incoming / divisor
     double* block_sum = nullptr;  // one per block
     bool any_target = false;      // of probabilities: targets outside [0, 1] are not out of range
 
@@ -74,7 +74,7 @@ struct Kernel {
     void (*measure_blocks)(const Job&, int64_t first_block, int64_t last_block);  // the parts of the divisor
     double (*add_up)(const double*, int64_t n);
     void (*write_value)(const Job&, int64_t blocks);
-    double (*read_factor)(const View& incoming, double divisor);
+    double (*read_number)(const View&);
     unsigned (*count)(const Chunk&);
 };
 

@@ -447,6 +447,9 @@ int64_t piece_size(const Job& job, int64_t first_block, int64_t last_block) {
     return last - first_block * block_size;
 }
 
+// Of every gradient. Where nothing is left to divide by, there is no gradient either.
+double factor_of(const Job& job) { return job.divisor == 0 ? 0 : job.incoming / job.divisor; }
+
 // The product of the weights, of which there is at least one, tile by tile.
 template <class T>
 class Weights {
@@ -550,7 +553,7 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
     const bool want_loss = job.loss || job.value;
     const bool saturate =
         job.gradient && job.gradient.dtype == DType::float16 && job.input == Input::probabilities;
-    const T factor = T(job.factor);
+    const T factor = T(factor_of(job));
     const Smoothing<T> smoothing(job.label_smoothing);
 
     Reader<T> x(job.x, first, size), target(job.target, first, size), pos_weight(job.pos_weight, first, size);
@@ -603,13 +606,14 @@ void run_plain_bfloat16(const Job& job, int64_t first_block, int64_t last_block)
     const auto* const x = reinterpret_cast<const BFloat16*>(job.x.data);
     const auto* const target = reinterpret_cast<const BFloat16*>(job.target.data);
     const bool want_loss = job.loss || job.value;
+    const float factor = float(factor_of(job));
     constexpr Kind kind = Kind::plain;
     const auto step = !job.gradient ? logits_tile<float, kind, false, true, false, BFloat16>
                       : want_loss   ? logits_tile<float, kind, false, true, true, BFloat16>
                                     : logits_tile<float, kind, false, false, true, BFloat16>;
     for_each_tile<float>(job, first_block, last_block, [&](int64_t start, int64_t n, float* loss, float* gradient) {
         const Tile<float, BFloat16> tile{x + start, target + start, nullptr, nullptr, nullptr, 0, loss, gradient};
-        step(n, tile, Smoothing<float>(0), float(job.factor));
+        step(n, tile, Smoothing<float>(0), factor);
     });
 }
 
@@ -725,16 +729,16 @@ void write_value(const Job& job, int64_t blocks) {
     store_run(job.value.dtype, job.value.data, 0, 1, &value);
 }
 
-double read_factor(const View& incoming, double divisor) {
+double read_number(const View& view) {
     const DefaultRounding mode;
     double number;
-    load_run(incoming.dtype, incoming.data, 0, 1, &number);
-    return number / divisor;
+    load_run(view.dtype, view.data, 0, 1, &number);
+    return number;
 }
 
 }  // namespace
 
 extern const Kernel kernel;
-const Kernel kernel{run_blocks, measure_blocks, add_up, write_value, read_factor, count};
+const Kernel kernel{run_blocks, measure_blocks, add_up, write_value, read_number, count};
 
 }  // namespace binxent::BINXENT_ISA

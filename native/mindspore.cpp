@@ -73,16 +73,16 @@ View element(const View& view, int64_t i) {
 }
 
 bool is_kept(const Job& job, int64_t i) {
-    if (job.mask && read_factor(element(job.mask, i), 1) == 0) return false;
+    if (job.mask && read_number(element(job.mask, i)) == 0) return false;
     if (!job.ignores) return true;
-    const double y = read_factor(element(job.target, i), 1);
+    const double y = read_number(element(job.target, i));
     return y != job.ignore_index && !(y != y && job.ignore_index != job.ignore_index);
 }
 
 // MindSpore lets a NaN pass.
 void check_range(const Job& job) {
     for (int64_t i = 0; i < job.size; ++i) {
-        const double q = read_factor(element(job.x, i), 1);
+        const double q = read_number(element(job.x, i));
         if ((q < 0 || q > 1) && is_kept(job, i))
             throw std::invalid_argument("all elements of input should be between 0 and 1, but element " +
                                         std::to_string(i) + " is " + std::to_string(q) +
@@ -133,7 +133,7 @@ int run_operator(Input input, Reduction reduction, bool is_gradient, const Opera
         if (reduction == Reduction::none)
             job.weight[job.weights++] = operands.view(7, "the incoming gradient");
         else
-            job.factor = read_factor(operands.number(7), job.divisor);
+            job.incoming = read_number(operands.number(7));
         job.gradient = operands.view(last, "the gradient");
     } else if (reduction == Reduction::none) {
         job.loss = operands.view(last, "the loss");

@@ -163,14 +163,14 @@ void read_terms(Job& job, nb::handle terms) {
 
 unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle weights, nb::handle pos_weight,
                  nb::handle mask, nb::handle terms, nb::handle loss, nb::handle value, nb::handle gradient,
-                 nb::handle divisor, double factor, size_t executor) {
+                 nb::handle divisor, double incoming, size_t executor) {
     Job job;
     const Operand logits(x);
     const Shape& shape = logits.shape();
     job.size = 1;
     for (int d = 0; d < shape.dims; ++d) job.size *= shape.size[d];
     job.input = probabilities ? Input::probabilities : Input::logits;
-    job.factor = factor;
+    job.incoming = incoming;
     read_divisor(job, divisor);
     read_terms(job, terms);
     if (!PyTuple_Check(weights.ptr()) || NB_TUPLE_GET_SIZE(weights.ptr()) > max_weights)
@@ -236,7 +236,8 @@ NB_MODULE(_native, m) {
         throw nb::import_error("BINXENT_ISA names an instruction set that this machine or this build of binxent lacks");
     m.def("compute", &compute, nb::arg("probabilities"), nb::arg("x"), nb::arg("target"),
           nb::arg("weights"), nb::arg("pos_weight").none(), nb::arg("mask").none(), nb::arg("terms").none(),
-          nb::arg("loss").none(), nb::arg("value").none(), nb::arg("gradient").none(), nb::arg("divisor"), nb::arg("factor"), nb::arg("executor"));
+          nb::arg("loss").none(), nb::arg("value").none(), nb::arg("gradient").none(), nb::arg("divisor"),
+          nb::arg("incoming"), nb::arg("executor"));
     m.def("count", &count_chunk, nb::arg("probabilities"), nb::arg("x"), nb::arg("target"), nb::arg("loss").none(),
           nb::arg("known").none(), nb::arg("threshold"), nb::arg("calibration_bins"), nb::arg("score_bins"),
           nb::arg("tables"));

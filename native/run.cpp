@@ -130,7 +130,7 @@ bool make_view(View& view, void* data, DType dtype, int full_dims, const int64_t
     }
     if (count == 0) {
         merged_shape[0] = 1;
-        merged_stride[count++] = 0;
+        merged_stride[count++] = element_size(dtype);
     }
     view.data = static_cast<char*>(data);
     view.dtype = dtype;
@@ -146,7 +146,7 @@ std::atomic<int64_t> runs{0};
 
 int64_t runs_so_far() { return runs; }
 
-double read_factor(const View& incoming, double divisor) { return chosen()->kernel.read_factor(incoming, divisor); }
+double read_number(const View& view) { return chosen()->kernel.read_number(view); }
 
 unsigned count(const Chunk& chunk) { return chosen()->kernel.count(chunk); }
 
@@ -173,7 +173,6 @@ unsigned run(Job& job, ParallelFor lent) {
     if (job.divided_by != Divisor::given) {
         in_parallel(measure_task);
         job.divisor = chosen()->kernel.add_up(job.block_sum, blocks);
-        job.factor = job.divisor == 0 ? 0 : job.factor / job.divisor;
     }
     in_parallel(run_task);
     if (job.value) chosen()->kernel.write_value(job, blocks);

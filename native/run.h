@@ -10,8 +10,8 @@ namespace binxent {
 // The job's outputs are written; the flags of job.h are returned. `lent` may be null.
 unsigned run(Job& job, ParallelFor lent);
 
-// A job's factor, of the one number that `incoming` holds.
-double read_factor(const View& incoming, double divisor);
+// The one number that a view holds.
+double read_number(const View& view);
 
 // The chunk's tables are added to, on the calling thread. Where a flag of job.h is returned a value was refused, and what
 // stands before it has been counted.

@@ -179,13 +179,13 @@ bool is_done(const CallFrame& frame) {
     number.data = static_cast<char*>(buffer.data);
     number.dtype = dtype_of(buffer.dtype);
     for (int64_t left = product(buffer.dims, int(buffer.rank)); left > 0; --left) {
-        if (read_factor(number, 1) != 1) return false;
+        if (read_number(number) != 1) return false;
         number.data += element_size(number.dtype);
     }
     return true;
 }
 
-// One call of the handler: jobs that differ in their addresses and their factor.
+// One call of the handler: jobs that differ in their addresses and the incoming gradient.
 class Batch {
     struct Item {
         Job job;
@@ -193,7 +193,6 @@ class Batch {
     };
 
     const bool has_incoming_, has_saved_, has_pos_weight_, has_mask_, want_loss_;
-    const double divisor_;  // that is given; run() divides by one that it measures
     bool each_element_;
     std::vector<Batched> operands_, results_;
     Item pattern_;
@@ -217,7 +216,7 @@ class Batch {
         for (int64_t i = begin; i < end; ++i) {
             for (int k = 0; k < int(operands_.size()); ++k) place(item, k).data = operands_[k][i];
             for (int k = 0; k < int(results_.size()); ++k) place_result(item, k).data = results_[k][i];
-            item.job.factor = item.incoming ? read_factor(item.incoming, divisor_) : 1 / divisor_;
+            if (item.incoming) item.job.incoming = read_number(item.incoming);
             binxent::run(item.job, lent);
         }
     }
@@ -228,8 +227,7 @@ class Batch {
           has_saved_(scalar(frame, saved) != 0),
           has_pos_weight_(scalar(frame, pos_weight) != 0),
           has_mask_(scalar(frame, mask) != 0),
-          want_loss_(scalar(frame, loss) != 0),
-          divisor_(scalar(frame, divisor)) {
+          want_loss_(scalar(frame, loss) != 0) {
         const xla::Buffers &arguments = frame.arguments, &results = frame.results;
         const FullShape full(arguments);
         Job& job = pattern_.job;
@@ -239,7 +237,7 @@ class Batch {
         job.label_smoothing = scalar(frame, label_smoothing);
         job.gamma = scalar(frame, gamma);
         job.divided_by = Divisor(int(scalar(frame, divided_by)));
-        job.divisor = divisor_;
+        job.divisor = scalar(frame, divisor);
 
         const int batch_axes = int(scalar(frame, outer));
         // Items of one element are one job; not so if each is divided by its own weight.

@@ -11,8 +11,7 @@ namespace binxent {
 //
 // Results: the loss and the gradient to x, whichever is asked for (`loss`, `gradient`). The loss is the sum over all
 // dimensions but the first `kept`, which vmap adds, divided by `divisor`; where `kept` is all of them, it is that of
-// each element. The incoming gradient has the loss's shape, and 1 in the other dimensions; with the divisor it makes one
-// factor, rounded once.
+// each element. The incoming gradient has the loss's shape, and 1 in the other dimensions.
 xla::Error* xla_handler(xla::CallFrame* frame);
 
 }  // namespace binxent

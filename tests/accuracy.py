@@ -18,8 +18,8 @@ from tests.kernel_calls import compute
 from tests.reference import DTYPES, error, expected
 
 Array = np.ndarray[Any, Any]
-WEIGHTINGS = ("plain", "factor", "weight", "pos_weight", "both")
-FACTORS = (3.0, 0.7, 1 / 16777213, 1024.0)
+WEIGHTINGS = ("plain", "incoming", "weight", "pos_weight", "both")
+INCOMING = (3.0, 0.7, 1 / 16777213, 1024.0)
 
 
 def logits(dtype: str, size: int, rng: np.random.Generator) -> Array:
@@ -82,7 +82,7 @@ def measure(size: int) -> dict[str, float]:
                 wide=np.float64 if dtype == "float32" else np.longdouble,
             )
             loss, gradient = np.empty_like(x), np.empty_like(x)
-            for factor in FACTORS if weighting == "factor" else (1.0,):
+            for incoming in INCOMING if weighting == "incoming" else (1.0,):
                 compute(
                     x,
                     y,
@@ -91,13 +91,13 @@ def measure(size: int) -> dict[str, float]:
                     probabilities=source == "probabilities",
                     loss=loss,
                     gradient=gradient,
-                    factor=factor,
+                    incoming=incoming,
                 )
-                off = error(gradient, exact.gradient * factor, exact.larger_gradient * factor, dtype)
+                off = error(gradient, exact.gradient * incoming, exact.larger_gradient * incoming, dtype)
                 key = f"{dtype} {source} {kind} {weighting} gradient"
                 worst[key] = max(worst.get(key, 0.0), float(off.max()))
                 at = int(off.argmax())
-                print(f"{key}: {off[at]:.2f} at x = {x[at]!r}, y = {y[at]!r}, factor {factor}", file=sys.stderr)
+                print(f"{key}: {off[at]:.2f} at x = {x[at]!r}, y = {y[at]!r}, incoming {incoming}", file=sys.stderr)
             off = error(loss, exact.loss, exact.larger_loss, dtype)
             worst[f"{dtype} {source} {kind} {weighting} loss"] = float(off.max())
             at = int(off.argmax())

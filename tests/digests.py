@@ -53,7 +53,7 @@ def digests() -> dict[str, str]:
                 probabilities=source == "probabilities",
                 loss=loss,
                 gradient=gradient,
-                factor=factor,
+                incoming=factor,
             )
             rest = slice(len(SPECIAL), None)  # whose sum is a number
             compute(

@@ -27,7 +27,7 @@ def compute(
     gradient: Array | None = None,
     value: Array | None = None,
     divisor: float | str = 1.0,
-    factor: float = 1.0,
+    incoming: float = 1.0,
     executor: int = 0,
 ) -> int:
     """Writes the outputs that are given; returns the kernel's flags."""
@@ -43,7 +43,7 @@ def compute(
         operand(value),
         operand(gradient),
         divisor,
-        factor,
+        incoming,
         executor,
     )
 

@@ -146,7 +146,7 @@ def test_accuracy(instruction_set: str, dtype: str, source: str) -> None:
             hard=targets == "hard",
             outside=targets == "outside",
             weights={"weight": 1, "pos_weight": 1, "both": 2}.get(weighting, 0),
-            scaled=weighting == "factor" and output == "gradient",
+            scaled=weighting == "incoming" and output == "gradient",
         )
         measured += worst > 0.4  # with so little an error, nothing would have been measured
         if worst > allowed:
@@ -197,9 +197,9 @@ def test_against_the_textbook(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("factor", [1.0, 65536.0, 0.7])
+@pytest.mark.parametrize("incoming", [1.0, 65536.0, 0.7])
 @pytest.mark.parametrize("weight", [None, 1e6, 0.0])
-def test_infinite_logits(dtype: str, factor: float, weight: float | None) -> None:
+def test_infinite_logits(dtype: str, incoming: float, weight: float | None) -> None:
     """The limit: 0 or ∞; what is 0 stays 0, whatever multiplies it. So do logits whose tail is below any subnormal."""
     far = {"float64": 1e300, "float32": 1e30, "bfloat16": 1e30, "float16": 65504.0}[dtype]
     beyond = {"float64": 800.0}.get(dtype, 150.0)
@@ -209,17 +209,17 @@ def test_infinite_logits(dtype: str, factor: float, weight: float | None) -> Non
     scale = 1.0 if not w else float(w[0])
     for right in (inf, far, beyond):
         x = np.array([right, -right]).astype(DTYPES[dtype])
-        _, loss, gradient = outputs(x, np.array([1, 0], np.int8), *w, factor=factor)
+        _, loss, gradient = outputs(x, np.array([1, 0], np.int8), *w, incoming=incoming)
         np.testing.assert_array_equal(loss, [0, 0])
         np.testing.assert_array_equal(gradient, [0, 0])
     x = np.array([inf, -inf]).astype(DTYPES[dtype])
-    _, loss, gradient = outputs(x, np.array([0, 1], np.int8), *w, factor=factor)
+    _, loss, gradient = outputs(x, np.array([0, 1], np.int8), *w, incoming=incoming)
     np.testing.assert_array_equal(loss.astype(float), [inf, inf] if scale else [0, 0])
-    exact = np.array([1, -1]) * scale * (factor if dtype == "float64" else np.float32(factor))
+    exact = np.array([1, -1]) * scale * (incoming if dtype == "float64" else np.float32(incoming))
     np.testing.assert_array_equal(bits(gradient), bits(rounded(exact, dtype)) if scale else bits(gradient))
     np.testing.assert_array_equal(gradient == 0, [scale == 0] * 2)
     y = np.array([0.3, 0.3]).astype(DTYPES[dtype])
-    _, loss, gradient = outputs(x, y, *w, factor=factor)
+    _, loss, gradient = outputs(x, y, *w, incoming=incoming)
     np.testing.assert_array_equal(loss.astype(float), [inf, inf] if scale else [0, 0])
     assert not np.isnan(gradient.astype(float)).any()
 
@@ -264,19 +264,19 @@ def every_half(dtype: str) -> Array:
     return np.arange(65536, dtype=np.uint16).view(DTYPES[dtype])
 
 
-@pytest.mark.parametrize("factor", [1.0, 3.0, 0.7, 1 / 65536, 1 / 3e6, 1024.0])
+@pytest.mark.parametrize("incoming", [1.0, 3.0, 0.7, 1 / 65536, 1 / 3e6, 1024.0])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("target", ["0", "1", "0.3", "-2.5", "float32", "float64"])
 @pytest.mark.parametrize("dtype", HALVES)
-def test_half_types_are_correctly_rounded(dtype: str, target: str, weighted: bool, factor: float) -> None:
-    """All 65536 logits: computed in float32 (float64 with a float64 target) and rounded once, after the factor."""
+def test_half_types_are_correctly_rounded(dtype: str, target: str, weighted: bool, incoming: float) -> None:
+    """All 65536 logits: computed in float32 (float64 with a float64 target), and rounded once, at the very end."""
     x = every_half(dtype)
     wide = np.float64 if target == "float64" else np.float32
     if target in ("float32", "float64"):
         y = np.random.default_rng(3).random(x.shape).astype(target)
     else:
         y = np.full(x.shape, float(target)).astype(DTYPES[dtype])
-    options: dict[str, Any] = {"factor": factor}
+    options: dict[str, Any] = {"incoming": incoming}
     weights = []
     if weighted:
         weights = [np.random.default_rng(4).lognormal(0, 1, x.shape).astype(DTYPES[dtype])]
@@ -289,17 +289,17 @@ def test_half_types_are_correctly_rounded(dtype: str, target: str, weighted: boo
     np.testing.assert_array_equal(bits(gradient), bits(rounded(wide_gradient, dtype)))
 
 
-@pytest.mark.parametrize("factor", [1.0, 0.7, 1 / 65536, 1024.0])
+@pytest.mark.parametrize("incoming", [1.0, 0.7, 1 / 65536, 1024.0])
 @pytest.mark.parametrize("target", ["0", "1", "0.3", "float64"])
 @pytest.mark.parametrize("dtype", HALVES)
-def test_half_probabilities_are_correctly_rounded(dtype: str, target: str, factor: float) -> None:
+def test_half_probabilities_are_correctly_rounded(dtype: str, target: str, incoming: float) -> None:
     x = every_half(dtype)
     with np.errstate(invalid="ignore"):
         x = x[(x >= 0) & (x <= 1)]
     wide = np.float64 if target == "float64" else np.float32
     y = np.full(x.shape, 0.3) if target == "float64" else np.full(x.shape, float(target)).astype(DTYPES[dtype])
-    _, loss, gradient = outputs(x, y, probabilities=True, factor=factor)
-    _, wide_loss, wide_gradient = outputs(x.astype(wide), y.astype(wide), probabilities=True, factor=factor)
+    _, loss, gradient = outputs(x, y, probabilities=True, incoming=incoming)
+    _, wide_loss, wide_gradient = outputs(x.astype(wide), y.astype(wide), probabilities=True, incoming=incoming)
     if dtype == "float16":
         wide_gradient = np.clip(wide_gradient, -65504, 65504)  # saturated after scaling
     np.testing.assert_array_equal(bits(loss), bits(rounded(wide_loss, dtype)))
@@ -310,7 +310,7 @@ def test_half_probabilities_are_correctly_rounded(dtype: str, target: str, facto
 def test_a_small_half_gradient_survives_a_loss_scale() -> None:
     """Were it rounded before it is scaled, all of it would be 0."""
     x = np.full(8, -20.0, np.float16)
-    _, _, gradient = outputs(x, np.zeros(8, np.float16), factor=1024.0)
+    _, _, gradient = outputs(x, np.zeros(8, np.float16), incoming=1024.0)
     np.testing.assert_array_equal(gradient, rounded(np.full(8, 1024 * 2.0611536e-9), "float16"))
     assert (gradient > 0).all()
 
@@ -466,10 +466,10 @@ def test_bits_do_not_depend_on_threads(dtype: str, probabilities: bool) -> None:
     for shape in ((PARALLEL - 1,), (PARALLEL,), (300_001,), (701, 997)):
         x, y, w, p = some_inputs(dtype, shape, probabilities)
         kernel.set_num_threads(1)
-        one = outputs(x, y, w, pos_weight=p, probabilities=probabilities, factor=0.7)
+        one = outputs(x, y, w, pos_weight=p, probabilities=probabilities, incoming=0.7)
         for threads in (2, 3, 7, 40):
             kernel.set_num_threads(threads)
-            more = outputs(x, y, w, pos_weight=p, probabilities=probabilities, factor=0.7)
+            more = outputs(x, y, w, pos_weight=p, probabilities=probabilities, incoming=0.7)
             assert_same_bits(more, one)
 
 
@@ -479,12 +479,12 @@ def test_bits_do_not_depend_on_threads(dtype: str, probabilities: bool) -> None:
 def test_bits_do_not_depend_on_layout(dtype: str, shape: tuple[int, ...], layout: str) -> None:
     lay = LAYOUTS[layout]
     x, y, w, p = some_inputs(dtype, shape)
-    wanted = outputs(x, y, w, pos_weight=p, factor=0.3)
-    assert_same_bits(outputs(lay(x), y, w, pos_weight=p, factor=0.3), wanted)
-    assert_same_bits(outputs(x, lay(y), w, pos_weight=p, factor=0.3), wanted)
-    assert_same_bits(outputs(x, y, lay(w), pos_weight=lay(p), factor=0.3), wanted)
+    wanted = outputs(x, y, w, pos_weight=p, incoming=0.3)
+    assert_same_bits(outputs(lay(x), y, w, pos_weight=p, incoming=0.3), wanted)
+    assert_same_bits(outputs(x, lay(y), w, pos_weight=p, incoming=0.3), wanted)
+    assert_same_bits(outputs(x, y, lay(w), pos_weight=lay(p), incoming=0.3), wanted)
     value, loss, gradient = np.empty(()), lay(np.zeros_like(x)), lay(np.zeros_like(x))
-    options: dict[str, Any] = {"pos_weight": p, "factor": 0.3, "value": value}
+    options: dict[str, Any] = {"pos_weight": p, "incoming": 0.3, "value": value}
     compute(lay(x), lay(y), lay(w), loss=loss, gradient=gradient, **options)
     assert_same_bits((value, loss, gradient), wanted)
     # One output changes nothing in another, whichever of them are wanted.
@@ -492,7 +492,7 @@ def test_bits_do_not_depend_on_layout(dtype: str, shape: tuple[int, ...], layout
     compute(x, y, w, pos_weight=p, value=alone)
     assert_same_bits((alone,), wanted[:1])
     gradient = lay(np.zeros_like(x))
-    compute(x, y, w, pos_weight=p, factor=0.3, gradient=gradient)
+    compute(x, y, w, pos_weight=p, incoming=0.3, gradient=gradient)
     assert_same_bits((gradient,), wanted[2:])
     loss = lay(np.zeros_like(x))
     compute(x, y, w, pos_weight=p, loss=loss)

@@ -398,7 +398,7 @@ def test_the_callers_mode_changes_nothing_and_is_restored(mode: str, dtype: str,
     def everything() -> tuple[Array, ...]:
         compute(x, y, value=mean, divisor=size)
         compute(tail, y, value=tail_mean, divisor=size)
-        return mean.copy(), tail_mean.copy(), *outputs(x, y, factor=0.7)
+        return mean.copy(), tail_mean.copy(), *outputs(x, y, incoming=0.7)
 
     wanted = everything()
     assert 0 < wanted[1] < np.finfo(dtype).tiny, "no subnormal result"

@@ -33,7 +33,7 @@ def compute(
     value: Operand | None,
     gradient: Operand | None,
     divisor: float | str,
-    factor: float,
+    incoming: float,
     executor: int,
 ) -> int: ...
 def count(

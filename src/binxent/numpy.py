@@ -136,7 +136,6 @@ def _compute(
     loss = _new(x.shape if reduction == "none" else (), _result_dtype(x, y))
     by_element = reduction == "none"
     divisor = options.divisor(reduction, x.shape, selects=options.selects(m, terms), weighted=bool(weights))
-    factor = options.factor(divisor)
 
     def run(loss: Array | None, gradient: Array | None) -> None:
         outside = kernel.compute(
@@ -151,7 +150,7 @@ def _compute(
             _operand(loss) if loss is not None and not by_element else None,
             None if gradient is None else _operand(gradient),
             divisor,
-            factor,
+            1.0,
             0,
         )
         if outside:

@@ -113,13 +113,6 @@ def divisor(reduction: str, shape: Sequence[int], *, selects: bool = False, weig
     return 1.0
 
 
-def factor(divisor: float | str, incoming: float = 1.0) -> float:
-    """Of the gradient, for the kernel, which divides by a divisor that the operands give."""
-    if isinstance(divisor, str):
-        return incoming
-    return incoming / divisor if divisor else 0.0
-
-
 def check_broadcast(name: str, shape: Sequence[int], to: Sequence[int]) -> None:
     """A weight may be broadcast to the input, and never the input to a weight."""
     shape, to = tuple(shape), tuple(to)

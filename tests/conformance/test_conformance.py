@@ -120,11 +120,8 @@ def check_bits(face: Face, call: Call) -> None:
     terms = options.Terms(**{name: given[name] for name in options.Terms._fields if name in given})
     same = {"pos_weight": given.get("pos_weight"), "mask": given.get("mask"), "probabilities": call.probabilities}
     result = DTYPES[wider(call.input.dtype.name, call.target.dtype.name)]
-    factor = 1.0
     if by_element and call.incoming != 1:  # one gradient comes in for each element: it is a weight of the gradient
         weights.append(np.full(shape, call.incoming, result))
-    elif not by_element:
-        factor = options.factor(divisor, call.incoming)
     loss = np.empty(shape if by_element else (), result)
     gradient = np.empty(shape, call.input.dtype)
     kernel_calls.compute(
@@ -134,7 +131,7 @@ def check_bits(face: Face, call: Call) -> None:
         terms=terms,
         gradient=gradient,
         divisor=divisor,
-        factor=factor,
+        incoming=1.0 if by_element else call.incoming,
         **same,
     )
     kernel_calls.compute(

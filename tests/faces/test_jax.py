@@ -80,7 +80,7 @@ def test_another_incoming_gradient_is_never_a_gradient_scaled(dtype: str, incomi
     x, y = operands((33, 40), dtype)
     held = float(np.asarray(incoming).astype(x.dtype))  # what the dtype can hold of it
     wanted = np.empty_like(x)
-    kernel_calls.compute(x, y, gradient=wanted, factor=held / x.size)
+    kernel_calls.compute(x, y, gradient=wanted, incoming=held / x.size)
 
     def scaled(x: Any) -> Any:
         return jnp.asarray(incoming, x.dtype) * logits_loss(x, y)

@@ -201,7 +201,7 @@ def test_one_program_gives_the_bits_of_numpy(
     scaled = np.empty_like(x)
     kernel_calls.compute(
         x, y, given["weight"], mask=given["mask"], terms=options.Terms(-100, 0.1), probabilities=probabilities,
-        gradient=scaled, divisor=divisor, factor=3.0 / (shape[0] if reduction == "batchmean" else 1),
+        gradient=scaled, divisor=divisor, incoming=3.0 / (shape[0] if reduction == "batchmean" else 1),
     )  # fmt: skip
     same_bits(jax.jit(jax.grad(loss))(x, jnp.asarray(3, x.dtype)), scaled)
 

@@ -77,7 +77,7 @@ def test_incoming_gradient_is_one_factor(mode, scale, reduction):
     more = (incoming,) if reduction == "none" else ()
     divisor = x.size if reduction == "mean" else 1.0
     factor = 1.0 if reduction == "none" else float(np.float32(scale)) / divisor
-    compute(x, y, w, *more, pos_weight=p, gradient=exact, factor=factor)
+    compute(x, y, w, *more, pos_weight=p, gradient=exact, incoming=factor)
     np.testing.assert_array_equal(bits(gradient), bits(exact))
 
 

@@ -41,7 +41,7 @@ def kernel_gradient(kind, input, label, factor=1.0, *weights, pos_weight=None):
         pos_weight=pos_weight,
         probabilities=kind == "probabilities",
         gradient=gradient,
-        factor=factor,
+        incoming=factor,
     )
     return gradient
 

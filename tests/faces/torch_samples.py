@@ -78,6 +78,6 @@ def kernel_gradient(kind: str, operands: dict[str, torch.Tensor], factor: float,
         pos_weight=arrays.get("pos_weight"),
         probabilities=kind == "probabilities",
         gradient=gradient,
-        factor=factor,
+        incoming=factor,
     )
     return gradient

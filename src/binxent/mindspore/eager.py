@@ -84,12 +84,9 @@ class _Loss:
             address, tag, shape, strides = _operand(sample_weight)
             along = (0,) * (input.ndim - 1)
             weights += ((address, tag, shape + (1,) * (input.ndim - 1), strides and strides + along),)
-        divisor = self.divisor
-        if isinstance(incoming, float):
-            factor = options.factor(divisor, incoming)
-        else:  # one for each element: a weight like any other
+        if not isinstance(incoming, float):  # one for each element: a weight like any other
             weights += (_operand(incoming),)
-            factor = 1.0
+            incoming = 1.0
         output = None if loss is None else _operand(loss)
         by_element = self.call.reduction == "none"
         outside = kernel.compute(
@@ -103,8 +100,8 @@ class _Loss:
             output if by_element else None,
             None if by_element else output,
             None if gradient is None else _operand(gradient),
-            divisor,
-            factor,
+            self.divisor,
+            incoming,
             0,
         )
         if outside and loss is not None:

@@ -120,8 +120,7 @@ def _other_gradient(hook: Any, incoming: Any, differentiable: bool) -> Any:
         gradient = _new(input, math.prod(input.shape))
     else:
         _expected_incoming = scale
-    factor = options.factor(divisor, scale)
-    _compute(probabilities, input, label, weights, pos_weight, mask, terms, None, None, gradient, divisor, factor, 0)
+    _compute(probabilities, input, label, weights, pos_weight, mask, terms, None, None, gradient, divisor, scale, 0)
     return gradient
 
 
@@ -170,9 +169,9 @@ def loss(
 
     # With the loss the gradient that the backward is expected to need, if there is memory for it.
     element, scalar = (value, None) if by_element else (None, value)
-    factor = options.factor(divisor, _expected_incoming)
+    incoming = _expected_incoming  # read once: threads write it
     outside = _compute(
-        probabilities, input, label, weights, pos_weight, mask, terms, element, scalar, gradient, divisor, factor, 0
+        probabilities, input, label, weights, pos_weight, mask, terms, element, scalar, gradient, divisor, incoming, 0
     )
     if outside:
         if outside & kernel.INPUT_OUT_OF_RANGE:
@@ -182,7 +181,7 @@ def loss(
     if not learns:
         return value
     call = (probabilities, by_element, divisor, operands, terms, _version(operands))
-    hook = kernel.paddle.Hook(_other_gradient, call, gradient, _expected_incoming)
+    hook = kernel.paddle.Hook(_other_gradient, call, gradient, incoming)
     if same_dtype:
         value._share_underline_tensor_to(node)
         hook.stay_last(node)

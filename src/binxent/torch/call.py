@@ -75,12 +75,9 @@ def run(
     weights: tuple[kernel.Operand, ...] = () if weight is None else (_source(weight),)
     if sample_weight is not None:
         weights += (_source(sample_weight),)
-    divided_by = divisor(call, operands)
-    if isinstance(incoming, float):
-        factor = options.factor(divided_by, incoming)
-    else:  # one for each element: a weight like any other
+    if not isinstance(incoming, float):  # one for each element: a weight like any other
         weights += (_source(incoming),)
-        factor = 1.0
+        incoming = 1.0
     by_element = call.reduction == "none"
     outside = kernel.compute(
         call.probabilities,
@@ -93,8 +90,8 @@ def run(
         loss if by_element else None,
         None if by_element else loss,
         gradient,
-        divided_by,
-        factor,
+        divisor(call, operands),
+        incoming,
         _EXECUTOR,
     )
     if outside and loss is not None:
