@@ -214,8 +214,8 @@ def binary_cross_entropy_with_logits(
         >>> binary_cross_entropy_with_logits(output, target, pos_weight=pos_weight)
         tensor(0.2014)
     """
-    given = (input, target, weight, pos_weight, sample_weight, mask)
-    if has_torch_function(given):
+    operands = (input, target, weight, sample_weight, pos_weight, mask)
+    if has_torch_function(operands):
         ours: dict[str, Any] = {
             "sample_weight": sample_weight,
             "mask": mask,
@@ -226,7 +226,7 @@ def binary_cross_entropy_with_logits(
         }
         result: Tensor = handle_torch_function(
             binary_cross_entropy_with_logits,
-            given,
+            operands,
             input,
             target,
             weight=weight,
@@ -242,7 +242,7 @@ def binary_cross_entropy_with_logits(
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
     return _loss(
         "binary_cross_entropy_with_logits",
-        (input, target, weight, sample_weight, pos_weight, mask),
+        operands,
         reduction,
         ignore_index,
         label_smoothing,
@@ -295,8 +295,8 @@ def binary_cross_entropy(
         >>> binary_cross_entropy(torch.tensor([0.5, 0.9]), torch.tensor([1, 1]), reduction="none")
         tensor([0.6931, 0.1054])
     """
-    given = (input, target, weight, pos_weight, sample_weight, mask)
-    if has_torch_function(given):
+    operands = (input, target, weight, sample_weight, pos_weight, mask)
+    if has_torch_function(operands):
         ours: dict[str, Any] = {
             "pos_weight": pos_weight,
             "sample_weight": sample_weight,
@@ -308,7 +308,7 @@ def binary_cross_entropy(
         }
         result: Tensor = handle_torch_function(
             binary_cross_entropy,
-            given,
+            operands,
             input,
             target,
             weight=weight,
@@ -326,7 +326,7 @@ def binary_cross_entropy(
         )
     return _loss(
         "binary_cross_entropy",
-        (input, target, weight, sample_weight, pos_weight, mask),
+        operands,
         reduction,
         ignore_index,
         label_smoothing,

@@ -34,11 +34,18 @@ def _has_saved_tensor_hooks() -> bool:
     return _top_hooks(False) is not None
 
 
+# Each None that autograd takes and keeps costs it time, and most losses have no operands but input and target: these
+# stand for the other four.
+_NO_OTHERS = (None,) * 4
+
+
 class KernelLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: Call, *operands: Any) -> Tensor:
-        ctx.save_for_backward(*operands)
+    def forward(ctx: Any, call: Call, *given: Any) -> Tensor:
+        """Takes all six operands, or input and target alone."""
+        ctx.save_for_backward(*given)
         ctx.call = call
+        operands: Operands = (given + _NO_OTHERS)[:6]  # type: ignore[assignment]
         loss = new_loss(call, operands)
         fused = call.reduction != "none" and not call.inplace_backward
         if fused and ctx.needs_input_grad[1] and not _has_saved_tensor_hooks():
@@ -58,8 +65,8 @@ class KernelLoss(torch.autograd.Function):
                 "inplace_backward: a second backward through this loss; the first one has overwritten the logits with "
                 "their gradient. Call the loss again, or without inplace_backward=True."
             )
-        operands: Operands = ctx.saved_tensors  # raises if one was modified since
-        needed = ctx.needs_input_grad[1:]
+        operands: Operands = (ctx.saved_tensors + _NO_OTHERS)[:6]  # raises if one was modified since
+        needed = ctx.needs_input_grad  # of the call first, and of as many operands as were given
         if (
             _is_grad_enabled()  # create_graph
             or in_transform()
@@ -73,11 +80,11 @@ class KernelLoss(torch.autograd.Function):
                     "inplace_backward: no gradient of a gradient (create_graph=True) and no torch.func transform; "
                     "call the loss without inplace_backward=True."
                 )
-            return (None, *composite.gradients(call, operands, incoming, needed))
-        rest: tuple[Tensor | None, ...] = (None,) * 5
-        if True in needed[1:]:  # first, since in place the logits are gone afterwards
-            rest = composite.gradients(call, operands, incoming, (False, *needed[1:]))[1:]
-        return (None, _input_gradient(ctx, call, operands, incoming) if needed[0] else None, *rest)
+            return (None, *composite.gradients(call, operands, incoming, (*needed[1:], *_NO_OTHERS)))
+        rest: tuple[Tensor | None, ...] = (None, *_NO_OTHERS)
+        if True in needed[2:]:  # first, since in place the logits are gone afterwards
+            rest = composite.gradients(call, operands, incoming, (None, *needed[2:], *_NO_OTHERS))[1:]
+        return (None, _input_gradient(ctx, call, operands, incoming) if needed[1] else None, *rest)
 
 
 _SPENT = object()
@@ -108,7 +115,7 @@ def _input_gradient(ctx: Any, call: Call, operands: Operands, incoming: Tensor) 
 
 
 def loss(call: Call, operands: Operands) -> Tensor:
-    input, target, weight, sample_weight, pos_weight, _ = operands
+    input, target, weight, sample_weight, pos_weight, mask = operands
     if _is_grad_enabled() and (
         input.requires_grad
         or target.requires_grad
@@ -118,7 +125,8 @@ def loss(call: Call, operands: Operands) -> Tensor:
     ):
         if call.inplace_backward:
             _check_inplace(operands)
-        result: Tensor = _apply(call, *operands)
+        alone = weight is sample_weight is pos_weight is mask is None
+        result: Tensor = _apply(call, input, target) if alone else _apply(call, *operands)
         return result
     result = new_loss(call, operands)
     run(call, operands, result, None)
