@@ -110,13 +110,15 @@ def test_without_weights_is_with_ones() -> None:
     one = np.ones_like(x)
     q = 1 / (1 + np.exp(-x / 4))
     for function, first in (
-        (formula.logits_loss, x),
         (formula.logits_gradient, x),
         (formula.logits_curvature, x),
         (formula.probabilities_loss, q),
         (formula.probabilities_gradient, q),
     ):
         np.testing.assert_array_equal(function(np, first, y), function(np, first, y, one, one))
+    # With a pos_weight y + (1 − y) is added up and rounded, without it is 1.
+    np.testing.assert_array_equal(formula.logits_loss(np, x, y), formula.logits_loss(np, x, y, one))
+    np.testing.assert_array_max_ulp(formula.logits_loss(np, x, y), formula.logits_loss(np, x, y, one, one), 4)
     for function, first in ((formula.logits_gradient_to_target, x), (formula.probabilities_gradient_to_target, q)):
         np.testing.assert_array_equal(function(np, first), function(np, first, one, one))
     np.testing.assert_array_equal(formula.logits_gradient_to_target(np, x), -x)  # exactly

@@ -20,7 +20,7 @@ For a probability q, both logarithms clamped at −100 as the frameworks documen
     d/dp   = w · y·(−log q)
     d/dw   = loss / w
 
-Both branches are computed, neither from the other: σ(x) − 1, x − x·y and log σ(x) lose every digit in the tails.
+Neither branch of a gradient is computed from the other: σ(x) − 1, x − x·y and log σ(x) lose every digit in the tails.
 
 Options change what y, 1 − y and the two branches are, and nothing else:
 
@@ -98,7 +98,11 @@ def coefficients(target: Array, pos_weight: Array | None, label_smoothing: float
 def _branch(xp: Namespace, x: Array, gamma: float) -> Array:
     """The loss of a positive; that of a negative is the branch of −x."""
     loss = softplus(xp, -x)
-    return loss if gamma == 0 else loss * xp.exp(-gamma * softplus(xp, x))
+    if gamma == 0:
+        return loss
+    infinite = xp.isinf(loss)  # and its power 1, whose derivative of 0 must not meet it
+    finite = xp.where(infinite, xp.zeros_like(loss), loss)
+    return xp.where(infinite, loss, finite * xp.exp(-gamma * softplus(xp, x)))
 
 
 def _slope(xp: Namespace, x: Array, gamma: float) -> Array:
@@ -120,7 +124,13 @@ def logits_loss(
     gamma: float = 0.0,
 ) -> Array:
     positive, negative = coefficients(target, pos_weight, label_smoothing)
-    bracket = _times(xp, positive, _branch(xp, x, gamma)) + _times(xp, negative, _branch(xp, -x, gamma))
+    if gamma:
+        bracket = _times(xp, positive, _branch(xp, x, gamma)) + _times(xp, negative, _branch(xp, -x, gamma))
+    else:
+        # What both softplus have in common, log1p(e), is taken once. For p = 1 it is not the target's, whose automatic
+        # derivative is then −x itself, and no difference of two softplus.
+        both = xp.log1p(_e(xp, x)) * (1 if pos_weight is None else positive + negative)
+        bracket = _times(xp, xp.where(x < 0, positive, negative), xp.where(x < 0, -x, x)) + both
     return _weighted(xp, weight, bracket)
 
 

@@ -172,7 +172,9 @@ def loss(call: Call, operands: Operands) -> Tensor:
     return _divided(call, operands, wide, elements.sum()).to(dtype)
 
 
-def gradients(call: Call, operands: Operands, incoming: Tensor, needed: tuple[bool | None, ...]) -> tuple[Tensor | None, ...]:
+def gradients(
+    call: Call, operands: Operands, incoming: Tensor, needed: tuple[bool | None, ...]
+) -> tuple[Tensor | None, ...]:
     """d loss / d each operand, times the incoming gradient: itself differentiable."""
     wide = _widened(call, operands)
     x, y, weight, sample_weight, p, keep, *terms = wide
