@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import nox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 FRAMEWORKS = [f for f in ("torch", "paddle", "mindspore", "jax") if any(Path("src/binxent").glob(f"{f}*"))]

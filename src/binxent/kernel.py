@@ -2,10 +2,10 @@
 
 ``compute`` takes operands as ``(address, dtype tag, shape, strides in bytes or None if contiguous)``, or as tensors of
 any type that offers DLPack's C exchange interface, and knows no framework. In one pass over memory it writes any of the
-loss of each element, the sum of the losses divided by ``divisor``, and the gradient for the ``incoming`` one,
-divided likewise (which may be the logits' own memory). Weights, pos_weight and mask broadcast to the logits' shape. ``terms`` is None or an
-``options.Terms``. ``divisor`` is a number, or ``options.KEPT`` or ``WEIGHTS``, which the kernel measures first. The result does not depend on threads, layout, or instruction set (but for the baseline
-one).
+loss of each element, the sum of the losses divided by ``divisor``, and the gradient for the ``incoming`` one, divided
+likewise (which may be the logits' own memory). Weights, pos_weight and mask broadcast to the logits' shape. ``terms``
+is None or an ``options.Terms``. ``divisor`` is a number, or ``options.KEPT`` or ``WEIGHTS``, which the kernel measures
+first. The result does not depend on threads, layout, or instruction set (but for the baseline one).
 """
 
 from __future__ import annotations
