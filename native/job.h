@@ -58,8 +58,10 @@ struct Job {
     bool any_target = false;      // of probabilities: targets outside [0, 1] are not out of range
 
     // Half types are computed in float. Weights never widen the result. The focal power amplifies what is rounded
-    // before it, so that it is computed in double.
-    bool in_double() const { return x.dtype == DType::float64 || target.dtype == DType::float64 || gamma > 0; }
+    // before it, so that it is computed in double. So is what a mask in double selects: a float may hold 0 for it.
+    bool in_double() const {
+        return x.dtype == DType::float64 || target.dtype == DType::float64 || mask.dtype == DType::float64 || gamma > 0;
+    }
     bool selects() const { return mask || ignores; }
 };
 

@@ -280,7 +280,8 @@ struct Smoothing {
 };
 
 // What becomes of y and 1 − y before they are coefficients.
-enum class Kind { plain, smoothed, weighted };  // weighted: and perhaps smoothed
+enum class Kind { plain, smoothed, pos_weighted, weighted };  // each with all that stands before it
+constexpr bool has_weights(Kind kind) { return kind >= Kind::pos_weighted; }
 
 // Calls element(i, positive, negative, lost) with the coefficients p·y·w and (1 − y)·w, and what rounding 1 − y lost of
 // the latter, in a loop that vectorises.
@@ -302,8 +303,9 @@ BINXENT_INLINE void for_each_element(int64_t n, const Tile<T, S>& tile, Smoothin
                 negative = fma(negative, smoothing.kept, smoothing.half);
                 lost = lost * smoothing.kept;
             }
+            if constexpr (has_weights(kind)) positive = positive * pos_weights[i];
             if constexpr (kind == Kind::weighted) {
-                positive = positive * pos_weights[i] * weights[i];
+                positive = positive * weights[i];
                 negative = negative * weights[i];
                 lost = lost * weights[i];
             }
@@ -336,10 +338,11 @@ void logits_tile(int64_t n, const Tile<T, S>& tile, Smoothing<T> smoothing, T fa
         const T trailing = is_negative(x) ? negative : positive;
         const Logit<T> logit(x);
         if constexpr (want_loss)
-            losses[i] = shown(i, logit_loss(logit, leading, kind == Kind::weighted ? leading + trailing : T(1)));
+            losses[i] = shown(i, logit_loss(logit, leading, has_weights(kind) ? leading + trailing : T(1)));
         if constexpr (want_gradient) {
             const T lost_leading = is_negative(x) || lost != lost ? T(0) : lost;  // NaN for an infinite target or weight
-            gradients[i] = shown(i, logit_gradient(logit, x, leading, trailing, factor, lost_leading));
+            gradients[i] =
+                shown(i, logit_gradient<has_weights(kind)>(logit, x, leading, trailing, factor, lost_leading));
         }
     });
 }
@@ -447,8 +450,23 @@ int64_t piece_size(const Job& job, int64_t first_block, int64_t last_block) {
     return last - first_block * block_size;
 }
 
-// Of every gradient. Where nothing is left to divide by, there is no gradient either.
-double factor_of(const Job& job) { return job.divisor == 0 ? 0 : job.incoming / job.divisor; }
+// Of every gradient, in two. Where the loops would lose digits, or overflow on the way, they take the mantissa, and the
+// rest multiplies what they have made: a power of two, or infinity.
+struct Factor {
+    double within, after = 1;
+
+    // Where nothing is left to divide by, there is no gradient either.
+    explicit Factor(const Job& job) : within(job.divisor == 0 ? 0 : job.incoming / job.divisor) {
+        const double size = absolute(within);
+        const bool infinite = size == __builtin_inf();
+        const bool small = size < 0x1p-60 && size >= Float<double>::smallest_normal;
+        // A large factor brings a subnormal tail of the logits' gradient back, if it multiplies it before it is rounded.
+        const bool large = size > 0x1p60 && job.input == Input::probabilities;
+        if (!small && !large && !infinite) return;
+        after = infinite ? size : bits_as<double>(bits_as<uint64_t>(size) & ~((uint64_t(1) << Float<double>::mantissa) - 1));
+        within = infinite ? with_sign_of(within, 1.0) : within / after;
+    }
+};
 
 // The product of the weights, of which there is at least one, tile by tile.
 template <class T>
@@ -547,25 +565,26 @@ inline void for_each_tile(const Job& job, int64_t first_block, int64_t last_bloc
 template <class T>
 unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
     const int64_t first = first_block * block_size, size = piece_size(job, first_block, last_block);
-    const bool weighted = job.weights > 0 || job.pos_weight;
     const bool selects = job.selects();
     const bool selects_by_target = job.ignores && !job.mask && job.ignore_index == job.ignore_index;
     const bool want_loss = job.loss || job.value;
     const bool saturate =
         job.gradient && job.gradient.dtype == DType::float16 && job.input == Input::probabilities;
-    const T factor = T(factor_of(job));
+    const Factor factor(job);
     const Smoothing<T> smoothing(job.label_smoothing);
 
     Reader<T> x(job.x, first, size), target(job.target, first, size), pos_weight(job.pos_weight, first, size);
     Weights<T> weights(job, first, size);
     Kept<T> kept(job, first, size);
     alignas(cache_line) T ones[tile_size];
-    if (weighted || job.gamma > 0 || job.input == Input::probabilities)
+    if (job.weights > 0 || job.gamma > 0 || job.input == Input::probabilities)
         for (T& one : ones) one = T(1);
 
     Step<T> step;
-    if (weighted)
+    if (job.weights > 0)
         step = choose<T, Kind::weighted>(selects, want_loss, bool(job.gradient));
+    else if (job.pos_weight)
+        step = choose<T, Kind::pos_weighted>(selects, want_loss, bool(job.gradient));
     else if (job.label_smoothing != 0)
         step = choose<T, Kind::smoothed>(selects, want_loss, bool(job.gradient));
     else
@@ -587,7 +606,9 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
             if (out_of_range(n, tile.x, tile.kept, tile.hidden)) outside |= input_out_of_range;
             if (!job.any_target && out_of_range(n, tile.target, tile.kept, tile.hidden)) outside |= target_out_of_range;
         }
-        compute_tile(job, step, n, tile, smoothing, factor);
+        compute_tile(job, step, n, tile, smoothing, T(factor.within));
+        if (job.gradient && factor.after != 1)
+            for (int64_t i = 0; i < n; ++i) gradient[i] = T(gradient[i] * factor.after);
         if (outside) spoil_out_of_range(n, tile, job.any_target);
         flags |= outside;
         if (saturate) saturate_half(n, gradient);
@@ -599,14 +620,15 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
 // before, costs a sixth less time.
 bool is_plain_bfloat16(const Job& job) {
     return job.input == Input::logits && is_packed<BFloat16>(job.x) && is_packed<BFloat16>(job.target) &&
-           job.weights == 0 && !job.pos_weight && job.label_smoothing == 0 && !job.in_double() && !job.selects();
+           job.weights == 0 && !job.pos_weight && job.label_smoothing == 0 && !job.in_double() && !job.selects() &&
+           Factor(job).after == 1;
 }
 
 void run_plain_bfloat16(const Job& job, int64_t first_block, int64_t last_block) {
     const auto* const x = reinterpret_cast<const BFloat16*>(job.x.data);
     const auto* const target = reinterpret_cast<const BFloat16*>(job.target.data);
     const bool want_loss = job.loss || job.value;
-    const float factor = float(factor_of(job));
+    const float factor = float(Factor(job).within);
     constexpr Kind kind = Kind::plain;
     const auto step = !job.gradient ? logits_tile<float, kind, false, true, false, BFloat16>
                       : want_loss   ? logits_tile<float, kind, false, true, true, BFloat16>

@@ -44,7 +44,7 @@ struct Float<float> {
     static constexpr float ln2_low = -0x1.bd0106p-13f;
     static constexpr float integer = 0x1p23f, rounder = 0x1.8p23f;  // from here on floats are integers
     static constexpr float tiny_product = 1e-12f;
-    static constexpr float raise = 0x1p64f;
+    static constexpr float raise = 0x1p40f;
 };
 
 template <>
@@ -62,7 +62,7 @@ struct Float<double> {
     static constexpr double ln2_low = 0x1.a39ef35793c76p-33;
     static constexpr double integer = 0x1p52, rounder = 0x1.8p52;
     static constexpr double tiny_product = 1e-12;
-    static constexpr double raise = 0x1p512;
+    static constexpr double raise = 0x1p100;
 };
 
 template <class To, class From>
@@ -126,20 +126,34 @@ struct Logit {
 //
 // log1p(e) = ¾e + e·P(e), where P falls from ¼ at e = 0 to −0.06 at e = 1: most of the value is added by the last
 // operation alone, and what is rounded before it is small.
+//
+// Only a total above 1 needs the lifted e, and only such a total can be dropped without losing digits of its own.
 template <class T>
 BINXENT_INLINE T logit_loss(const Logit<T>& logit, T leading, T total) {
     const T growth = leading != 0 ? logit.size : T(0);
     const T lifted = logit.lifted_exp(), e = lifted * Float<T>::drop;
-    const T rest = polynomial(e, Coefficients<T>::log1p, Float<T>::drop);
-    return fma(lifted, total * (Float<T>::drop * T(0.75)), fma(leading, growth, total * rest * lifted));
+    const bool large = absolute(total) > 1;
+    const T scale = large ? total * Float<T>::drop : total, power = large ? lifted : e;
+    const T rest = polynomial(e, Coefficients<T>::log1p);
+    return fma(power, scale * T(0.75), fma(leading, growth, scale * rest * power));
+}
+
+// coefficient·factor·2^n. `any_size`: the coefficient may be so small that dropping it would lose its digits.
+template <bool any_size, class T>
+BINXENT_INLINE T scaled_power(const Logit<T>& logit, T coefficient, T factor) {
+    constexpr T drop = Float<T>::drop;
+    if constexpr (!any_size) return coefficient * (factor * drop) * logit.power;
+    const T product = coefficient * factor;
+    const bool large = absolute(product) > 1;
+    return (large ? product * drop : product) * (large ? logit.power : logit.power * drop);
 }
 
 // d loss / dx · factor = ±(leading − trailing·e)·factor / (1 + e), negative where x < 0: σ(|x|) = 1/(1+e) and
 // σ(−|x|) = e/(1+e), neither made from the other. The factor is applied before the one rounding. `lost_leading` is what
 // the rounding of 1 − y lost, where that is the leading coefficient.
-template <class T>
-BINXENT_INLINE T logit_gradient(const Logit<T>& logit, T x, T leading, T trailing, T factor, T lost_leading = T(0)) {
-    const T scale = trailing * (factor * Float<T>::drop) * logit.power;
+template <bool any_size, class T>
+BINXENT_INLINE T logit_gradient(const Logit<T>& logit, T x, T leading, T trailing, T factor, T lost_leading) {
+    const T scale = scaled_power<any_size>(logit, trailing, factor);
     const T numerator = fma(-scale, logit.q, fma(leading, factor, fma(lost_leading, factor, -scale)));
     const T e = logit.lifted_exp() * Float<T>::drop;
     const T denominator = T(1) + e;

@@ -196,6 +196,54 @@ def test_against_the_textbook(dtype: str) -> None:
                 assert off.max() <= tolerance(kernel.instruction_set, hard=hard)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize("scaled", ["weight", "pos_weight", "incoming"])
+def test_coefficients_of_every_size(dtype: str, probabilities: bool, scaled: str) -> None:
+    """A weight, or what comes in, may be as small or as large as its type allows."""
+    rng = np.random.default_rng(2)
+    size, most = 2000, {"float32": 37, "float64": 290}[dtype]
+    x = rng.uniform(0, 1, size) ** 3 if probabilities else rng.uniform(-100, 100, size) * rng.choice((0.02, 1), size)
+    x, y = x.astype(dtype), rng.choice((0.0, 1.0, 0.3), size).astype(dtype)
+    # The gradient of a probability is up to 1e12 times as large.
+    for exponent in (-most, -most + 6, -most // 2, -20, -3, 5, 20, most // 2, most - 14):
+        value = np.asarray(rng.uniform(1, 9) * 10.0**exponent).astype(dtype)
+        given: dict[str, Any] = {"incoming": float(value)} if scaled == "incoming" else {}
+        weight, pos_weight = (value if scaled == name else None for name in ("weight", "pos_weight"))
+        exact = expected(x, y, weight, pos_weight, probabilities=probabilities, wide=np.longdouble)
+        by = np.longdouble(value) if scaled == "incoming" else 1
+        _, loss, gradient = outputs(
+            x, y, *([] if weight is None else [weight]), pos_weight=pos_weight, probabilities=probabilities, **given
+        )
+        allowed = tolerance(kernel.instruction_set, weights=int(scaled != "incoming"), scaled=scaled == "incoming")
+        allowed += 2 * probabilities  # the definition clamps what the last digits of q·(1 − q) decide
+        assert error(loss, exact.loss, exact.larger_loss, dtype).max() <= allowed, exponent
+        assert error(gradient, exact.gradient * by, exact.larger_gradient * by, dtype).max() <= allowed, exponent
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_an_infinite_incoming_gradient(dtype: str, probabilities: bool) -> None:
+    """A loss scale that overflows: infinite wherever there is a gradient, as the frameworks have it."""
+    x = np.array([0.25, 0.75, 0.5]).astype(DTYPES[dtype])
+    for incoming in (inf, -inf):
+        loss, gradient = np.empty_like(x), np.empty_like(x)
+        compute(x, np.array([0, 1, 1]), loss=loss, gradient=gradient, probabilities=probabilities, incoming=incoming)
+        wanted = np.copysign(inf, incoming) * np.array([1, -1, -1])
+        if probabilities and dtype == "float16":  # bounded, as the others are by 1e12
+            wanted = np.clip(wanted, -65504, 65504)
+        np.testing.assert_array_equal(gradient.astype(float), wanted)
+        assert np.isfinite(loss.astype(float)).all()
+
+
+def test_a_mask_in_double_is_not_rounded_to_0() -> None:
+    x = np.zeros(2, np.float32)
+    for divisor, mean in (("kept", 0.5), (1.0, 1.0)):
+        value = np.empty(())
+        compute(x, np.array([1, 1]), mask=np.array([1.0, 1e-60]), value=value, divisor=divisor)
+        np.testing.assert_allclose(value, 2 * np.log(2) * mean)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("incoming", [1.0, 65536.0, 0.7])
 @pytest.mark.parametrize("weight", [None, 1e6, 0.0])
