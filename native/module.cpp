@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/tuple.h>
 
+#include <stdexcept>
 #include <string>
 #include <tuple>
 
@@ -108,7 +109,7 @@ class Operand {
         View view;
         if (!data_)
             for (int d = 0; d <= full.dims; ++d) {
-                if (d == full.dims) throw nb::value_error((std::string(name) + " has no memory").c_str());
+                if (d == full.dims) throw std::runtime_error(std::string(name) + " has no memory");
                 if (full.size[d] == 0) break;
             }
         if (!make_view(view, data_, dtype_, full.dims, full.size, shape_.dims, shape_.size,

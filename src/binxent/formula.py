@@ -129,8 +129,9 @@ def logits_loss(
     else:
         # What both softplus have in common, log1p(e), is taken once. For p = 1 it is not the target's, whose automatic
         # derivative is then −x itself, and no difference of two softplus.
-        both = xp.log1p(_e(xp, x)) * (1 if pos_weight is None else positive + negative)
-        bracket = _times(xp, xp.where(x < 0, positive, negative), xp.where(x < 0, -x, x)) + both
+        none, both = xp.zeros_like(x), 1 if pos_weight is None else positive + negative
+        bracket = _times(xp, positive, xp.where(x < 0, -x, none)) + _times(xp, negative, xp.where(x < 0, none, x))
+        bracket = bracket + both * xp.log1p(_e(xp, x))
     return _weighted(xp, weight, bracket)
 
 

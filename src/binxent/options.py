@@ -100,16 +100,16 @@ def divisor(reduction: str, shape: Sequence[int], *, selects: bool = False, weig
     """What the sum of the losses is divided by: a number, KEPT or WEIGHTS.
 
     An empty mean is 0/0 = NaN, as the frameworks have it; but where a mask or ignore_index selects, the mean of
-    nothing is 0.
+    nothing is 0. No float is made of a size: it may be a compiler's symbol.
     """
     if reduction == "weighted_mean" and weighted:
         return WEIGHTS
     if reduction in ("mean", "weighted_mean"):
-        return KEPT if selects else float(math.prod(shape))
+        return KEPT if selects else math.prod(shape)
     if reduction == "batchmean":
         if not shape:
             raise ValueError("reduction: 'batchmean' of an input without a first axis; expected one, or use 'sum'")
-        return float(shape[0])
+        return shape[0]
     return 1.0
 
 

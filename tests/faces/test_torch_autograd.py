@@ -505,3 +505,44 @@ def test_a_large_gradient_is_a_tensor_like_others(kind):
     for copied in (copy.deepcopy(first), pickle.loads(pickle.dumps(first)), torch.from_numpy(first.numpy())):
         assert torch.equal(copied, first)
     assert torch.equal(first.clone().share_memory_(), first)
+
+
+@pytest.mark.parametrize(
+    "incoming", [torch.tensor([0.0, 1.0, 2.0]).to_sparse(), torch._efficientzerotensor(3)], ids=str
+)
+@both_kinds
+def test_an_incoming_gradient_that_is_no_memory(kind, incoming):
+    x = an_input(kind, 3, dtype=torch.float32).requires_grad_()
+    (gradient,) = torch.autograd.grad(OURS[kind](x, torch.ones(3), reduction="none"), x, incoming)
+    (ones,) = torch.autograd.grad(OURS[kind](x, torch.ones(3), reduction="none"), x, torch.ones(3))
+    torch.testing.assert_close(gradient.to_dense() + 0, ones * (incoming.to_dense() + 0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_no_memory_any_more_is_refused(kind):
+    freed = an_input(kind, 3)
+    freed.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match="no memory"):
+        OURS[kind](freed, torch.ones(3))
+
+
+def test_the_transform_by_the_target_is_minus_the_logit():
+    """Near 0 too, where a difference of two softplus would lose it."""
+    x, y = torch.tensor([1e-8, -1e-6, 1e-4]), torch.tensor([0.0, 1.0, 0.5])
+    found = torch.func.grad(lambda target: OURS["logits"](x, target, reduction="sum"))(y)
+    torch.testing.assert_close(found, -x, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2])
+@pytest.mark.parametrize("target", [0.0, 1.0, 0.3])
+def test_derivatives_of_the_focal_loss_at_infinite_logits(gamma, target):
+    def loss(x):
+        return OURS["logits"](x, torch.full((2,), target), reduction="sum", gamma=gamma)
+
+    x = torch.tensor([INF, -INF])
+    wanted = torch.tensor([1 - target, -target])
+    torch.testing.assert_close(torch.func.grad(loss)(x), wanted)
+    torch.testing.assert_close(torch.func.hessian(loss)(x), torch.zeros(2, 2))
+    leaf = x.clone().requires_grad_()
+    loss(leaf).backward()
+    torch.testing.assert_close(leaf.grad, wanted)

@@ -219,3 +219,54 @@ def test_jit_script_of_a_function_says_what_to_do(function):
 def test_jit_script_of_bceloss_with_pos_weight_says_why_not():
     with pytest.raises(NotImplementedError, match="torch's own class has none"):
         torch.jit.script(OUR_MODULES["probabilities"](pos_weight=uniform(3)))
+
+
+OF_ANY_SIZE = [
+    {},
+    {"label_smoothing": 0.1},
+    {"gamma": 2},
+    {"reduction": "batchmean"},
+    {"reduction": "weighted_mean"},
+]
+
+
+def fx(function, example):
+    return make_fx(function, tracing_mode="symbolic")(*example)
+
+
+def pre_dispatched(function, example):
+    return make_fx(function, pre_dispatch=True, tracing_mode="symbolic")(*example)
+
+
+def jit(function, example):
+    return torch.jit.trace(function, example, check_trace=False)
+
+
+def program(function, example):
+    class Module(torch.nn.Module):
+        def forward(self, x, y):
+            return function(x, y)
+
+    rows = {0: Dim("rows", min=2)}
+    return torch.export.export(Module(), example, dynamic_shapes=(rows, rows)).module()
+
+
+@pytest.mark.parametrize("trace", [fx, pre_dispatched, jit, program])
+@pytest.mark.parametrize("options", OF_ANY_SIZE, ids=str)
+@both_kinds
+def test_a_traced_batch_size_is_no_constant(kind, options, trace):
+    def loss(x, y):
+        return OURS[kind](x, y, **options)
+
+    traced = trace(loss, (an_input(kind, 4, 3), uniform(4, 3)))
+    x, y = an_input(kind, 7, 3, seed=5), uniform(7, 3, seed=6)
+    torch.testing.assert_close(traced(x, y), loss(x, y))
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+@both_kinds
+def test_the_loss_is_no_constant_of_a_graph_before_dispatch(kind, mode):
+    example = an_input(kind, 4), uniform(4)
+    traced = make_fx(lambda x, y: OURS[kind](x, y), pre_dispatch=True, tracing_mode=mode)(*example)
+    x, y = an_input(kind, 4, seed=5), uniform(4, seed=6)
+    torch.testing.assert_close(traced(x, y), OURS[kind](x, y))

@@ -16,7 +16,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from binxent import options
 from binxent.torch import compiled, composite, eager
-from binxent.torch.call import TAG, Call, Operands, known_call
+from binxent.torch.call import TAG, Call, Operands, known_call, under_dispatch_mode
 
 __all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
 
@@ -25,7 +25,7 @@ _HALF = (torch.float16, torch.bfloat16)
 # An attribute of torch takes longer to find, in each small loss.
 _FLOAT32, _STRIDED, _PARAMETER = torch.float32, torch.strided, torch.nn.Parameter
 _is_compiling = torch.compiler.is_compiling
-_len_dispatch_stack, _tracing_state = torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state
+_tracing_state = torch._C._get_tracing_state
 
 
 class NotATensorError(TypeError, AttributeError):
@@ -58,6 +58,8 @@ def _check_operands(function: str, operands: Operands) -> None:
             raise NotATensorError(f"{argument} must be Tensor, not {type(operand).__name__}")
         if isinstance(operand, torch.masked.MaskedTensor):
             raise TypeError(f"{argument}: the mask of a MaskedTensor would be ignored; pass its .to_tensor(…)")
+        if operand.is_quantized:
+            raise NotImplementedError(f"{argument} is quantized; pass its .dequantize()")
         if operand.layout != torch.strided or operand.is_nested:
             raise NotImplementedError(f"{argument} must be strided, and not a nested tensor")
         if operand.is_complex() and (name != "target" or function == "binary_cross_entropy"):
@@ -85,13 +87,13 @@ def _result_dtype(input: Tensor, target: Tensor) -> torch.dtype:
     return dtype
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def _is_plain(tensor: Tensor, compiling: bool) -> bool:
     """Whether it is this machine's memory, just as it is, in a dtype that the kernel reads."""
     return (
         (type(tensor) is Tensor or type(tensor) is _PARAMETER)
         and tensor.is_cpu
         and tensor.dtype in TAG
-        and not tensor.is_neg()
+        and (compiling or not tensor.is_neg())  # which torch.compile cannot ask
         and tensor.layout is _STRIDED
     )
 
@@ -110,13 +112,12 @@ def _loss(
     compiling = _is_compiling()
     input, target, weight, sample_weight, pos_weight, mask = operands
     plain = (
-        not compiling
-        and _is_plain(input)
-        and _is_plain(target)
-        and (weight is None or _is_plain(weight))
-        and (sample_weight is None or _is_plain(sample_weight))
-        and (pos_weight is None or _is_plain(pos_weight))
-        and (mask is None or _is_plain(mask))
+        _is_plain(input, compiling)
+        and _is_plain(target, compiling)
+        and (weight is None or _is_plain(weight, compiling))
+        and (sample_weight is None or _is_plain(sample_weight, compiling))
+        and (pos_weight is None or _is_plain(pos_weight, compiling))
+        and (mask is None or _is_plain(mask, compiling))
     )
     if not plain:
         _check_operands(function, operands)
@@ -140,10 +141,10 @@ def _loss(
     if compiling:
         if inplace_backward:
             raise RuntimeError("inplace_backward: not under torch.compile; call the loss without it, or uncompiled.")
-        if input.is_cpu and not torch.compiler.is_exporting() and not eager.in_transform():
+        if plain and not torch.compiler.is_exporting() and not eager.in_transform():
             return compiled.loss(call, operands)
         return composite.loss(call, operands)
-    if eager.in_transform() or _len_dispatch_stack() or _tracing_state() is not None or not plain:
+    if not plain or eager.in_transform() or under_dispatch_mode() or _tracing_state() is not None:
         return composite.loss(call, operands)
     return eager.loss(call, operands)
 
@@ -215,7 +216,8 @@ def binary_cross_entropy_with_logits(
         tensor(0.2014)
     """
     operands = (input, target, weight, sample_weight, pos_weight, mask)
-    if has_torch_function(operands):
+    # torch.compile cannot trace what hands over to a subclass: there it sees each operation of the formula.
+    if has_torch_function(operands) and not _is_compiling():
         ours: dict[str, Any] = {
             "sample_weight": sample_weight,
             "mask": mask,
@@ -296,7 +298,8 @@ def binary_cross_entropy(
         tensor([0.6931, 0.1054])
     """
     operands = (input, target, weight, sample_weight, pos_weight, mask)
-    if has_torch_function(operands):
+    # torch.compile cannot trace what hands over to a subclass: there it sees each operation of the formula.
+    if has_torch_function(operands) and not _is_compiling():
         ours: dict[str, Any] = {
             "pos_weight": pos_weight,
             "sample_weight": sample_weight,

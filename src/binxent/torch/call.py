@@ -23,6 +23,15 @@ _LIBRARY = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "lib
 _EXECUTOR = ctypes.cast(_LIBRARY.torch_parallel_for, ctypes.c_void_p).value or 0
 
 
+_len_dispatch_stack = torch._C._len_torch_dispatch_stack
+_is_key_included, _PRE_DISPATCH = torch._C._dispatch_tls_is_dispatch_key_included, torch._C.DispatchKey.PreDispatch
+
+
+def under_dispatch_mode() -> bool:
+    """Whether a mode wants to see torch's operations; those of make_fx(pre_dispatch=True) have a stack of their own."""
+    return _len_dispatch_stack() > 0 or _is_key_included(_PRE_DISPATCH)
+
+
 class Call(NamedTuple):
     probabilities: bool
     reduction: str

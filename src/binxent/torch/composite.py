@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entropy
 
 from binxent import formula, options
-from binxent.torch.call import Call, Operands, divisor, refuse_out_of_range
+from binxent.torch.call import Call, Operands, divisor, refuse_out_of_range, under_dispatch_mode
 
 
 class _Wide(NamedTuple):
@@ -86,7 +86,7 @@ def _values(tensor: Tensor) -> Tensor:
 def _check_range(name: str, tensor: Tensor) -> None:
     values = _values(tensor)
     # There are none in a fake tensor, on the meta device or under a dispatch mode.
-    if type(values) is not Tensor or values.is_meta or torch._C._len_torch_dispatch_stack():
+    if type(values) is not Tensor or values.is_meta or under_dispatch_mode():
         return
     if not bool(((values >= 0) & (values <= 1)).all()):
         refuse_out_of_range(name, values)
@@ -166,7 +166,7 @@ def loss(call: Call, operands: Operands) -> Tensor:
     if call.probabilities and operands[0].dtype == torch.float16 and wide.x.requires_grad:
         wide.x.register_hook(_saturated)
     elements = _elements(call, wide, wide.w)
-    dtype = call.dtype.to_complex() if elements.is_complex() else call.dtype
+    dtype = torch.promote_types(call.dtype, torch.complex32) if elements.is_complex() else call.dtype
     if call.reduction == "none":
         return elements.to(dtype)
     return _divided(call, operands, wide, elements.sum()).to(dtype)

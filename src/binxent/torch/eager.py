@@ -39,13 +39,18 @@ def _has_saved_tensor_hooks() -> bool:
 _NO_OTHERS = (None,) * 4
 
 
+def _is_memory(incoming: Tensor) -> bool:
+    """Not so a sparse gradient, a negated view, or the zeros that forward-mode AD does not allocate."""
+    return incoming.layout is torch.strided and not incoming.is_neg() and not incoming._is_zerotensor()
+
+
 class KernelLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *given: Any) -> Tensor:
         """Takes all six operands, or input and target alone."""
         ctx.save_for_backward(*given)
         ctx.call = call
-        operands: Operands = (given + _NO_OTHERS)[:6]  # type: ignore[assignment]
+        operands: Operands = (given + _NO_OTHERS)[:6]
         loss = new_loss(call, operands)
         fused = call.reduction != "none" and not call.inplace_backward
         if fused and ctx.needs_input_grad[1] and not _has_saved_tensor_hooks():
@@ -73,7 +78,7 @@ class KernelLoss(torch.autograd.Function):
             or _is_compiling()  # compiled autograd
             or type(incoming) is not Tensor
             or _is_legacy_batched(incoming)  # is_grads_batched, unknown to torch.func
-            or (call.reduction == "none" and incoming.is_neg())
+            or (call.reduction == "none" and not _is_memory(incoming))
         ):
             if call.inplace_backward:
                 raise RuntimeError(
