@@ -74,8 +74,24 @@ def test_what_selects() -> None:
 @pytest.mark.parametrize("shape", [(), (1,), (4, 5), (0,), (2, 0), (2**40, 2**20)])
 def test_divisor(shape: tuple[int, ...]) -> None:
     assert options.divisor("mean", shape) == math.prod(shape)
-    assert isinstance(options.divisor("mean", shape), float)
     assert options.divisor("sum", shape) == options.divisor("none", shape) == 1
+
+
+class Symbol(int):
+    """A size that a compiler has not fixed."""
+
+    def __float__(self) -> float:
+        raise AssertionError("fixed")
+
+    def __mul__(self, other: int) -> Symbol:
+        return Symbol(int(self) * int(other))
+
+    __rmul__ = __mul__
+
+
+@pytest.mark.parametrize("reduction", ["mean", "weighted_mean", "batchmean"])
+def test_a_divisor_may_be_a_symbol(reduction: str) -> None:
+    assert isinstance(options.divisor(reduction, (Symbol(4), Symbol(5))), Symbol)
 
 
 BROADCASTS = [
