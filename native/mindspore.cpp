@@ -5,6 +5,7 @@
 // mask, terms (ignore_index, whether there is one, label_smoothing and gamma: four float64, since an attribute of an
 // operator would be read through a C++ interface of MindSpore's); for a gradient, the incoming one; the output. All are
 // contiguous.
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -41,6 +42,19 @@ struct Operands {
         if (!make_view(view, data[i], dtype(i), dims[0], shapes[0], own_dims, shape, nullptr))
             throw std::invalid_argument(std::string(name) + ": its shape does not broadcast to the input's shape");
         return view;
+    }
+
+    // A graph whose shapes are unknown until it runs is refused no target when it is compiled.
+    void check_target() const {
+        if (dims[1] == dims[0] && std::equal(shapes[0], shapes[0] + dims[0], shapes[1])) return;
+        throw std::invalid_argument("target: shape " + shown_shape(1) + " must be the same as the input's, " +
+                                    shown_shape(0));
+    }
+
+    std::string shown_shape(int i) const {
+        std::string shown = "(";
+        for (int d = 0; d < dims[i]; ++d) shown += (d ? ", " : "") + std::to_string(shapes[i][d]);
+        return shown + (dims[i] == 1 ? ",)" : ")");
     }
 
     // Of one number: a dimensionless tensor, or the first element.
@@ -122,6 +136,7 @@ int run_operator(Input input, Reduction reduction, bool is_gradient, const Opera
     job.input = input;
     job.any_target = true;  // as MindSpore has it
     job.x = operands.view(0, "input");
+    operands.check_target();
     job.target = operands.view(1, "target");
     if (operands.has(2)) job.weight[job.weights++] = operands.view(2, "weight");
     if (operands.has(3)) job.weight[job.weights++] = operands.sample_weight(3);

@@ -50,6 +50,36 @@ def test_shapes_unknown_to_the_graph(mode, given, rank, kind, reduction):
             assert gradients[1].shape == shape
 
 
+@pytest.mark.parametrize("mode", ["jit", "graph"])
+@pytest.mark.parametrize("wanted", ["loss", "gradient"])
+@both_kinds
+@pytest.mark.parametrize(
+    ("known", "target"),
+    [((None, None), (1, 3)), ((None, None), (2, 1)), (None, (1, 3)), (None, (2, 1)), (None, (3,)), (None, ())],
+)
+def test_a_target_that_would_broadcast_is_refused(mode, wanted, kind, known, target, tmp_path, monkeypatch):
+    """By the operator, when the graph runs; MindSpore's own gradient of logits takes it."""
+    monkeypatch.chdir(tmp_path)  # MindSpore writes a report there
+    loss = OUR_CELLS[kind]()
+    step = loss if wanted == "loss" else ms.grad(loss)
+
+    class Network(nn.Cell):
+        def construct(self, x, y):
+            return step(x, y)
+
+    with context(mode):
+        network = Network()
+        if mode == "jit":
+            network.construct = ms.jit(network.construct)
+        anything = Tensor(shape=known, dtype=ms.float32)
+        network.set_inputs(anything, anything)
+        x = tensor(np.full((2, 3), 0.5))
+        assert network(x, x).shape == (() if wanted == "loss" else (2, 3))
+        problem, message = refusal(network, x, tensor(np.full(target, 0.5)))
+    assert problem is RuntimeError  # MindSpore makes one of every error of an operator
+    assert f"target: shape {target} must be the same as the input's, (2, 3)" in message
+
+
 @pytest.mark.parametrize("mode", ["pynative", "jit", "graph"])
 @both_kinds
 def test_sample_weight_of_a_cell(mode, kind):

@@ -53,6 +53,8 @@ def binary_cross_entropy_with_logits(
         TypeError: an argument is no tensor, or of a dtype that is not supported; the reduction is no str, or an
             option no number.
         ValueError: a shape does not fit, or the reduction is unknown; a number is out of its range.
+        RuntimeError: a shape does not fit that was unknown when a graph was compiled: MindSpore turns every error of
+            an operator into one.
 
     Differences from MindSpore's: gradients to every operand, and to any order; the right gradient of the mean for any
     batch size in PyNative mode; exact tails and means; integer and boolean targets; the wider dtype, where input and
@@ -89,7 +91,7 @@ def binary_cross_entropy(
     the pos_weight; both logarithms are clamped at −100. Then the mean, the sum, or none.
 
     Arguments, results and errors are those of ``binary_cross_entropy_with_logits``; besides, an input outside [0, 1]
-    is a ValueError (in a compiled graph, where MindSpore turns every error of an operator into one, a RuntimeError).
+    is a ValueError (in a compiled graph a RuntimeError).
 
     Differences from MindSpore's: those of ``binary_cross_entropy_with_logits``; besides, one element is not counted
     twice, weights broadcast, a probability of 0 or 1 costs at most 100 and not 27.63, an input outside [0, 1] never
