@@ -17,7 +17,9 @@ from tests.faces.mindspore_samples import (  # noqa: E402
     MINDSPORES,
     MODES,
     NAMES,
+    OUR_CELLS,
     OURS,
+    as_tensor,
     first_derivatives,
     in_mode,
     loss_of,
@@ -112,6 +114,15 @@ def test_third_derivative(mode):
     np.testing.assert_allclose(third, s * (1 - s) * (1 - 2 * s), rtol=1e-6, atol=1e-9)
 
 
+@both_kinds
+def test_gradient_of_a_jitted_gradient(kind):
+    x, y = (as_tensor(a) for a in operands(kind, (2, 3))[:2])
+    first = ms.grad(OURS[kind])
+    jitted = ms.jit(first)
+    found, exact = (ms.grad(lambda x, g=g: ops.sum(g(x, y) ** 2))(x).asnumpy() for g in (jitted, first))
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
 def test_transforms():
     """They compile the function, and run the kernel for each sample, or differentiate its derivative."""
     x, y, *_ = operands("logits", (4, 3))
@@ -189,6 +200,34 @@ def test_only_what_is_asked_for(monkeypatch):
     assert asked == []
     ms.value_and_grad(mean, (0, 1))(x, y)
     assert asked == [composite.to_target.__name__]
+
+
+@both_kinds
+@pytest.mark.parametrize("weighted", [False, True])
+def test_backward_hooks(kind, weighted):
+    """Called once, with the gradients to all inputs of the cell, which they may change."""
+    given = [as_tensor(a) for a in operands(kind, (2, 3), given="w")[: 2 + weighted]]
+    every = tuple(range(len(given)))
+
+    def hooked(loss):
+        class Network(nn.Cell):
+            def construct(self, *operands):
+                return loss(*operands)
+
+        cell, seen = Network(), []
+
+        def hook(cell, to_inputs, to_outputs):
+            seen.append([[g.shape for g in gradients] for gradients in (to_inputs, to_outputs)])
+            return tuple(g * 8 for g in to_inputs)
+
+        cell.register_backward_hook(hook)
+        return ms.grad(cell, every)(*given), seen
+
+    for loss in (OURS[kind], OUR_CELLS[kind](), MINDSPORES[kind])[: 1 if weighted else 3]:  # or MindSpore's gives None
+        gradients, seen = hooked(loss)
+        assert seen == [[[g.shape for g in given], [()]]]
+        for gradient, plain in zip(gradients, ms.grad(loss, every)(*given), strict=True):
+            np.testing.assert_array_equal(gradient.asnumpy(), plain.asnumpy() * 8)
 
 
 def test_a_loss_scale_runs_the_kernel_twice_only_once():

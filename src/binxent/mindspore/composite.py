@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import mindspore as ms
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
 
 from binxent import formula
 from binxent.mindspore.call import FLOATING, Call, Kind, check
@@ -141,6 +141,24 @@ def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
     return ops.sum(a * b)
 
 
+class _Summed(nn.Cell):
+    """A product, summed over what an operand was broadcast to."""
+
+    def construct(self, product: Tensor, operand: Tensor) -> Tensor:
+        """In a graph, which may not know the shapes: the derivative of a product sums so."""
+        variable = no_constant(ops.zeros_like(_wide(operand)), product)
+        return ops.GradOperation()(_sum_of_products)(variable, product)
+
+    def __call__(self, product: Tensor, operand: Tensor) -> Tensor:
+        """In PyNative mode, where a backward that differentiates makes MindSpore call the hooks of cells too early."""
+        lead = product.ndim - operand.ndim
+        axes = tuple(i for i, size in enumerate(product.shape) if i < lead or operand.shape[i - lead] != size)
+        return ops.sum(product, axes).reshape(operand.shape) if axes else product
+
+
+_summed = _Summed()
+
+
 def _gradient(
     call: Call,
     slope: Tensor,
@@ -152,10 +170,7 @@ def _gradient(
 ) -> Tensor:
     """slope · incoming, summed over what was broadcast, and rounded."""
     scale = _divided(call, keep, x, w, _wide(incoming))
-    # The derivative of a product sums so whether a graph knows the shapes or not.
-    product = formula.only(_ops, keep, slope * scale)
-    variable = no_constant(ops.zeros_like(_wide(operand)), product)
-    total = ops.GradOperation()(_sum_of_products)(variable, product)
+    total = _summed(formula.only(_ops, keep, slope * scale), operand)
     if call.probabilities and operand.dtype == ms.float16:
         total = ops.clamp(total, -65504.0, 65504.0)
     return total.astype(operand.dtype)
