@@ -15,7 +15,17 @@ from binxent import kernel  # noqa: E402
 from binxent import numpy as numpy_face  # noqa: E402
 from binxent.mindspore import composite  # noqa: E402
 from binxent.mindspore.call import Call  # noqa: E402
-from tests.faces.mindspore_samples import KINDS, MINDSPORES_CELLS, OUR_CELLS, OURS, context, in_mode, refusal, tensor  # noqa: E402
+from tests.faces.mindspore_samples import (  # noqa: E402
+    KINDS,
+    MINDSPORES_CELLS,
+    OUR_CELLS,
+    OURS,
+    array,
+    context,
+    in_mode,
+    refusal,
+    tensor,
+)
 from tests.reference import bits, expected  # noqa: E402
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
@@ -299,16 +309,40 @@ def test_repr(kind):
 
 @both_kinds
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("mode", ["pynative", "jit", "graph"])
+@pytest.mark.parametrize("reduction", ["mean", "weighted_mean"])
+def test_masks_of_any_dtype(kind, dtype, mode, reduction):
+    """For the loss, and for the gradients, which are those of a mask of bool."""
+    arrays, _ = operands(kind, "none")
+    called, loss = [tensor(a) for a in arrays], loss_of(kind, reduction, "mask")
+    value_and_gradients = ms.value_and_grad(loss, (0, 1, 2, 3, 4))
+
+    def run(x, y, w, s, p, m):
+        return value_and_gradients(x, y, w, s, p, m)
+
+    value, gradients = in_mode(mode, run)(*called, tensor(MASK * 0.25 if "float" in dtype else MASK * 3, dtype))
+    exact, exact_gradients = value_and_gradients(*called, Tensor(MASK))
+    assert float(value) == float(exact)
+    for name, gradient, right in zip(NAMES, gradients, exact_gradients, strict=True):
+        np.testing.assert_allclose(gradient.asnumpy(), right.asnumpy(), rtol=1e-6, err_msg=name)
+
+
+@both_kinds
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("mode", ["pynative", "jit"])
-def test_masks_of_any_dtype(kind, dtype, mode):
-    (x, y, *_), _ = operands(kind, "none")
-    function = OURS[kind]
+def test_gradients_where_everything_is_half(kind, dtype, mode):
+    arrays, mask = operands(kind, "all")
+    value_and_gradients = ms.value_and_grad(loss_of(kind, "weighted_mean", "all"), (0, 1, 2, 3, 4))
 
-    def loss(x, y, m):
-        return function(x, y, mask=m)
+    def run(x, y, w, s, p, m):
+        return value_and_gradients(x, y, w, s, p, m)
 
-    found = in_mode(mode, loss)(tensor(x), tensor(y), tensor(MASK * 3, dtype))
-    assert float(found) == float(function(tensor(x), tensor(y), mask=Tensor(MASK)))
+    given = [tensor(a, dtype) for a in (*arrays, mask)]
+    _, gradients = in_mode(mode, run)(*given)
+    _, exact = value_and_gradients(*(a.astype(ms.float32) for a in given))
+    for name, gradient, right in zip(NAMES, gradients, exact, strict=True):
+        assert gradient.dtype == given[0].dtype
+        np.testing.assert_array_equal(bits(array(gradient)), bits(array(right.astype(given[0].dtype))), err_msg=name)
 
 
 REFUSED = [
