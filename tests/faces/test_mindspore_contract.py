@@ -185,6 +185,25 @@ def test_a_probability_out_of_range_is_named():
         face.binary_cross_entropy(tensor(-0.5), tensor(1))
 
 
+@pytest.mark.parametrize(
+    ("transform", "error"),
+    [
+        (ms.grad, ValueError),
+        (lambda f: lambda x, y: ms.vjp(f, x, y), ValueError),
+        (ms.jit, RuntimeError),
+        (ms.vmap, RuntimeError),
+        (lambda f: lambda x, y: ms.jvp(f, (x, y), (x, y))[0].asnumpy(), RuntimeError),
+    ],
+    ids=["grad", "vjp", "jit", "vmap", "jvp"],
+)
+def test_a_probability_out_of_range_in_transforms(transform, error, tmp_path, monkeypatch):
+    """MindSpore compiles some of them, and makes a RuntimeError of every error of an operator in a graph."""
+    monkeypatch.chdir(tmp_path)  # MindSpore writes a report there
+    problem, message = refusal(transform(face.binary_cross_entropy), X + 1, Y)
+    assert problem is error
+    assert "all elements of input should be between 0 and 1" in message
+
+
 @pytest.mark.parametrize("mode", ["pynative", "graph"])
 @pytest.mark.parametrize("dtype", [ms.float16, ms.bfloat16, ms.float32])
 def test_to_float(mode, dtype):

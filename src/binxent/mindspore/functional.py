@@ -91,7 +91,7 @@ def binary_cross_entropy(
     the pos_weight; both logarithms are clamped at −100. Then the mean, the sum, or none.
 
     Arguments, results and errors are those of ``binary_cross_entropy_with_logits``; besides, an input outside [0, 1]
-    is a ValueError (in a compiled graph a RuntimeError).
+    is a ValueError (in a compiled graph, which ``vmap`` and ``jvp`` make too, a RuntimeError).
 
     Differences from MindSpore's: those of ``binary_cross_entropy_with_logits``; besides, one element is not counted
     twice, weights broadcast, a probability of 0 or 1 costs at most 100 and not 27.63, an input outside [0, 1] never
