@@ -47,6 +47,9 @@ class Model(paddle.nn.Layer):
         return self.loss(input, label, sample_weight=sample_weight) * 3
 
 
+# In Paddle's words, when a graph runs that was made of unknown dimensions.
+SHAPES_DIFFER = r"Input\(X\) and Input\(Label\) shall have the same shape"
+
 OPTIONS = [
     {},
     {"weight": [1.0, 2.0, 3.0]},
@@ -120,7 +123,7 @@ def test_saved_and_loaded(kind, tmp_path):
     for rows in (4, 1, 9):
         x, y = tensor(an_input(kind, rows, 3)), tensor(uniform(rows, 3))
         np.testing.assert_allclose(array(loaded(x, y)), array(model(x, y)), rtol=1e-6)
-    with pytest.raises(ValueError, match="The 'shape' in ReshapeOp is invalid"):  # the formula would broadcast
+    with pytest.raises(ValueError, match=SHAPES_DIFFER):
         loaded(x, y[:1])
     if kind == "probabilities":
         with pytest.raises(ValueError, match="input must be less than or equal to 1"):
@@ -176,7 +179,7 @@ def test_static_graph(static, kind, reduction, shape):
     x, y = (placeholder(name, values[name], shape, learns=True) for name in "xy")
     w, p, s = (placeholder(name, values[name], learns=True) for name in "wps")
     loss = OURS[kind](x, y, w, reduction, pos_weight=p, sample_weight=s)
-    assert loss.shape == ([4, 3] if reduction == "none" else [])
+    assert loss.shape == ([] if reduction != "none" else [4, 3] if shape is None else [-1, 3])
     results = run([loss, *paddle.static.gradients([loss.sum()], [x, y])], **values)
     exact = expected(*values.values(), probabilities=kind == "probabilities")
     np.testing.assert_allclose(results[0], exact.value(reduction), rtol=1e-13)
@@ -184,6 +187,54 @@ def test_static_graph(static, kind, reduction, shape):
     to_label = formula.logits_gradient_to_target if kind == "logits" else formula.probabilities_gradient_to_target
     to_label = to_label(np, values["x"], values["w"] * values["s"][:, None], values["p"])
     np.testing.assert_allclose(results[2], to_label / exact.divisor(reduction), rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("input", "label"),
+    [([2, 3], [3, 2]), ([2, 3], [1, 3]), ([2, 3], [2, 1]), ([6, 1], [1, 6]), ([2, 3], [6, 1]), ([2, 0], [1, 0])],
+    ids=str,
+)
+@both_kinds
+def test_a_label_of_another_shape_is_refused_when_it_runs(kind, input, label, tmp_path):
+    """Also one with as many elements, or one that the formula would broadcast."""
+    path, specs = str(tmp_path / "model"), [InputSpec([None, None]), InputSpec([None, None])]
+    model = paddle.jit.to_static(Model(kind), full_graph=True, input_spec=specs)
+    paddle.jit.save(model, path, input_spec=specs)
+    for graph in (model, paddle.jit.load(path)):
+        for shape in (input, label):
+            x, y = tensor(an_input(kind, *shape)), tensor(uniform(*shape))
+            np.testing.assert_allclose(graph(x, y).item(), Model(kind)(x, y).item(), rtol=1e-6)
+        with pytest.raises(ValueError, match=SHAPES_DIFFER):
+            graph(tensor(an_input(kind, *input)), tensor(uniform(*label)))
+
+
+@pytest.mark.parametrize("unknown", ["xyw", "xy", "w"])
+@pytest.mark.parametrize(
+    ("name", "rows", "shape", "refused"),
+    [
+        ("sample_weight", 2, (2,), None),
+        ("sample_weight", 2, (1,), "The 'shape' in ReshapeOp is invalid"),
+        ("sample_weight", 1, (2,), "The 'shape' in ReshapeOp is invalid"),
+        ("pos_weight", 1, (1, 3), None),
+        ("pos_weight", 1, (1, 1), None),
+        ("pos_weight", 1, (2, 3), "does not match the corresponding value"),
+        ("pos_weight", 1, (2, 1), "does not match the corresponding value"),
+    ],
+)
+@both_kinds
+def test_a_weight_of_unknown_size_is_checked_when_it_runs(static, kind, name, rows, shape, refused, unknown):
+    values = {"x": an_input(kind, rows, 3), "y": uniform(rows, 3), "w": uniform(*shape)}
+    x, y, w = (placeholder(n, v, [-1] * v.ndim if n in unknown else None, learns=True) for n, v in values.items())
+    loss = OURS[kind](x, y, **{name: w})
+    results = [loss, *paddle.static.gradients([loss], [w])]
+    if refused:
+        with pytest.raises(ValueError, match=refused):
+            run(results, **values)
+        return
+    value, gradient = run(results, **values)
+    exact = expected(values["x"], values["y"], **{name: values["w"]}, probabilities=kind == "probabilities")
+    np.testing.assert_allclose(value, exact.value("mean"), rtol=1e-12)
+    assert gradient.shape == shape
 
 
 @pytest.mark.parametrize("case", PADDLES_TESTS, ids=str)
@@ -291,6 +342,8 @@ def test_refusals_of_a_static_graph(static):
         face.binary_cross_entropy_with_logits(x, y, pos_weight=placeholder("p", uniform(4, 2, 3)))
     with pytest.raises(ValueError, match="sample_weight: shape"):
         face.binary_cross_entropy_with_logits(x, y, sample_weight=placeholder("s", uniform(3)))
+    with pytest.raises(ValueError, match="sample_weight: shape"):
+        face.binary_cross_entropy_with_logits(x, y, sample_weight=placeholder("column", uniform(2, 1), [-1, 1]))
     with pytest.raises(ValueError, match="'sum', 'mean' or 'none', but received avg"):
         face.binary_cross_entropy_with_logits(x, y, reduction="avg")
 

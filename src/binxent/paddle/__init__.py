@@ -88,6 +88,11 @@ def _enlarges(weight: Tensor, shape: tuple[int, ...]) -> bool:
     return False
 
 
+def _may_enlarge(weight: list[int], input: list[int]) -> bool:
+    """Whether a weight that must broadcast to the input may turn out, in a static graph, to do the contrary."""
+    return any(w != 1 and -1 in (w, n) for w, n in zip(reversed(weight), reversed(input), strict=False))
+
+
 def _without_none(*weights: Any) -> tuple[Any, ...]:
     return tuple(weight for weight in weights if weight is not None)
 
@@ -109,9 +114,12 @@ def _static_loss(function: str, reduction: str, operands: Given, numbers: Number
         _refuse_shape(function, operands)
     dtype, terms = _RESULT[x.dtype, y.dtype], options.terms(*numbers, _name(y.dtype))
     if -1 in (*x.shape, *y.shape):
-        y = paddle.reshape(y, paddle.shape(x))  # refuses another size when it runs, where the formula would broadcast
-    if p is not None and (-1 not in (*x.shape, *p.shape) or len(p.shape) > len(x.shape)):
-        options.check_broadcast("pos_weight", p.shape, x.shape)
+        y = paddle.reshape(y, composite.shape_of_both(x, y))
+    if p is not None:
+        if -1 not in (*x.shape, *p.shape) or len(p.shape) > len(x.shape):
+            options.check_broadcast("pos_weight", p.shape, x.shape)
+        elif _may_enlarge(p.shape, x.shape):
+            p = paddle.expand(p, paddle.shape(x))  # refuses, when it runs, one that would
     if mask is not None:
         if -1 not in (*x.shape, *mask.shape) or len(mask.shape) > len(x.shape):
             options.check_broadcast("mask", mask.shape, x.shape)
@@ -119,9 +127,11 @@ def _static_loss(function: str, reduction: str, operands: Given, numbers: Number
             # It refuses, when it runs, a mask that would enlarge the input, and here one that could learn.
             mask = paddle.expand(composite.constant(mask), paddle.shape(x))
     if sample_weight is not None:
-        if -1 not in (*x.shape[:1], *sample_weight.shape):
+        if len(sample_weight.shape) != 1 or -1 not in (*x.shape[:1], *sample_weight.shape):
             options.check_sample_weight(sample_weight.shape, x.shape)
-        sample_weight = paddle.reshape(sample_weight, [-1] + [1] * (len(x.shape) - 1))
+        # Refuses, when it runs, another number of them, where the formula would broadcast a single one.
+        first = paddle.shape(x)[0] if x.shape[0] == -1 else x.shape[0]
+        sample_weight = paddle.reshape(sample_weight, [first, *[1] * (len(x.shape) - 1)])
     read = (x, y, _without_none(weight, sample_weight), p, mask)
     return composite.loss(function is _PROBABILITIES, reduction, dtype, read, terms)
 

@@ -137,6 +137,20 @@ def _refusing(x: Any) -> Any:
     return x + 0 * F.binary_cross_entropy(fixed, fixed, reduction="none")
 
 
+def shape_of_both(x: Any, y: Any) -> Any:
+    """From a static graph that raises Paddle's own ValueError, when it runs, if the two differ in shape.
+
+    Paddle's loss is asked for the sake of its check, of tensors that hold nothing: a first axis of size 0 comes before
+    their own axes.
+    """
+
+    def empty(like: Any) -> Any:
+        shape = paddle.shape(like)
+        return paddle.full(paddle.concat([paddle.full([1], 0, shape.dtype), shape]), 0, paddle.float32)
+
+    return paddle.shape(F.binary_cross_entropy(empty(x), empty(y), reduction="none"))[1:]
+
+
 def _by_slope(loss: Any, slope: Any, x: Any, *rest: Any, **changes: Any) -> Any:
     """The loss with a gradient that is not that of its parts.
 
