@@ -162,6 +162,29 @@ def test_a_float_mask_has_a_derivative_of_0() -> None:
     assert_alike(tangent, jax.jvp(lambda x: logits_loss(x, y, mask=MASK), (x,), (x,))[1])
 
 
+@both_inputs
+@pytest.mark.parametrize(
+    ("target", "mask"),
+    [*(("float32", mask) for mask in kernel.TAGS), *((target, "bool") for target in kernel.TAGS), ("float32", None)],
+)
+@pytest.mark.usefixtures("in_float64")
+def test_under_strict_promotion(target: str, mask: str | None, probabilities: bool) -> None:
+    """No option makes JAX promote; only a target of another floating dtype than the input's does."""
+    x = jnp.full(4, 0.25, target if target in kernel.FLOATING else "float32")
+    y, w = jnp.array([0, 1, 1, 0]).astype(target), jnp.ones(4)
+    chosen: dict[str, Any] = {"ignore_index": 0, "label_smoothing": 0.1, "gamma": 2.0, "reduction": "weighted_mean"}
+    if mask is not None:
+        chosen["mask"] = jnp.array([1, 0, 1, 1]).astype(mask)
+
+    def loss(x: Any, w: Any) -> Any:
+        return FUNCTIONS[probabilities](x, y, w, **chosen)
+
+    wanted = jax.value_and_grad(loss, (0, 1))(x, w)
+    with jax.numpy_dtype_promotion("strict"):
+        jax.tree.map(same_bits, jax.value_and_grad(loss, (0, 1))(x, w), wanted)
+        jax.eval_shape(jax.hessian(loss), x, w)
+
+
 # Bits: one program, batches, other incoming gradients
 
 

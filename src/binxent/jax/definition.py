@@ -62,6 +62,8 @@ def arithmetic(plan: Plan, operands: Operands, dtype: Any = None) -> Values:
     if dtype is None:
         dtype = jnp.float64 if "float64" in (operands[0].dtype.name, operands[1].dtype.name) else jnp.float32
     mask = operands[-1] if plan.mask else None
+    if mask is not None and mask.dtype == jnp.bool:
+        mask = mask.astype(jnp.uint8)  # strict promotion compares no boolean with 0
     x, y, *rest = (a.astype(dtype) for a in operands[: len(operands) - plan.mask])
     keep = formula.kept(y, mask, plan.terms.ignore_index)
     if plan.probabilities:
