@@ -6,6 +6,7 @@ the devices, and whether loss and gradient have the bits, and the values, of arr
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -62,8 +63,8 @@ def batch_mean(x: Any, y: Any, mask: Any) -> Any:
     return jax.value_and_grad(lambda x: loss(x, y, mask=mask, reduction="batchmean"))(x)
 
 
-# name: the function, and its arguments with the mesh's axes that divide them
-CASES: dict[str, tuple[Callable[..., Any], list[tuple[Any, tuple[Any, ...]]]]] = {
+# name: the function, and its arguments with the mesh's axes that divide them; None: a NumPy array, which lies nowhere
+CASES: dict[str, tuple[Callable[..., Any], list[tuple[Any, tuple[Any, ...] | None]]]] = {
     "rows": (both, [(X, ("a",)), (Y, ("a",))]),
     "rows over both axes": (both, [(X, (("a", "b"),)), (Y, (("a", "b"),))]),
     "columns": (both, [(X, (None, "b")), (Y, (None, "b"))]),
@@ -75,8 +76,11 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[Any, tuple[Any, ...]]]]] =
     "mask": (masked, [(X, ("a",)), (Y, ("a",)), (MASK, ("a",))]),
     "mask of rows and columns": (masked, [(X, ("a", "b")), (Y, ("a", "b")), (MASK, ("a", "b"))]),
     "mask of columns": (masked, [(X, (None, "b")), (Y, (None, "b")), (MASK[1:2], (None, "b"))]),
+    "mask on every device": (masked, [(X, ("a", "b")), (Y, ("a",)), (MASK, ())]),
+    "mask of NumPy": (masked, [(X, ("a",)), (Y, ("a",)), (MASK, None)]),
     "nothing kept": (masked, [(X, ("a",)), (Y, ("a",)), (MASK & False, ("a",))]),
     "ignore_index": (labelled, [(X, ("a", "b")), (LABELS, ("a", "b"))]),
+    "ignore_index in targets of NumPy": (labelled, [(X, ("a", "b")), (LABELS, None)]),
     "weighted_mean": (weighted, [(X, ("a",)), (Y, ("a",)), (S, ("a",)), (MASK, ("a",))]),
     "batchmean": (batch_mean, [(X, ("a",)), (Y, ("a",)), (MASK, ("a",))]),
     "vmap with masks along the divided axis": (jax.vmap(masked), [(X, ("a",)), (Y, ("a",)), (MASK, ("a",))]),
@@ -115,7 +119,10 @@ def divided(kind: AxisType) -> dict[str, Any]:
     mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(kind,) * 2)
     cases = CASES if kind == AxisType.Explicit else CASES | AUTO_CASES
     return {
-        name: facts(function, *(jax.device_put(a, NamedSharding(mesh, P(*axes))) for a, axes in operands))
+        name: facts(
+            function,
+            *(a if axes is None else jax.device_put(a, NamedSharding(mesh, P(*axes))) for a, axes in operands),
+        )
         for name, (function, operands) in cases.items()
     }
 
@@ -139,6 +146,20 @@ def mapped(check: bool) -> dict[str, Any]:
         axis_names={"a"},
         check_vma=check,
     )
+    explicit = jax.make_mesh((2, 2), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
+
+    @functools.partial(
+        jax.shard_map,
+        mesh=explicit,
+        in_specs=(P("a"), P("a")),
+        out_specs=P(),
+        axis_names={"a"},
+        check_vma=check,
+    )
+    def partly_explicit(x: Any, y: Any) -> Any:
+        x = jax.sharding.reshard(x, P(None, "b"))
+        return jax.lax.pmean(loss(x, y), "a")
+
     p = W.astype(np.float32)
 
     def masked_mean(x: Any, y: Any, mask: Any) -> Any:
@@ -162,6 +183,7 @@ def mapped(check: bool) -> dict[str, Any]:
             lambda x, y, p: loss(jnp.tile(x, (2, 2)), y, pos_weight=jnp.tile(p, 2)),
         ),
         "along one axis of two": (partly, (X, Y), (0,), loss),
+        "along one axis of two, the other explicit": (partly_explicit, (X, Y), (0,), loss),
     }
     result = {}
     for name, (function, operands, along, whole) in cases.items():

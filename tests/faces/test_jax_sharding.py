@@ -23,8 +23,11 @@ SENT = {
     "mask": WITH_DIVISORS,
     "mask of rows and columns": WITH_DIVISORS,
     "mask of columns": WITH_DIVISORS,
+    "mask on every device": WITH_DIVISORS,
+    "mask of NumPy": WITH_DIVISORS,
     "nothing kept": WITH_DIVISORS,
     "ignore_index": WITH_DIVISORS,
+    "ignore_index in targets of NumPy": WITH_DIVISORS,
     "weighted_mean": ["all-reduce (f32[], f32[], f32[])", *WITH_DIVISORS],
     "batchmean": LOSS,
     "vmap with masks along the divided axis": [],
@@ -70,6 +73,7 @@ def test_what_does_not_fit_is_moved_and_still_right(facts: Any, name: str) -> No
         ("a mask of the other axis", 8),
         ("the same input everywhere", 8),
         ("along one axis of two", 0),
+        ("along one axis of two, the other explicit", 0),
     ],
 )
 def test_shard_map(facts: Any, check: str, name: str, runs: int) -> None:

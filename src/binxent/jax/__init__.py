@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.interpreters.partial_eval import DynamicJaxprTracer
+from jax.sharding import NamedSharding, PartitionSpec
 
 from binxent import formula, kernel, options
 from binxent.jax import cpu
@@ -41,10 +42,33 @@ def _vary_alike(first: Array, others: list[Array]) -> Array:
 
     An ordinary operation on both makes it so, whose transpose adds up what it must; XLA removes it.
     """
-    always = jnp.ones(first.shape, bool)
+    always = jnp.ones_like(first, bool)
     for other in others:
         first = jax.lax.select(always, first, jnp.broadcast_to(other, first.shape).astype(first.dtype))
     return first
+
+
+def _divide_alike(operands: list[Array]) -> list[Array]:
+    """On a mesh of explicit axes, each operand is divided as any of them is: a selection does not see to that itself.
+
+    Where they contradict one another they stay as they are, and JAX refuses them.
+    """
+    full, shardings = operands[0].shape, [jax.typeof(a).sharding for a in operands]
+    axes = [{s.spec[d] for s in shardings} - {None} for d in range(len(full))]
+    names = [name for given in axes for part in given for name in (part if isinstance(part, tuple) else (part,))]
+    if not names or len({*names}) < len(names) or any(len(given) > 1 for given in axes):
+        return operands
+    mesh = next(s.mesh for s in shardings if any(s.spec))
+
+    def divide(array: Array) -> Array:
+        parts = (next(iter(axes[d]), None) if n == full[d] else None for d, n in enumerate(array.shape))
+        spec = PartitionSpec(*parts)
+        if jax.typeof(array).sharding.spec == spec:
+            return array
+        divided: Array = jax.sharding.reshard(array, NamedSharding(mesh, spec))
+        return divided
+
+    return [divide(array) for array in operands]
 
 
 def _terms(ignore_index: Any, label_smoothing: Any, gamma: Any, target: Any) -> options.Terms | None:
@@ -99,6 +123,7 @@ def _compute(
     if y.dtype.name in kernel.FLOATING:
         dtype = jnp.result_type(x, y)  # a Python number takes the other's type, as everywhere in JAX
         x, y = (a.astype(dtype) if jax.typeof(a).weak_type else a for a in (x, y))
+    x, y, *rest = _divide_alike([x, y, *rest])
     if jax.sharding.get_abstract_mesh().manual_axes:
         x = _vary_alike(x, [y, *rest])
     terms = terms or options.Terms()
