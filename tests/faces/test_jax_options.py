@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import pickle
 from collections.abc import Callable, Iterator
@@ -379,7 +380,8 @@ def test_one_nan_is_as_good_as_another() -> None:
         np.testing.assert_allclose(logits_loss(x, y, ignore_index=nan), wanted, rtol=1e-6)
     assert _compute._cache_size() == before + 1
     first, second = (face.BCEWithLogitsLoss(ignore_index=float("nan")) for _ in range(2))
-    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for other in (second, pickle.loads(pickle.dumps(first)), copy.copy(first), copy.deepcopy(first)):
+        assert jax.tree.structure(first) == jax.tree.structure(other)
 
 
 def test_the_classes_keep_them() -> None:

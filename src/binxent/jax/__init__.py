@@ -302,6 +302,10 @@ class _Loss:
         if terms is not None and terms.ignore_index is math.nan:
             object.__setattr__(self, "ignore_index", math.nan)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()  # a NaN that was pickled is another one
+
     def __call__(self, input: Any, target: Any, *, sample_weight: Any = None, mask: Any = None) -> Array:
         given = (self.weight, self.reduction, self.pos_weight, sample_weight, mask)
         return _call(self.probabilities, input, target, *given, self.ignore_index, self.label_smoothing, self.gamma)
