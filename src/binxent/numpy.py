@@ -97,6 +97,18 @@ def _new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return array
 
 
+def _overlaps_itself(array: Array) -> bool:
+    """Whether two elements may share memory. Along each axis a step leads beyond all that shorter steps reach: so it is
+    in every view but those of as_strided and broadcast_to."""
+    reach = array.itemsize
+    for step, size in sorted((abs(step), size) for step, size in zip(array.strides, array.shape, strict=True)):
+        if size > 1:
+            if step < reach:
+                return array.size > 0
+            reach += step * (size - 1)
+    return False
+
+
 def _check_out(out: object, operands: _Operands) -> Array:
     """The gradient's place: new to the operands, or exactly the input's own."""
     x, y, weights, p, m = operands
@@ -106,6 +118,8 @@ def _check_out(out: object, operands: _Operands) -> Array:
         raise ValueError(f"out: {out.dtype} of shape {out.shape}; expected {x.dtype} of shape {x.shape}, as the input")
     if not out.flags.writeable:
         raise ValueError("out: the array is read-only; expected one that can be written")
+    if _overlaps_itself(out):
+        raise ValueError("out: elements of it share memory; expected memory of its own for each")
     others = [other for other in (y, *weights, p, m) if other is not None]
     same = out.ctypes.data == x.ctypes.data and out.strides == x.strides
     if any(np.may_share_memory(out, other) for other in (others if same else [x, *others])):
@@ -301,7 +315,7 @@ def value_and_grad(
 
     Raises:
         TypeError, ValueError: as the loss, and for an ``out`` of another shape or dtype, read-only, or overlapping
-            an operand. Nothing has been written then.
+            an operand or itself. Nothing has been written then.
 
     Examples:
         >>> import numpy as np

@@ -586,6 +586,64 @@ def test_what_may_not_be_out() -> None:
         assert (shared == 7).all()
 
 
+def strided(*steps: int, shape: tuple[int, ...] = (3, 2), offset: int = 0) -> Array:
+    """A view of numbers in a row, by steps of bytes."""
+    return np.ndarray(shape, np.float32, np.full(40, 7, np.float32), offset, steps)
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        strided(4, 4),
+        strided(0, 4),
+        strided(4, 0),
+        strided(-4, 8, offset=16),
+        strided(8, 2),
+        strided(8, 4, 8, shape=(3, 2, 2)),
+        strided(0, shape=(2,)),
+        strided(2, shape=(3,)),
+    ],
+    ids=lambda out: f"{out.shape} by {out.strides}",
+)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_out_whose_elements_overlap_is_refused(in_place: bool, out: Array) -> None:
+    x, before = out if in_place else np.zeros(out.shape, np.float32), out.tobytes()
+    with pytest.raises(ValueError, match="out: elements of it share memory"):
+        face.value_and_grad(x, np.zeros(out.shape), out=out)
+    assert out.tobytes() == before
+
+
+CUBE = np.zeros((4, 4, 4), np.float32)
+VIEWS = {
+    "negative steps": CUBE[::-1, :, ::-2],
+    "every other": CUBE[::2, 1::2, ::3],
+    "turned": CUBE.transpose(1, 2, 0)[:, ::-1],
+    "a diagonal": np.einsum("iij->ji", CUBE),
+    "another diagonal": np.einsum("iji->ij", CUBE),
+    "one column": CUBE[:, 1:2, 0],
+    "axes of one": CUBE[None, :, 1:2, None],
+    "broadcast to one": strided(0, 4, shape=(1, 2)),
+    "empty": strided(0, 0, shape=(0, 2)),
+    "column-major": np.zeros((3, 5), np.float32, order="F"),
+    "windows that do not overlap": strided(8, 4),
+    "a field": np.zeros(5, [("a", np.int8), ("b", np.float32)])["b"],
+    "a real part": np.zeros((3, 2), np.complex64).real,
+    "a scalar": np.zeros((), np.float32),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_any_ordinary_view_may_be_out(view: str) -> None:
+    out = VIEWS[view]
+    out[...] = np.linspace(-2, 2, out.size).reshape(out.shape)
+    x, y = out.copy(), np.ones(out.shape)
+    wanted = face.value_and_grad(x, y, reduction="sum")[1]
+    for input in (x, out):
+        assert face.value_and_grad(input, y, reduction="sum", out=out)[1] is out
+        np.testing.assert_array_equal(out, wanted)
+        out[...] = x
+
+
 def test_a_refusal_writes_nothing() -> None:
     q, y = np.full(200_000, 0.5), np.ones(200_000)
     for bad in ((199_999, 1.5), (3, nan)):
