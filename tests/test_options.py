@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import decimal
+import fractions
 import math
 import warnings
 from typing import Any
@@ -62,6 +64,69 @@ def test_without_the_deprecated_pair_nothing_is_said() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert options.legacy_reduction(None, None, "whatever it is") == "whatever it is"
+
+
+NUMBERS = ("ignore_index", "label_smoothing", "gamma")
+ORDINARY = {"ignore_index": None, "label_smoothing": 0.0, "gamma": 0.0}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize(
+    "value",
+    [1, 1.0, np.float32(1), np.array(1), np.array([1.0]), np.array([[1]]), fractions.Fraction(1), decimal.Decimal(1)],
+    ids=repr,
+)
+def test_numbers(name: str, value: Any) -> None:
+    terms = options.terms(**ORDINARY | {name: value}, target_dtype="float32")
+    assert terms is not None
+    assert (getattr(terms, name), type(getattr(terms, name))) == (1, float)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (np.array([0.1, 0.2]), "ndarray of shape (2,)"),
+        (np.zeros((2, 3)), "ndarray of shape (2, 3)"),
+        (np.zeros((1, 0)), "ndarray of shape (1, 0)"),
+        (np.array(["a"]), "str"),
+        ([1, 2], "list"),
+        ("1", "str"),
+        (True, "bool"),
+        (np.array([True]), "bool"),
+        (1j, "complex"),
+    ],
+    ids=str,
+)
+def test_what_is_no_number(name: str, value: Any, what: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        options.terms(**ORDINARY | {name: value}, target_dtype="float32")
+    assert str(caught.value) == f"{name}: expected a number, got {what}"
+
+
+def test_nothing_out_of_the_ordinary() -> None:
+    for zero in (0.0, 0, np.float32(0), np.zeros(1)):
+        assert options.terms(None, zero, 0.0, "float32") is options.terms(None, 0.0, zero, "float32") is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most"),
+    [
+        ("bfloat16", 2**8),
+        ("float16", 2**11),
+        ("float32", 2**24),
+        ("float64", 2**24),
+        ("int16", 2**24),
+        ("int32", 2**24 - 1),  # 2²⁴ is also what a label of 2²⁴ + 1 becomes in float32
+        ("int64", 2**24 - 1),
+    ],
+)
+def test_ignore_index_is_one_label_alone(dtype: str, most: int) -> None:
+    for ignored in (most, -most, -100, float("nan")):
+        assert options.terms(ignored, 0.0, 0.0, dtype) is not None
+    for ignored in (most + 1, -most - 1, 0.5, float("inf")):
+        with pytest.raises(ValueError, match=f"{dtype}, the target's dtype, has exactly, between -{most} and {most}, "):
+            options.terms(ignored, 0.0, 0.0, dtype)
 
 
 def test_what_selects() -> None:
@@ -138,14 +203,18 @@ def test_what_does_not_broadcast(shape: tuple[int, ...], to: tuple[int, ...]) ->
         assert np.broadcast_shapes(shape, to) != to
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("weight", "pass sample_weight= or reshape it to"), ("pos_weight", "reshape it to"), ("mask", "reshape it to")],
+)
 @pytest.mark.parametrize(("to", "column"), [((2, 3), "(2, 1)"), ((2, 3, 4, 5), "(2, 1, 1, 1)")])
-def test_a_weight_per_sample_is_told_how_to_be_one(to: tuple[int, ...], column: str) -> None:
+def test_one_per_sample_is_told_how_to_be_that(to: tuple[int, ...], column: str, name: str, advice: str) -> None:
     with pytest.raises(ValueError, match="does not broadcast") as caught:
-        options.check_broadcast("weight", (2,), to)
-    assert f"For one weight per sample, pass sample_weight= or reshape it to {column}." in str(caught.value)
+        options.check_broadcast(name, (2,), to)
+    assert str(caught.value).endswith(f"{to}. For one {name} per sample, {advice} {column}.")
     with pytest.raises(ValueError, match="does not broadcast") as caught:
-        options.check_broadcast("weight", (7,), to)
-    assert "sample_weight" not in str(caught.value)
+        options.check_broadcast(name, (7,), to)
+    assert str(caught.value).endswith(f"{to}.")
 
 
 @pytest.mark.parametrize("to", [(3,), (3, 1), (3, 4), (3, 4, 5), (0,), (0, 4)])

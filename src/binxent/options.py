@@ -24,13 +24,14 @@ class Terms(NamedTuple):
     gamma: float = 0
 
 
-# The largest integer up to which a floating dtype has all of them.
-_EXACT_INTEGERS = {"bfloat16": 2**8, "float16": 2**11}
+# The largest integer up to which a dtype has all of them, where that is less than float32's 2²⁴. Of wide integers it is
+# the largest that no other becomes in float32, in which they are compared: 2²⁴ + 1 becomes 2²⁴.
+_EXACT_INTEGERS = {"bfloat16": 2**8, "float16": 2**11, "int32": 2**24 - 1, "int64": 2**24 - 1}
 
 
 def terms(ignore_index: object, label_smoothing: object, gamma: object, target_dtype: str) -> Terms | None:
     """None if there is nothing out of the ordinary."""
-    if ignore_index is None and type(label_smoothing) is float and label_smoothing == 0 == gamma:
+    if ignore_index is None and type(label_smoothing) is type(gamma) is float and label_smoothing == 0 == gamma:
         return None
     meant = Terms(
         None if ignore_index is None else _number("ignore_index", ignore_index),
@@ -55,6 +56,11 @@ def terms(ignore_index: object, label_smoothing: object, gamma: object, target_d
 def _number(name: str, value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):  # a symbolic number of a compiler too
         return float(value)
+    shape = tuple(getattr(value, "shape", ()))
+    if math.prod(shape) != 1:
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__} of shape {shape}")
+    if shape:
+        value = value.item()  # type: ignore[attr-defined]
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     return float(value)
@@ -122,7 +128,8 @@ def check_broadcast(name: str, shape: Sequence[int], to: Sequence[int]) -> None:
     hint = ""
     if len(shape) == 1 and len(to) > 1 and shape[0] == to[0]:
         column = ", ".join(["1"] * (len(to) - 1))
-        hint = f" For one {name} per sample, pass sample_weight= or reshape it to ({shape[0]}, {column})."
+        sample_weight = "pass sample_weight= or " if name == "weight" else ""
+        hint = f" For one {name} per sample, {sample_weight}reshape it to ({shape[0]}, {column})."
     raise ValueError(f"{name}: shape {shape} does not broadcast to the input's shape {to}.{hint}")
 
 

@@ -812,7 +812,8 @@ def test_weights_must_broadcast_to_the_input(probabilities: bool, name: str) -> 
         message = f"{name}: shape {shape} does not broadcast to the input's shape (2, 3)."
         with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
             FUNCTIONS[probabilities](x, x, **{name: np.ones(shape)})
-    with pytest.raises(ValueError, match=r"pass sample_weight= or reshape it to \(2, 1\)"):
+    advice = "pass sample_weight= or " if name == "weight" else ""
+    with pytest.raises(ValueError, match=rf"For one {name} per sample, {advice}reshape it to \(2, 1\)"):
         FUNCTIONS[probabilities](x, x, **{name: np.ones(2)})
     with pytest.raises(ValueError, match="sample_weight: shape"):
         FUNCTIONS[probabilities](x, x, sample_weight=np.ones(3))

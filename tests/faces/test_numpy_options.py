@@ -5,6 +5,7 @@ That every option and every pair of them agrees with the definition is shown by 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,9 @@ def test_what_is_hidden_may_be_out_of_range(probabilities: bool) -> None:
         ({"gamma": -1}, ValueError, "gamma: -1; expected a finite number that is not negative"),
         ({"gamma": inf}, ValueError, "gamma: inf"),
         ({"gamma": None}, TypeError, "gamma: expected a number, got NoneType"),
+        ({"gamma": np.array([0.1, 0.2])}, TypeError, r"gamma: expected a number, got ndarray of shape \(2,\)"),
+        ({"label_smoothing": np.zeros((2, 1))}, TypeError, r"label_smoothing: .* got ndarray of shape \(2, 1\)"),
+        ({"ignore_index": np.arange(3)}, TypeError, r"ignore_index: .* got ndarray of shape \(3,\)"),
         ({"ignore_index": 0.5}, ValueError, "ignore_index: 0.5; expected NaN or an integer that float32"),
         ({"ignore_index": inf}, ValueError, "ignore_index: inf"),
         ({"ignore_index": True}, TypeError, "ignore_index: expected a number, got bool"),
@@ -201,6 +205,17 @@ def test_ignore_index_must_be_a_number_of_the_targets_dtype() -> None:
     face.binary_cross_entropy_with_logits(x, x, ignore_index=-999)
     with pytest.raises(ValueError, match="-999; expected NaN or an integer that bfloat16, the target's dtype"):
         face.binary_cross_entropy_with_logits(x, x.astype(DTYPES["bfloat16"]), ignore_index=-999)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_a_wide_label_is_ignored_alone(dtype: str) -> None:
+    x, most = np.zeros(4, np.float32), 2**24 - 1
+    for ignored in (most, -most):
+        y = np.array([ignored - 1, ignored, ignored + 1, 0], dtype)
+        loss = face.binary_cross_entropy_with_logits(x, y, ignore_index=ignored, reduction="none")
+        assert (loss == 0).tolist() == [False, True, False, False]
+        with pytest.raises(ValueError, match=f"ignore_index: .* between -{most} and {most}"):
+            face.binary_cross_entropy_with_logits(x, y, ignore_index=ignored + math.copysign(1, ignored))
 
 
 def test_classes_keep_the_options() -> None:
