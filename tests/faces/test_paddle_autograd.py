@@ -193,6 +193,20 @@ def test_second_derivative_of_probabilities():
         np.testing.assert_allclose(array(second), exact, rtol=1e-13)
 
 
+@pytest.mark.parametrize(("learns", "last"), [(False, 3), (True, 2)], ids=["kernel", "formula"])
+@both_kinds
+def test_where_paddles_derivatives_end(kind, learns, last):
+    """Of a quotient it has two, and a third that has none. If this fails, the docs have news."""
+    x, y = tensor(an_input(kind, 3), learns=True), tensor(uniform(3), learns=learns)
+    derivative = OURS[kind](x, y)
+    for _ in range(last - 1):
+        (derivative,) = paddle.grad(derivative.sum(), x, create_graph=True)
+    (final,) = paddle.grad(derivative.sum(), x, retain_graph=True)
+    assert np.isfinite(array(final)).all()
+    with pytest.raises(RuntimeError, match="divide_double_grad doesn't have any grad op"):
+        paddle.grad(derivative.sum(), x, create_graph=True)
+
+
 @both_kinds
 def test_mixed_second_derivative(kind):
     x, y = tensor(an_input(kind, 5), "float64", learns=True), tensor(uniform(5), "float64", learns=True)
