@@ -349,9 +349,9 @@ def test_shapes_of_weights(kind, shape, weight, reduction, name):
 
 
 @both_kinds
-@pytest.mark.parametrize("name", ["weight", "pos_weight"])
-def test_a_weight_for_each_sample_is_refused_with_advice(kind, name):
-    with pytest.raises(RuntimeError, match=r"sample_weight= or reshape it to \(4, 1\)"):
+@pytest.mark.parametrize(("name", "advice"), [("weight", "pass sample_weight= or "), ("pos_weight", "")])
+def test_a_weight_for_each_sample_is_refused_with_advice(kind, name, advice):
+    with pytest.raises(RuntimeError, match=rf"For one {name} per sample, {advice}reshape it to \(4, 1\)"):
         OURS[kind](an_input(kind, 4, 3), uniform(4, 3), **{name: uniform(4)})
 
 

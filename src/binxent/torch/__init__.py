@@ -22,6 +22,7 @@ __all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross
 
 _NAMES = ("input", "target", "weight", "sample_weight", "pos_weight", "mask")
 _HALF = (torch.float16, torch.bfloat16)
+_OFF = 0  # the default of label_smoothing and gamma: whatever else is given is looked at
 # An attribute of torch takes longer to find, in each small loss.
 _FLOAT32, _STRIDED, _PARAMETER = torch.float32, torch.strided, torch.nn.Parameter
 _is_compiling = torch.compiler.is_compiling
@@ -133,7 +134,7 @@ def _loss(
         shape = options.check_sample_weight(sample_weight.shape, input.shape)
         operands = (input, target, weight, sample_weight.reshape(shape), pos_weight, mask)
     terms = None
-    if ignore_index is not None or label_smoothing or gamma:
+    if ignore_index is not None or label_smoothing is not _OFF or gamma is not _OFF:
         terms = options.terms(ignore_index, label_smoothing, gamma, str(target.dtype).removeprefix("torch."))
     dtype = _FLOAT32 if input.dtype is target.dtype is _FLOAT32 else _result_dtype(input, target)
     make = Call if compiling else known_call
