@@ -161,20 +161,6 @@ class _Summed(nn.Cell):
 _summed = _Summed()
 
 
-def _total(
-    call: Call,
-    slope: Tensor,
-    keep: Tensor | None,
-    x: Tensor,
-    w: Tensor | None,
-    incoming: Tensor,
-    operand: Tensor,
-) -> Tensor:
-    """slope · incoming, summed over what was broadcast."""
-    scale = _divided(call, keep, x, w, _wide(incoming))
-    return _summed(formula.only(_ops, keep, slope * scale), operand)
-
-
 def _rounded(call: Call, total: Tensor, operand: Tensor) -> Tensor:
     if call.probabilities and operand.dtype == ms.float16:
         total = ops.clamp(total, -65504.0, 65504.0)
@@ -190,7 +176,9 @@ def _gradient(
     incoming: Tensor,
     operand: Tensor,
 ) -> Tensor:
-    return _rounded(call, _total(call, slope, keep, x, w, incoming, operand), operand)
+    """slope · incoming, summed over what was broadcast, and rounded."""
+    scale = _divided(call, keep, x, w, _wide(incoming))
+    return _rounded(call, _summed(formula.only(_ops, keep, slope * scale), operand), operand)
 
 
 # A tuple that holds None would be shorter here, but MindSpore 2.10 ends the process at some graphs that have one.
@@ -292,7 +280,7 @@ def to_sample_weight(
     w, p = _product(keep, input, weight, sample_weight), _kept_weight(keep, pos_weight)
     others = _ONE if weight is None else formula.only(_ops, keep, _wide(weight))
     slope = _to_weight(call, keep, x, y, w, p, others)
-    total = _total(call, slope, keep, x, w, incoming, _column(_wide(sample_weight), input))
+    total = _gradient(call, slope, keep, x, w, incoming, _column(_wide(sample_weight), input))
     return _rounded(call, total.reshape(-1), sample_weight)  # on CPU no graph reshapes bfloat16
 
 
