@@ -29,11 +29,6 @@ def in_transform() -> bool:
     return _transforms_active() or forward_ad._current_level >= 0
 
 
-def _has_saved_tensor_hooks() -> bool:
-    """Offloading and checkpointing: they would not see a gradient that is kept beside the saved tensors."""
-    return _top_hooks(False) is not None
-
-
 # Each None that autograd takes and keeps costs it time, and most losses have no operands but input and target: these
 # stand for the other four.
 _NO_OTHERS = (None,) * 4
@@ -53,7 +48,8 @@ class KernelLoss(torch.autograd.Function):
         operands: Operands = (given + _NO_OTHERS)[:6]
         loss = new_loss(call, operands)
         fused = call.reduction != "none" and not call.inplace_backward
-        if fused and ctx.needs_input_grad[1] and not _has_saved_tensor_hooks():
+        # Offloading and checkpointing have hooks, which would not see a gradient that is kept beside the saved tensors.
+        if fused and ctx.needs_input_grad[1] and _top_hooks(False) is None:
             gradient, incoming = new_like(operands[0]), _expected_incoming  # read once: threads write it
             run(call, operands, loss, gradient, incoming)
             ctx.made = (gradient, incoming)
