@@ -8,6 +8,7 @@ import torch._dynamo.testing
 
 from binxent import kernel
 from tests.faces.torch_samples import (
+    DIVIDED,
     KINDS,
     OUR_MODULES,
     OURS,
@@ -356,15 +357,7 @@ def test_a_second_derivative_where_the_backend_keeps_autograd(kind, reduction):
     torch.testing.assert_close(*found)
 
 
-OF_ANY_SIZE = [
-    {"label_smoothing": 0.1},
-    {"gamma": 2},
-    {"reduction": "batchmean"},
-    {"reduction": "weighted_mean"},
-]
-
-
-@pytest.mark.parametrize("options", OF_ANY_SIZE, ids=str)
+@pytest.mark.parametrize("options", DIVIDED, ids=str)
 @both_kinds
 def test_one_graph_for_every_batch_size(kind, options):
     """Through the formula too, which a gradient to a weight needs: a size is no constant of the graph."""

@@ -8,7 +8,7 @@ import torch
 from torch.export import Dim
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from tests.faces.torch_samples import KINDS, OUR_MODULES, OURS, TORCHS, TORCHS_MODULES, an_input, uniform
+from tests.faces.torch_samples import DIVIDED, KINDS, OUR_MODULES, OURS, TORCHS, TORCHS_MODULES, an_input, uniform
 from tests.processes import python
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
@@ -221,15 +221,6 @@ def test_jit_script_of_bceloss_with_pos_weight_says_why_not():
         torch.jit.script(OUR_MODULES["probabilities"](pos_weight=uniform(3)))
 
 
-OF_ANY_SIZE = [
-    {},
-    {"label_smoothing": 0.1},
-    {"gamma": 2},
-    {"reduction": "batchmean"},
-    {"reduction": "weighted_mean"},
-]
-
-
 def fx(function, example):
     return make_fx(function, tracing_mode="symbolic")(*example)
 
@@ -252,7 +243,7 @@ def program(function, example):
 
 
 @pytest.mark.parametrize("trace", [fx, pre_dispatched, jit, program])
-@pytest.mark.parametrize("options", OF_ANY_SIZE, ids=str)
+@pytest.mark.parametrize("options", [{}, *DIVIDED], ids=str)
 @both_kinds
 def test_a_traced_batch_size_is_no_constant(kind, options, trace):
     def loss(x, y):

@@ -68,9 +68,8 @@ class _OperatorLoss(torch.autograd.Function):
         call: Call = ctx.call
         operands: Operands = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
-        if (
-            eager.in_transform() or torch.is_grad_enabled()
-        ):  # create_graph, where a backend keeps autograd's own backward
+        # Grad mode is on under create_graph, where a backend keeps autograd's own backward.
+        if eager.in_transform() or torch.is_grad_enabled():
             return (None, *composite.gradients(call, operands, incoming, needed))
         rest: tuple[Tensor | None, ...] = (None,) * 5
         if True in needed[1:]:
