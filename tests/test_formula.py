@@ -58,7 +58,7 @@ def test_logits_against_the_textbook(w: float, p: float) -> None:
             w * (1 - y) * mpmath.exp(-abs(x)),  # where 1 − y + p·y cancels
         )
         assert_exact(
-            formula.logits_gradient_to_target(np, *arrays(x, w, p)),
+            formula.logits_gradient_to_target(np, *arrays(x, y, w, p)),
             numerically(lambda t: textbook_logits_loss(x, t, w, p), y),
             w * x,
             w * (p - 1) * textbook_logits_loss(x, 1),
@@ -88,7 +88,7 @@ def test_probabilities_against_the_textbook(w: float, p: float) -> None:
             w * (1 - y) * negative,
         )
         assert_exact(
-            formula.probabilities_gradient_to_target(np, *arrays(q, w, p)),
+            formula.probabilities_gradient_to_target(np, *arrays(q, y, w, p)),
             numerically(lambda t: textbook_probabilities_loss(q, t, w, p), y),
             w * p * positive,
             w * negative,
@@ -127,7 +127,10 @@ def test_the_derivatives_to_the_options_against_the_textbook(
         # The exponent is gamma times a rounded logarithm: its error, in ulp of 1, is one of the power.
         amplified = 8 + 2 * gamma * float(max(textbook(x, 0), textbook(x, 1)))
         assert_exact(
-            to_smoothing(np, *operands, gamma), exact_smoothing, *((0.5 - y) * b for b in branches), within=amplified
+            to_smoothing(np, *operands, smoothing, gamma),
+            exact_smoothing,
+            *((0.5 - y) * b for b in branches),
+            within=amplified,
         )
         assert_exact(
             to_gamma(np, *operands, smoothing, gamma),
@@ -148,7 +151,7 @@ def test_the_options_may_be_differentiated_automatically(kind: str, smoothing: f
     to_gamma = getattr(formula, f"{kind}_gradient_to_gamma")
     for x in POINTS if kind == "logits" else PROBABILITIES[2:-1]:
         given = (y, 2.0, 3.0)
-        closed_smoothing = float(to_smoothing(np, *arrays(x, *given), gamma))
+        closed_smoothing = float(to_smoothing(np, *arrays(x, *given), smoothing, gamma))
         closed_gamma = float(to_gamma(np, *arrays(x, *given), smoothing, gamma))
         for order, smoothing_slope, gamma_slope in (
             (1, closed_smoothing, closed_gamma),
@@ -171,7 +174,7 @@ def test_the_options_at_infinite_logits(x: float, y: float) -> None:
         )
     for gamma in (0.0, none, 2.0):
         assert formula.logits_gradient_to_gamma(np, *operands, None, None, 0.0, gamma) == 0
-        slope = formula.logits_gradient_to_label_smoothing(np, *operands, None, None, gamma)
+        slope = formula.logits_gradient_to_label_smoothing(np, *operands, None, None, 0.0, gamma)
         assert slope == (0 if y == 0.5 else inf if (x > 0) == (y == 1) else -inf)
 
 
@@ -190,8 +193,8 @@ def test_without_weights_is_with_ones() -> None:
     np.testing.assert_array_equal(formula.logits_loss(np, x, y), formula.logits_loss(np, x, y, one))
     np.testing.assert_array_max_ulp(formula.logits_loss(np, x, y), formula.logits_loss(np, x, y, one, one), 4)
     for function, first in ((formula.logits_gradient_to_target, x), (formula.probabilities_gradient_to_target, q)):
-        np.testing.assert_array_equal(function(np, first), function(np, first, one, one))
-    np.testing.assert_array_equal(formula.logits_gradient_to_target(np, x), -x)  # exactly
+        np.testing.assert_array_equal(function(np, first, y), function(np, first, y, one, one))
+    np.testing.assert_array_equal(formula.logits_gradient_to_target(np, x, y), -x)  # exactly
     for function, first in (
         (formula.logits_gradient_to_pos_weight, x),
         (formula.probabilities_gradient_to_pos_weight, q),
@@ -247,12 +250,12 @@ def test_logits_gradient_at_the_limits(x: float, y: float, w: float, p: float, g
 def test_other_derivatives_at_the_limits() -> None:
     for x in (inf, -inf):
         assert formula.logits_curvature(np, *arrays(x, 0.3, 2.0, 3.0)) == 0
-        assert formula.logits_gradient_to_target(np, np.array(x)) == -x
-        assert formula.logits_gradient_to_target(np, np.array(x), np.array(0.0)) == 0
+        assert formula.logits_gradient_to_target(np, *arrays(x, 1.0)) == -x
+        assert formula.logits_gradient_to_target(np, *arrays(x, 1.0, 0.0)) == 0
         assert formula.logits_gradient_to_pos_weight(np, *arrays(x, 1.0)) == max(-x, 0)
         assert formula.logits_gradient_to_pos_weight(np, *arrays(x, 0.0)) == 0
     # (p − 1)·softplus(−x) − x: with p = 2, at −∞ it is +∞, not ∞ − ∞.
-    assert formula.logits_gradient_to_target(np, np.array(-inf), None, np.array(2.0)) == inf
+    assert formula.logits_gradient_to_target(np, *arrays(-inf, 1.0), None, np.array(2.0)) == inf
 
 
 def test_probabilities_at_the_ends() -> None:
@@ -260,7 +263,7 @@ def test_probabilities_at_the_ends() -> None:
         ends = np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 1.0, 0.0, 1.0])
         np.testing.assert_array_equal(formula.probabilities_loss(np, *ends), [0, 100, 100, 0])
         np.testing.assert_array_equal(formula.probabilities_gradient(np, *ends), [0, -1e12, 1e12, 0])
-        np.testing.assert_array_equal(formula.probabilities_gradient_to_target(np, ends[0]), [100, 100, -100, -100])
+        np.testing.assert_array_equal(formula.probabilities_gradient_to_target(np, *ends), [100, 100, -100, -100])
         np.testing.assert_array_equal(formula.probabilities_gradient_to_pos_weight(np, *ends), [0, 100, 0, 0])
         soft = formula.probabilities_loss(np, np.array([0.0, 1.0]), np.array([0.3, 0.3]))
         np.testing.assert_allclose(soft, [30, 70], rtol=1e-15)
@@ -286,15 +289,15 @@ def test_the_dtype_is_kept(dtype: Any) -> None:
         formula.logits_loss(np, x, y, w, p),
         formula.logits_gradient(np, x, y, w, p),
         formula.logits_curvature(np, x, y, w, p),
-        formula.logits_gradient_to_target(np, x, w, p),
+        formula.logits_gradient_to_target(np, x, y, w, p),
         formula.logits_gradient_to_pos_weight(np, x, y, w),
         formula.probabilities_loss(np, x, y, w, p),
         formula.probabilities_gradient(np, x, y, w, p),
-        formula.probabilities_gradient_to_target(np, x, w, p),
+        formula.probabilities_gradient_to_target(np, x, y, w, p),
         formula.probabilities_gradient_to_pos_weight(np, x, y, w),
-        formula.logits_gradient_to_label_smoothing(np, x, y, w, p, 2.0),
+        formula.logits_gradient_to_label_smoothing(np, x, y, w, p, 0.1, 2.0),
         formula.logits_gradient_to_gamma(np, x, y, w, p, 0.1, 2.0),
-        formula.probabilities_gradient_to_label_smoothing(np, x, y, w, p, 2.0),
+        formula.probabilities_gradient_to_label_smoothing(np, x, y, w, p, 0.1, 2.0),
         formula.probabilities_gradient_to_gamma(np, x, y, w, p, 0.1, 2.0),
     ):
         assert value.dtype == dtype
@@ -328,7 +331,7 @@ def test_it_may_be_differentiated_automatically(y: float) -> None:
             ),
             (
                 jets.derivative(lambda t: formula.logits_loss(jets, x, t, 2.0, 3.0), y),
-                formula.logits_gradient_to_target(np, *arrays(x, 2.0, 3.0)),
+                formula.logits_gradient_to_target(np, *arrays(x, y, 2.0, 3.0)),
             ),
             (jets.derivative(lambda t: formula.logits_loss(jets, x, y, t, 3.0), 2.0), formula.logits_loss(np, *a) / 2),
             (

@@ -46,7 +46,11 @@ an automatic differentiation of this file is then right at 0 too, to any order. 
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 Array = Any
 Namespace = Any
@@ -177,6 +181,7 @@ def logits_gradient(
 def logits_gradient_to_target(
     xp: Namespace,
     x: Array,
+    target: Array,
     weight: Array | None = None,
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
@@ -199,6 +204,7 @@ def logits_gradient_to_pos_weight(
     x: Array,
     target: Array,
     weight: Array | None = None,
+    pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
 ) -> Array:
@@ -211,9 +217,10 @@ def logits_gradient_to_label_smoothing(
     target: Array,
     weight: Array | None = None,
     pos_weight: Array | None = None,
+    label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
 ) -> Array:
-    difference = logits_gradient_to_target(xp, x, None, pos_weight, 0.0, gamma)
+    difference = logits_gradient_to_target(xp, x, target, None, pos_weight, 0.0, gamma)
     return _weighted(xp, weight, _times(xp, 0.5 - target, difference))
 
 
@@ -295,6 +302,7 @@ def probabilities_gradient(
 def probabilities_gradient_to_target(
     xp: Namespace,
     q: Array,
+    target: Array,
     weight: Array | None = None,
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
@@ -310,6 +318,7 @@ def probabilities_gradient_to_pos_weight(
     q: Array,
     target: Array,
     weight: Array | None = None,
+    pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
 ) -> Array:
@@ -322,9 +331,10 @@ def probabilities_gradient_to_label_smoothing(
     target: Array,
     weight: Array | None = None,
     pos_weight: Array | None = None,
+    label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
 ) -> Array:
-    difference = probabilities_gradient_to_target(xp, q, None, pos_weight, 0.0, gamma)
+    difference = probabilities_gradient_to_target(xp, q, target, None, pos_weight, 0.0, gamma)
     return _weighted(xp, weight, (0.5 - target) * difference)
 
 
@@ -343,6 +353,49 @@ def probabilities_gradient_to_gamma(
         positive = positive * focal_power(xp, of_negative, gamma)
         negative = negative * focal_power(xp, of_positive, gamma)
     return _weighted(xp, weight, -(positive + negative) * of_positive * of_negative)
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """One of the two losses. Its functions all take xp, x, target, weight, pos_weight, label_smoothing and gamma.
+
+    ``eq=False``: there is one object of each, which a cache finds by its identity.
+    """
+
+    name: str
+    probabilities: bool
+    loss: Callable[..., Array]
+    derivatives: Mapping[str, Callable[..., Array]] = field(repr=False)  # by the operand's name
+
+    def __reduce__(self) -> str:
+        """Copied and pickled as the name of the one object."""
+        return self.name.upper()
+
+
+LOGITS = Loss(
+    "logits",
+    False,
+    logits_loss,
+    {
+        "input": logits_gradient,
+        "target": logits_gradient_to_target,
+        "pos_weight": logits_gradient_to_pos_weight,
+        "label_smoothing": logits_gradient_to_label_smoothing,
+        "gamma": logits_gradient_to_gamma,
+    },
+)
+PROBABILITIES = Loss(
+    "probabilities",
+    True,
+    probabilities_loss,
+    {
+        "input": probabilities_gradient,
+        "target": probabilities_gradient_to_target,
+        "pos_weight": probabilities_gradient_to_pos_weight,
+        "label_smoothing": probabilities_gradient_to_label_smoothing,
+        "gamma": probabilities_gradient_to_gamma,
+    },
+)
 
 
 def kept(target: Array, mask: Array | None, ignore_index: float | None) -> Array | None:

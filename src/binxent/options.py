@@ -13,6 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+
+class RefusalError(ValueError):
+    """A value that does not fit. ``argument`` names it, so that a face can refuse in its framework's own words."""
+
+    def __init__(self, argument: str, message: str) -> None:
+        super().__init__(f"{argument}: {message}")
+        self.argument = argument
+
+
 REDUCTIONS = ("none", "mean", "sum", "batchmean", "weighted_mean")
 
 
@@ -39,16 +48,17 @@ def terms(ignore_index: object, label_smoothing: object, gamma: object, target_d
         _number("gamma", gamma),
     )
     if not 0 <= meant.label_smoothing <= 1:
-        raise ValueError(f"label_smoothing: {label_smoothing!r}; expected a number between 0 and 1")
+        raise RefusalError("label_smoothing", f"{label_smoothing!r}; expected a number between 0 and 1")
     if not 0 <= meant.gamma < math.inf:
-        raise ValueError(f"gamma: {gamma!r}; expected a finite number that is not negative")
+        raise RefusalError("gamma", f"{gamma!r}; expected a finite number that is not negative")
     ignored = meant.ignore_index
     if ignored is not None and ignored == ignored:
         most = _EXACT_INTEGERS.get(target_dtype, 2**24)
         if not (abs(ignored) <= most and ignored % 1 == 0):
-            raise ValueError(
-                f"ignore_index: {ignore_index!r}; expected NaN or an integer that {target_dtype}, the target's dtype, "
-                f"has exactly, between {-most} and {most}, such as -100"
+            raise RefusalError(
+                "ignore_index",
+                f"{ignore_index!r}; expected NaN or an integer that {target_dtype}, the target's dtype, "
+                f"has exactly, between {-most} and {most}, such as -100",
             )
     return None if meant == Terms() else meant
 
@@ -74,7 +84,9 @@ def shown_terms(loss: object) -> dict[str, str]:
 
 def check_reduction(reduction: object) -> str:
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
-        raise ValueError(f"reduction: {reduction!r} is not a valid value for reduction; expected one of {REDUCTIONS}")
+        raise RefusalError(
+            "reduction", f"{reduction!r} is not a valid value for reduction; expected one of {REDUCTIONS}"
+        )
     return reduction
 
 
@@ -114,7 +126,7 @@ def divisor(reduction: str, shape: Sequence[int], *, selects: bool = False, weig
         return KEPT if selects else math.prod(shape)
     if reduction == "batchmean":
         if not shape:
-            raise ValueError("reduction: 'batchmean' of an input without a first axis; expected one, or use 'sum'")
+            raise RefusalError("reduction", "'batchmean' of an input without a first axis; expected one, or use 'sum'")
         return shape[0]
     return 1.0
 
@@ -130,7 +142,7 @@ def check_broadcast(name: str, shape: Sequence[int], to: Sequence[int]) -> None:
         column = ", ".join(["1"] * (len(to) - 1))
         sample_weight = "pass sample_weight= or " if name == "weight" else ""
         hint = f" For one {name} per sample, {sample_weight}reshape it to ({shape[0]}, {column})."
-    raise ValueError(f"{name}: shape {shape} does not broadcast to the input's shape {to}.{hint}")
+    raise RefusalError(name, f"shape {shape} does not broadcast to the input's shape {to}.{hint}")
 
 
 def check_sample_weight(shape: Sequence[int], to: Sequence[int]) -> tuple[int, ...]:
@@ -138,7 +150,7 @@ def check_sample_weight(shape: Sequence[int], to: Sequence[int]) -> tuple[int, .
     shape, to = tuple(shape), tuple(to)
     if not to or shape != to[:1]:
         expected = f"({to[0]},), one weight for each entry of the first axis" if to else "an input with a first axis"
-        raise ValueError(f"sample_weight: shape {shape}, but the input's shape is {to}; expected {expected}")
+        raise RefusalError("sample_weight", f"shape {shape}, but the input's shape is {to}; expected {expected}")
     return (to[0],) + (1,) * (len(to) - 1)
 
 

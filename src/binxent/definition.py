@@ -1,0 +1,215 @@
+"""The definition of a whole call, on any array library: what ``formula`` is for one element, this is for all of them.
+
+It is the reference of every test, and what a face computes where no kernel reads its arrays: transforms, tracing,
+derivatives of higher order, other devices. ``xp`` is the face's adapter, an ``Arrays``.
+
+The operands are brought to the arithmetic's type, half types to float32, and are 0 wherever an element is ignored, so
+that nothing of it, not even a NaN, reaches a sum or a derivative. Results are rounded once, at the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from binxent import formula
+from binxent.call import GIVEN, KEPT, ROWS, SIZE, WEIGHTS
+from binxent.options import Terms, no_probability
+
+if TYPE_CHECKING:
+    from binxent.call import Call, Operands
+
+Array = Any
+LARGEST_FLOAT16 = 65504.0
+
+
+class Arrays(Protocol):
+    """What an array library has to offer: the names that ``formula`` uses, and these."""
+
+    exp: Any
+    log: Any
+    log1p: Any
+    where: Any
+    isinf: Any
+    zeros_like: Any
+
+    def cast(self, array: Array, dtype: str) -> Array:
+        """The array in the dtype of that name; in ``"bool"``, what is not 0, NaN included, is true."""
+
+    def widen(self, array: Array, dtype: str) -> Array:
+        """The array in the arithmetic's type of a result of that dtype."""
+
+    def clip(self, array: Array, low: float, high: float) -> Array:
+        """The array within these bounds; NaN stays."""
+
+    def sum(self, array: Array) -> Array:
+        """The sum over all elements."""
+
+    def count(self, keep: Array, like: Array) -> Array:
+        """How many elements of the shape of ``like`` are kept; exact, whatever their number."""
+
+    def size(self, array: Array) -> Any:
+        """The number of elements, where it may be a symbol."""
+
+    def rows(self, array: Array) -> Any:
+        """The size of the first axis, likewise."""
+
+    def like(self, array: Array, operand: Array) -> Array:
+        """The array summed over the axes along which the operand was broadcast, in the operand's shape."""
+
+    def probability(self, call: Call, x: Array, y: Array) -> Array:
+        """x, made NaN where it or the target is no probability; or what the framework does instead."""
+
+
+class Values(NamedTuple):
+    """The operands as the arithmetic sees them."""
+
+    x: Array
+    y: Array
+    weight: Array | None
+    sample_weight: Array | None
+    pos_weight: Array | None
+    label_smoothing: Any  # a number, or an array where it is learnt
+    gamma: Any
+    normalizer: Array | None
+    keep: Array | None  # which elements are not ignored; None: all
+
+    def arguments(self, weight: Array | None) -> tuple[Any, ...]:
+        """What the functions of ``formula`` take."""
+        return self.x, self.y, weight, self.pos_weight, self.label_smoothing, self.gamma
+
+
+def kept(xp: Arrays, target: Array, mask: Array | None, ignore_index: float | None) -> Array | None:
+    """Which elements are not ignored: those of the mask whose target is not the ignored one. None: all of them.
+
+    The target is in the arithmetic's type, in which ``options.terms`` made sure that the ignored number is exact.
+    """
+    keep = None if mask is None else xp.cast(mask, "bool")
+    if ignore_index is None:
+        return keep
+    known = target == target if ignore_index != ignore_index else target != ignore_index
+    return known if keep is None else keep & known
+
+
+def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
+    terms = call.terms or Terms()
+    y = xp.widen(operands.target, call.dtype)
+    keep = kept(xp, y, operands.mask, terms.ignore_index)
+
+    def wide(operand: Array | None) -> Array | None:
+        return None if operand is None else formula.only(xp, keep, xp.widen(operand, call.dtype))
+
+    def number(learnt: Array | None, given: float) -> Any:
+        return given if learnt is None else xp.widen(learnt, call.dtype)
+
+    x, y = wide(operands.input), formula.only(xp, keep, y)
+    if call.loss.probabilities:
+        x = xp.probability(call, x, y)
+    return Values(
+        x,
+        y,
+        wide(operands.weight),
+        wide(operands.sample_weight),
+        wide(operands.pos_weight),
+        number(operands.label_smoothing, terms.label_smoothing),
+        number(operands.gamma, terms.gamma),
+        None if operands.normalizer is None else xp.widen(operands.normalizer, call.dtype),
+        keep,
+    )
+
+
+def nan_outside(xp: Arrays, call: Call, x: Array, y: Array) -> Array:
+    """x, made NaN where it, or the target unless any is taken, lies outside [0, 1]."""
+    valid = (x >= 0) & (x <= 1)
+    if not call.any_target:
+        valid = valid & (y >= 0) & (y <= 1)
+    return xp.where(valid, x, xp.zeros_like(x) + float("nan"))
+
+
+def product(one: Array | None, other: Array | None) -> Array | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one * other
+
+
+def weight(values: Values) -> Array | None:
+    return product(values.weight, values.sample_weight)
+
+
+def _elements(xp: Arrays, call: Call, values: Values, by: Array | None) -> Array:
+    return formula.only(xp, values.keep, call.loss.loss(xp, *values.arguments(by)))
+
+
+def elements(xp: Arrays, call: Call, values: Values) -> Array:
+    """The loss of each element."""
+    return _elements(xp, call, values, weight(values))
+
+
+def measured(xp: Arrays, call: Call, values: Values) -> Array:
+    """The divisor that the operands give. Over shards it is additive."""
+    if call.divisor == KEPT:
+        return xp.count(values.keep, values.x)
+    if call.divisor == WEIGHTS:
+        each = formula.only(xp, values.keep, (xp.zeros_like(values.x) + 1) * weight(values))
+        return xp.sum(each)
+    if call.divisor == GIVEN:
+        return values.normalizer
+    return xp.size(values.x) if call.divisor == SIZE else xp.rows(values.x)
+
+
+def divided(xp: Arrays, call: Call, values: Values, total: Array) -> Array:
+    """The total by the call's divisor; 0 where a divisor that is measured or given is 0."""
+    if not isinstance(call.divisor, str):
+        return total / call.divisor
+    by = measured(xp, call, values)
+    if call.divisor in (SIZE, ROWS):
+        return total / by
+    return formula.divided(xp, total, xp.widen(by, call.dtype))
+
+
+def mean(xp: Arrays, call: Call, values: Values, each: Array) -> Array:
+    """What the reduction makes of a value for each element, in the arithmetic's type."""
+    return divided(xp, call, values, xp.sum(each))
+
+
+def loss(xp: Arrays, call: Call, operands: Operands) -> Array:
+    """The loss."""
+    values = prepare(xp, call, operands)
+    each = elements(xp, call, values)
+    return xp.cast(each if call.reduction == "none" else mean(xp, call, values, each), call.dtype)
+
+
+def slope(xp: Arrays, call: Call, values: Values, name: str) -> Array:
+    """The derivative of each element's loss to the operand of that name, before it is divided."""
+    w = weight(values)
+    if name in ("weight", "sample_weight"):
+        others = values.sample_weight if name == "weight" else values.weight
+        bracket = _elements(xp, call, values, None)
+        if call.divisor == WEIGHTS:  # a weight is part of the divisor too
+            bracket = bracket - mean(xp, call, values, _elements(xp, call, values, w))
+        return bracket if others is None else bracket * others
+    return call.loss.derivatives[name](xp, *values.arguments(w))
+
+
+def saturated(xp: Arrays, call: Call, gradient: Array, dtype: str) -> Array:
+    """The gradient as its dtype can hold it: at q = 0 and 1 that of a probability is ±1e12, beyond float16."""
+    if call.loss.probabilities and dtype == "float16":
+        gradient = xp.clip(gradient, -LARGEST_FLOAT16, LARGEST_FLOAT16)
+    return xp.cast(gradient, dtype)
+
+
+def gradient(
+    xp: Arrays, call: Call, operands: Operands, values: Values, name: str, dtype: str, incoming: Array
+) -> Array:
+    """The gradient to the operand of that name and dtype, for the incoming gradient: itself differentiable."""
+    factor = divided(xp, call, values, xp.widen(incoming, call.dtype))
+    each = formula.only(xp, values.keep, factor * slope(xp, call, values, name))
+    return saturated(xp, call, xp.like(each, getattr(operands, name)), dtype)
+
+
+def refusal_of_probability(name: str, values: Any, keep: Any, *, hint: bool = True) -> str:
+    """What is said of the first element outside [0, 1]; ``values`` and ``keep`` (or None) are NumPy's."""
+    wrong = ~((values >= 0) & (values <= 1))
+    first = tuple(int(i) for i in np.argwhere(wrong if keep is None else wrong & keep)[0])
+    return no_probability(name, first, values[first], hint=hint)
