@@ -129,5 +129,13 @@ def plan(
     return Call(loss, reduction, result_dtype(*dtypes), terms, by, any_target)
 
 
-# The same call is made at each step. ``typed``: True equals 1, and only one of them is a number to us.
-known_plan = functools.lru_cache(maxsize=256, typed=True)(plan)
+# ``typed``: True equals 1, and only one of them is a number to us.
+_remembered = functools.lru_cache(maxsize=256, typed=True)(plan)
+
+
+def known_plan(*wanted: Any) -> Call:
+    """What ``plan`` returns; the same call is made at each step, and found faster than made."""
+    try:
+        return _remembered(*wanted)
+    except TypeError:  # an option that is an array, and a size that is a symbol, have no hash
+        return plan(*wanted)

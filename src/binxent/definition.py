@@ -9,6 +9,7 @@ that nothing of it, not even a NaN, reaches a sum or a derivative. Results are r
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Array = Any
 LARGEST_FLOAT16 = 65504.0
+LARGEST_GAMMA = 3e38  # that is finite in float32
 
 
 class Arrays(Protocol):
@@ -57,6 +59,9 @@ class Arrays(Protocol):
 
     def like(self, array: Array, operand: Array) -> Array:
         """The array summed over the axes along which the operand was broadcast, in the operand's shape."""
+
+    def number(self, number: float, x: Array) -> Any:
+        """The number as it meets x in arithmetic: itself, where the framework keeps x's type then."""
 
     def probability(self, call: Call, x: Array, y: Array) -> Array:
         """x, made NaN where it or the target is no probability; or what the framework does instead."""
@@ -100,10 +105,15 @@ def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
     def wide(operand: Array | None) -> Array | None:
         return None if operand is None else formula.only(xp, keep, xp.widen(operand, call.dtype))
 
-    def number(learnt: Array | None, given: float) -> Any:
-        return given if learnt is None else xp.widen(learnt, call.dtype)
-
     x, y = wide(operands.input), formula.only(xp, keep, y)
+
+    def option(learnt: Array | None, given: float, most: float) -> Any:
+        if learnt is None:
+            return xp.number(given, x)
+        value = xp.widen(learnt, call.dtype)
+        # A graph cannot refuse an option that is out of its range.
+        return xp.where((value >= 0) & (value <= most), value, value + math.nan)
+
     if call.loss.probabilities:
         x = xp.probability(call, x, y)
     return Values(
@@ -112,8 +122,8 @@ def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
         wide(operands.weight),
         wide(operands.sample_weight),
         wide(operands.pos_weight),
-        number(operands.label_smoothing, terms.label_smoothing),
-        number(operands.gamma, terms.gamma),
+        option(operands.label_smoothing, terms.label_smoothing, 1.0),
+        option(operands.gamma, terms.gamma, LARGEST_GAMMA),
         None if operands.normalizer is None else xp.widen(operands.normalizer, call.dtype),
         keep,
     )
@@ -124,7 +134,7 @@ def nan_outside(xp: Arrays, call: Call, x: Array, y: Array) -> Array:
     valid = (x >= 0) & (x <= 1)
     if not call.any_target:
         valid = valid & (y >= 0) & (y <= 1)
-    return xp.where(valid, x, xp.zeros_like(x) + float("nan"))
+    return xp.where(valid, x, xp.zeros_like(x) + math.nan)
 
 
 def product(one: Array | None, other: Array | None) -> Array | None:
@@ -160,6 +170,8 @@ def measured(xp: Arrays, call: Call, values: Values) -> Array:
 
 def divided(xp: Arrays, call: Call, values: Values, total: Array) -> Array:
     """The total by the call's divisor; 0 where a divisor that is measured or given is 0."""
+    if call.reduction in ("none", "sum"):
+        return total
     if not isinstance(call.divisor, str):
         return total / call.divisor
     by = measured(xp, call, values)

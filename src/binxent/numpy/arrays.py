@@ -48,5 +48,8 @@ class Arrays:
         axes = tuple(d for d, n in enumerate(array.shape) if d < lead or operand.shape[d - lead] != n)
         return np.sum(array, axes, dtype=np.promote_types(array.dtype, np.float64)).reshape(operand.shape)
 
+    def number(self, number: float, x: Array) -> Any:
+        return number
+
     def probability(self, call: Call, x: Array, y: Array) -> Array:
         return definition.nan_outside(self, call, x, y)

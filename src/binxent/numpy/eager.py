@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from binxent import definition, kernel, options
-from binxent.call import FLOATING, Operands, known_plan, plan
+from binxent.call import FLOATING, Operands, known_plan
 from binxent.kernels import Outputs, native
 from binxent.numpy.arrays import Arrays
 
@@ -102,11 +102,8 @@ def compute(
     x, y = checked("input", given[0], floating=True), checked("target", given[1])
     rest = [None if a is None else checked(name, a) for name, a in zip(_OPTIONAL, given[2:], strict=True)]
     shapes = [None if a is None else a.shape for a in rest]
-    wanted: Any = (loss, reduction, (x.dtype.name, y.dtype.name), x.shape, y.shape, *shapes, *numbers)
-    try:
-        call = known_plan(*wanted)
-    except TypeError:  # an option that is an array has no hash
-        call = plan(*wanted)
+    wanted = (loss, reduction, (x.dtype.name, y.dtype.name), x.shape, y.shape, *shapes, *numbers)
+    call = known_plan(*wanted)
     operands = Operands(x, y, *rest)
     if operands.sample_weight is not None:
         column = operands.sample_weight.reshape((-1,) + (1,) * (x.ndim - 1))

@@ -2,60 +2,112 @@
 
 from __future__ import annotations
 
-from typing import Any
+import ctypes
+import os
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from binxent.torch import composite
-from binxent.torch.call import Call, Operands, new_like, new_loss, run
+from binxent import definition
+from binxent.call import FLOATING, Operands
+from binxent.kernels import Outputs, native
+from binxent.torch import arrays
+from binxent.torch.arrays import ARRAYS, DTYPE, with_values
+from binxent.torch.operands import TAG
+from binxent.torch.watched import in_transform
+
+if TYPE_CHECKING:
+    from binxent.call import Call
 
 # The gradient is made together with the loss, in one pass, for the incoming gradient that the last backward brought:
 # 1, or the scale of mixed precision or of gradient accumulation. Where another one comes, the kernel runs again, so
 # this only ever decides what is computed twice, never a result.
 _expected_incoming = 1.0
 
+# torch's own threads: torch.set_num_threads holds, and no second pool competes with them.
+_LIBRARY = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so"))
+_EXECUTOR = ctypes.cast(_LIBRARY.torch_parallel_for, ctypes.c_void_p).value or 0
 
-# Found once: an attribute of an attribute takes longer to find than most of these take to answer.
-_transforms_active = torch._C._are_functorch_transforms_active
+_SCALAR = {name: torch.empty((), dtype=DTYPE[name], device="cpu") for name in FLOATING}
+
+# Bound once: looking up an attribute of an attribute takes longer than most of these take to answer.
 _top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 _is_grad_enabled, _is_compiling = torch.is_grad_enabled, torch.compiler.is_compiling
-
-
-def in_transform() -> bool:
-    """Whether torch.func or forward-mode AD is at work, which no autograd.Function of ours could see through."""
-    return _transforms_active() or forward_ad._current_level >= 0
-
+_is_copied_when_written = torch._C._is_cow_tensor  # type: ignore[attr-defined]
+_new_tensor = native.new_tensor
 
 # Each None that autograd takes and keeps costs it time, and most losses have no operands but input and target: these
-# stand for the other four.
-_NO_OTHERS = (None,) * 4
+# stand for the others.
+_NO_OTHERS = (None,) * 6
+
+
+def _source(tensor: Tensor | None) -> native.Operand | None:
+    """The tensor, but for one that is to be copied when it is written: the kernel's own reading would copy it."""
+    if tensor is None or not _is_copied_when_written(tensor):
+        return tensor
+    size = tensor.element_size()
+    address = torch._C._data_address(tensor) + tensor.storage_offset() * size  # type: ignore[attr-defined]
+    return address, TAG[tensor.dtype], tensor.shape, tuple(step * size for step in tensor.stride())
+
+
+def run(
+    call: Call, operands: Operands, loss: Tensor | None, gradient: Tensor | None, incoming: Tensor | float = 1.0
+) -> None:
+    """Write the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
+    read = operands
+    for operand in operands[:6]:
+        if operand is not None and _is_copied_when_written(operand):
+            read = Operands(*map(_source, operands))
+            break
+    scale = incoming if isinstance(incoming, float) else _source(incoming)
+    outputs = Outputs(loss, None, gradient) if call.reduction == "none" else Outputs(None, loss, gradient)
+    outside = native.compute(call, read, outputs, incoming=scale, executor=_EXECUTOR)
+    if outside and loss is not None:
+        name = "input" if outside & native.INPUT_OUT_OF_RANGE else "target"
+        keep = definition.kept(ARRAYS, operands.target, operands.mask, call.terms and call.terms.ignore_index)
+        arrays.refuse_out_of_range(name, getattr(operands, name), keep)
+
+
+def new_like(tensor: Tensor) -> Tensor:
+    """In two thirds of torch's own time, and a large one in memory that is kept."""
+    if _is_copied_when_written(tensor) or not tensor.is_contiguous():
+        return torch.empty_like(tensor)
+    result: Tensor = _new_tensor(tensor, False)
+    return result
+
+
+def new_loss(call: Call, operands: Operands) -> Tensor:
+    if call.reduction != "none":
+        scalar: Tensor = _new_tensor(_SCALAR[call.dtype], True)
+        return scalar
+    # torch's two functions differ in whose strides the result takes.
+    like = operands.input if call.loss.probabilities else operands.target
+    dtype = DTYPE[call.dtype]
+    return new_like(like) if like.dtype == dtype else torch.empty_like(like, dtype=dtype)
 
 
 def _is_memory(incoming: Tensor) -> bool:
-    """Not so a sparse gradient, a negated view, or the zeros that forward-mode AD does not allocate."""
+    """Whether the kernel can read it: no sparse gradient, no negated view, no zeros that nobody has allocated."""
     return incoming.layout is torch.strided and not incoming.is_neg() and not incoming._is_zerotensor()
 
 
 class KernelLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: Call, *given: Any) -> Tensor:
-        """Takes all six operands, or input and target alone."""
+    def forward(ctx: Any, call: Call, inplace: bool, *given: Any) -> Tensor:
+        """Takes input and target alone, all but the options, or all eight operands."""
         ctx.save_for_backward(*given)
-        ctx.call = call
-        operands: Operands = (given + _NO_OTHERS)[:6]
+        ctx.call, ctx.inplace, ctx.made = call, inplace, None
+        operands = Operands(*given)
         loss = new_loss(call, operands)
-        fused = call.reduction != "none" and not call.inplace_backward
         # Offloading and checkpointing have hooks, which would not see a gradient that is kept beside the saved tensors.
-        if fused and ctx.needs_input_grad[1] and _top_hooks(False) is None:
-            gradient, incoming = new_like(operands[0]), _expected_incoming  # read once: threads write it
+        if call.reduction != "none" and not inplace and ctx.needs_input_grad[2] and _top_hooks(False) is None:
+            gradient, incoming = new_like(given[0]), _expected_incoming  # read once: threads write it
             run(call, operands, loss, gradient, incoming)
             ctx.made = (gradient, incoming)
         else:
             run(call, operands, loss, None)
-            ctx.made = None
         return loss
 
     @staticmethod
@@ -66,8 +118,8 @@ class KernelLoss(torch.autograd.Function):
                 "inplace_backward: a second backward through this loss; the first one has overwritten the logits with "
                 "their gradient. Call the loss again, or without inplace_backward=True."
             )
-        operands: Operands = (ctx.saved_tensors + _NO_OTHERS)[:6]  # raises if one was modified since
-        needed = ctx.needs_input_grad  # of the call first, and of as many operands as were given
+        operands = Operands(*ctx.saved_tensors)  # raises if one was modified since
+        needed = ctx.needs_input_grad[2:]  # of as many operands as were given
         if (
             _is_grad_enabled()  # create_graph
             or in_transform()
@@ -76,16 +128,16 @@ class KernelLoss(torch.autograd.Function):
             or _is_legacy_batched(incoming)  # is_grads_batched, unknown to torch.func
             or (call.reduction == "none" and not _is_memory(incoming))
         ):
-            if call.inplace_backward:
+            if ctx.inplace:
                 raise RuntimeError(
                     "inplace_backward: no gradient of a gradient (create_graph=True) and no torch.func transform; "
                     "call the loss without inplace_backward=True."
                 )
-            return (None, *composite.gradients(call, operands, incoming, (*needed[1:], *_NO_OTHERS)))
-        rest: tuple[Tensor | None, ...] = (None, *_NO_OTHERS)
-        if True in needed[2:]:  # first, since in place the logits are gone afterwards
-            rest = composite.gradients(call, operands, incoming, (None, *needed[2:], *_NO_OTHERS))[1:]
-        return (None, _input_gradient(ctx, call, operands, incoming) if needed[1] else None, *rest)
+            return (None, None, *arrays.gradients(call, operands, incoming, needed))
+        rest: tuple[Tensor | None, ...] = _NO_OTHERS[: len(needed) - 1]
+        if True in needed[1:]:  # first, since in place the logits are gone afterwards
+            rest = arrays.gradients(call, operands, incoming, (None, *needed[1:]))[1:]
+        return (None, None, _input_gradient(ctx, call, operands, incoming) if needed[0] else None, *rest)
 
 
 _SPENT = object()
@@ -97,14 +149,14 @@ _apply: Any = super(torch.autograd.Function, KernelLoss).apply
 def _input_gradient(ctx: Any, call: Call, operands: Operands, incoming: Tensor) -> Tensor:
     global _expected_incoming
     scale = incoming if call.reduction == "none" else incoming.item()
-    if call.inplace_backward:
+    if ctx.inplace:
         ctx.made = _SPENT
-        gradient = operands[0].detach()
+        gradient: Tensor = operands.input.detach()
         run(call, operands, None, gradient, scale)
-        torch.autograd.graph.increment_version(operands[0])
+        torch.autograd.graph.increment_version(operands.input)
         return gradient
     if ctx.made is None:
-        gradient, made_for = new_like(operands[0]), None
+        gradient, made_for = new_like(operands.input), None
     else:
         # Handed over, not kept: autograd would have to copy a gradient that somebody else holds.
         (gradient, made_for), ctx.made = ctx.made, None
@@ -115,19 +167,28 @@ def _input_gradient(ctx: Any, call: Call, operands: Operands, incoming: Tensor) 
     return gradient
 
 
-def loss(call: Call, operands: Operands) -> Tensor:
-    input, target, weight, sample_weight, pos_weight, mask = operands
+def loss(call: Call, operands: Operands, inplace: bool = False) -> Tensor:
+    input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma, _ = operands
+    learnt = label_smoothing is not None or gamma is not None
+    if learnt:
+        call = with_values(call, operands)
     if _is_grad_enabled() and (
         input.requires_grad
         or target.requires_grad
         or (weight is not None and weight.requires_grad)
         or (sample_weight is not None and sample_weight.requires_grad)
         or (pos_weight is not None and pos_weight.requires_grad)
+        or learnt
     ):
-        if call.inplace_backward:
+        if inplace:
             _check_inplace(operands)
-        alone = weight is sample_weight is pos_weight is mask is None
-        result: Tensor = _apply(call, input, target) if alone else _apply(call, *operands)
+        result: Tensor
+        if learnt:
+            result = _apply(call, inplace, *operands[:8])
+        elif weight is sample_weight is pos_weight is mask is None:
+            result = _apply(call, inplace, input, target)
+        else:
+            result = _apply(call, inplace, *operands[:6])
         return result
     result = new_loss(call, operands)
     run(call, operands, result, None)
@@ -139,7 +200,7 @@ def _share_memory(one: Tensor, other: Tensor) -> bool:
 
 
 def _check_inplace(operands: Operands) -> None:
-    input = operands[0]
+    input = operands.input
     if not input.requires_grad:
         return
     if input.is_leaf:

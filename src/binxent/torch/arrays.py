@@ -1,0 +1,238 @@
+"""torch's operations, as the definition needs them, and the loss that is made of them.
+
+It serves where the kernel cannot: transforms and higher derivatives, tracing and export, tensor subclasses, and other
+devices. In logits the automatic derivatives of the formula are exact to any order. In probabilities the two logarithms
+are torch's own operation, on targets of 0 and 1: it alone has the clamped derivatives that a drop-in needs, in every
+mode of differentiation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entropy
+
+from binxent import definition, formula, options
+from binxent.call import Call, Operands, plan
+from binxent.torch.watched import is_autocast_available, is_exporting, is_tracing, under_dispatch_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAME = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+DTYPE = {name: dtype for dtype, name in NAME.items()}
+
+
+def _values(tensor: Tensor) -> Tensor | None:
+    """The tensor below the wrappers of torch.func's transforms, whose values Python may look at.
+
+    None where there are none: in a fake tensor, on the meta device or under a dispatch mode.
+    """
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    tensor = tensor.detach()
+    return tensor if type(tensor) is Tensor and not tensor.is_meta and not under_dispatch_mode() else None
+
+
+def refuse_out_of_range(name: str, tensor: Tensor, keep: Tensor | None = None) -> None:
+    values, kept = tensor.detach().double().cpu().numpy(), None if keep is None else keep.cpu().numpy()
+    raise RuntimeError(definition.refusal_of_probability(name, values, kept, hint=False))
+
+
+def _check_range(name: str, tensor: Tensor) -> None:
+    values = _values(tensor)
+    if values is not None and not bool(((values >= 0) & (values <= 1)).all()):
+        refuse_out_of_range(name, values)
+
+
+class Arrays:
+    """torch's operations. ``check_range``: check an accelerator's probabilities too, which waits for the device."""
+
+    exp = staticmethod(torch.exp)
+    log = staticmethod(torch.log)
+    log1p = staticmethod(torch.log1p)
+    where = staticmethod(torch.where)
+    isinf = staticmethod(torch.isinf)
+    zeros_like = staticmethod(torch.zeros_like)
+    sum = staticmethod(torch.sum)
+    size = staticmethod(torch.numel)
+
+    def __init__(self, check_range: bool = False) -> None:
+        self.check_range = check_range
+
+    def cast(self, array: Tensor, dtype: str) -> Tensor:
+        if dtype == "bool":
+            return array != 0
+        return array.to(torch.promote_types(DTYPE[dtype], torch.complex32) if array.is_complex() else DTYPE[dtype])
+
+    def widen(self, array: Tensor, dtype: str) -> Tensor:
+        """A complex target, which torch takes, stays as it is."""
+        if array.is_complex():
+            return array
+        return array.to(torch.float64 if dtype == "float64" else torch.float32)
+
+    def clip(self, array: Tensor, low: float, high: float) -> Tensor:
+        return array.clamp(low, high)
+
+    def count(self, keep: Tensor, like: Tensor) -> Tensor:
+        return keep.expand_as(like).sum()
+
+    def rows(self, array: Tensor) -> Any:
+        return array.shape[0]
+
+    def like(self, array: Tensor, operand: Tensor) -> Tensor:
+        return array.sum_to_size(operand.shape)
+
+    def number(self, number: float, x: Tensor) -> Any:
+        """A 0-d tensor times a number has a float64 tangent, of whatever dtype the tensor is."""
+        return torch.full_like(x, number) if number and not x.dim() else number
+
+    def probability(self, call: Call, x: Tensor, y: Tensor) -> Tensor:
+        """On the processor what is out of range is refused, unless nobody can look at it; else it will be NaN."""
+        if (x.is_cpu or self.check_range) and not is_tracing():
+            _check_range("input", x)
+            _check_range("target", y)
+        return x
+
+
+ARRAYS, CHECKING_ARRAYS = Arrays(), Arrays(check_range=True)
+
+
+def _assert_range(name: str, valid: Tensor) -> None:
+    torch.ops.aten._assert_async.msg(valid.all(), f"all elements of {name} should be between 0 and 1")
+
+
+def _without_autocast(device: str) -> AbstractContextManager[None]:
+    """Autocast on CUDA refuses torch's operation, even in float32."""
+    if is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
+def _probabilities_loss(
+    xp: Arrays, q: Tensor, y: Tensor, weight: Tensor | None, pos_weight: Tensor | None, label_smoothing: Any, gamma: Any
+) -> Tensor:
+    q_valid, y_valid = (q >= 0) & (q <= 1), (y >= 0) & (y <= 1)
+    zeros, nan = torch.zeros_like(q), torch.full_like(q, torch.nan)
+    if q.is_cpu:
+        # torch's operation refuses what is out of range, in a graph too: a NaN stands for such a target.
+        safe, ones = q, torch.where(y_valid, torch.ones_like(q), nan)
+        if is_exporting():  # a decomposed operation does not
+            _assert_range("input", q_valid)
+            _assert_range("target", y_valid)
+    else:  # it would abort the whole CUDA context
+        safe, ones = torch.where(q_valid, q, torch.full_like(q, 0.5)), torch.ones_like(q)
+    with _without_autocast(q.device.type):
+        minus_log = torch_binary_cross_entropy(safe, ones, reduction="none")
+        minus_log1m = torch_binary_cross_entropy(safe, zeros, reduction="none")
+    # The logarithms come first in each product: torch gives the result the input's strides.
+    positive, negative = formula.coefficients(y, pos_weight, label_smoothing)
+    if not formula.is_off(gamma):
+        minus_log, minus_log1m = (
+            minus_log * formula.focal_power(xp, minus_log1m, gamma),
+            minus_log1m * formula.focal_power(xp, minus_log, gamma),
+        )
+    loss = minus_log * positive + minus_log1m * negative
+    loss = loss if weight is None else loss * weight
+    # NaN, and a gradient of NaN, where that is out of range.
+    checked: Tensor = loss + torch.where(q_valid & y_valid, zeros, nan) * (q + y)
+    return checked
+
+
+def _probabilities_gradient(
+    xp: Arrays, q: Tensor, y: Tensor, weight: Tensor | None, pos_weight: Tensor | None, label_smoothing: Any, gamma: Any
+) -> Tensor:
+    """d/dq; its derivative in turn is that of torch's operation, as in the loss."""
+    if not formula.is_off(gamma):
+        focal: Tensor = formula.probabilities_gradient(xp, q, y, weight, pos_weight, label_smoothing, gamma)
+        return focal
+
+    def slope(target: Tensor) -> Tensor:
+        result: Tensor = torch.ops.aten.binary_cross_entropy_backward(torch.ones_like(q), q, target, None, 0)
+        return result
+
+    positive, negative = formula.coefficients(y, pos_weight, label_smoothing)
+    both: Tensor = positive * slope(torch.ones_like(q)) + negative * slope(torch.zeros_like(q))
+    return both if weight is None else weight * both
+
+
+LOGITS = formula.LOGITS
+PROBABILITIES = dataclasses.replace(
+    formula.PROBABILITIES,
+    loss=_probabilities_loss,
+    derivatives={**formula.PROBABILITIES.derivatives, "input": _probabilities_gradient},
+)
+
+
+def with_values(call: Call, operands: Operands) -> Call:
+    """The call with the numbers that its learnt label_smoothing and gamma hold: so the kernel takes them."""
+    smoothing, gamma = operands.label_smoothing, operands.gamma
+    if smoothing is None and gamma is None:
+        return call
+    numbers = call.terms or options.Terms()
+    terms = options.terms(
+        numbers.ignore_index,
+        numbers.label_smoothing if smoothing is None else smoothing.item(),
+        numbers.gamma if gamma is None else gamma.item(),
+        NAME[operands.target.dtype],
+    )
+    return call._replace(terms=terms)
+
+
+def _check_options(call: Call, operands: Operands) -> None:
+    """Refuses a label_smoothing or a gamma out of its range. Under vmap there are several of them."""
+    for name in ("label_smoothing", "gamma"):
+        option = getattr(operands, name)
+        values = None if option is None else _values(option)
+        if values is not None and values.is_cpu:
+            for value in values.flatten():
+                with_values(call, Operands(operands.input, operands.target, **{name: value}))
+
+
+def _saturated(gradient: Tensor) -> Tensor:
+    return gradient.clamp(-definition.LARGEST_FLOAT16, definition.LARGEST_FLOAT16)
+
+
+def loss(call: Call, operands: Operands, check_range: bool = False) -> Tensor:
+    """The loss by the definition, which autograd differentiates."""
+    if not is_tracing():
+        _check_options(call, operands)
+    if call.loss.probabilities and operands.input.dtype == torch.float16 and operands.input.requires_grad:
+        wide = ARRAYS.widen(operands.input, call.dtype)
+        wide.register_hook(_saturated)
+        operands = operands._replace(input=wide)
+    result: Tensor = definition.loss(CHECKING_ARRAYS if check_range else ARRAYS, call, operands)
+    return result
+
+
+def gradients(
+    call: Call, operands: Operands, incoming: Tensor, needed: Sequence[bool | None]
+) -> tuple[Tensor | None, ...]:
+    """The loss's gradient to each operand, times the incoming gradient: itself differentiable."""
+    values = definition.prepare(ARRAYS, call, operands)
+
+    def to(name: str, operand: Tensor) -> Tensor:
+        dtype = NAME[operand.dtype]
+        gradient: Tensor = definition.gradient(ARRAYS, call, operands, values, name, dtype, incoming)
+        return gradient
+
+    return tuple(
+        to(name, operand) if need else None
+        for name, operand, need in zip(Operands._fields, operands, needed, strict=False)
+    )
+
+
+def planned(
+    probabilities: bool, reduction: str, dtype: torch.dtype, ignore_index: float | None, operands: Operands
+) -> Call:
+    """The call of an operator in a compiled graph, whose sizes may be symbols."""
+    input, target = operands.input, operands.target
+    weight, sample_weight, pos_weight, mask = (None if operand is None else operand.shape for operand in operands[2:6])
+    loss, dtypes = PROBABILITIES if probabilities else LOGITS, (NAME[input.dtype], NAME[target.dtype])
+    shapes = (input.shape, target.shape, weight, sample_weight and sample_weight[:1], pos_weight, mask)
+    call = plan(loss, reduction, dtypes, *shapes, ignore_index)
+    return call._replace(dtype=NAME[dtype])

@@ -1,0 +1,339 @@
+"""The two losses as functions; drop-ins for torch's.
+
+Eager code on CPU reaches the kernel through ``eager``, compiled code through the operators of ``operators``. For
+transforms, tracing, tensor subclasses and other devices the definition is computed in torch's own operations.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.nn import _reduction as torch_reduction
+
+# Bound here, since somebody may set ours in their place.
+from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits as torch_binary_cross_entropy_with_logits
+from torch.overrides import handle_torch_function, has_torch_function
+
+from binxent import options
+from binxent.call import Operands, known_plan, plan
+from binxent.torch import arrays, eager, operators
+from binxent.torch.arrays import LOGITS, NAME, PROBABILITIES
+from binxent.torch.operands import NAMES, OFF, check, is_plain, split_options
+from binxent.torch.watched import in_transform, is_autocast_available, is_exporting, is_watched
+
+if TYPE_CHECKING:
+    from binxent.formula import Loss
+
+_HALF = ("float16", "bfloat16")
+# Bound once: looking up an attribute of torch is measurable in a loss of 64 elements.
+_FLOAT32, _is_compiling = torch.float32, torch.compiler.is_compiling
+
+
+def _legacy_reduction(size_average: bool | None, reduce: bool | None) -> str:
+    return torch_reduction.legacy_get_string(size_average, reduce)
+
+
+# As torch.compiler.assume_constant_result, whose import costs a second: a warning cannot be traced.
+_legacy_reduction._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _check_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    if size_average is not None or reduce is not None:
+        return _legacy_reduction(size_average, reduce)
+    if reduction not in options.REDUCTIONS:
+        torch_reduction.get_enum(reduction)  # raises torch's ValueError, or warns of 'elementwise_mean'
+        return "mean"
+    return reduction
+
+
+def _name(loss: Loss) -> str:
+    return "binary_cross_entropy" if loss.probabilities else "binary_cross_entropy_with_logits"
+
+
+def _refuse(loss: Loss, refusal: options.RefusalError, input: Tensor, target: Tensor) -> NoReturn:
+    """Raise what torch raises."""
+    if refusal.argument in ("weight", "pos_weight", "mask"):
+        raise RuntimeError(f"{_name(loss)}(): {refusal}") from None
+    if refusal.argument == "target":
+        if not loss.probabilities:
+            raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})") from None
+        raise ValueError(
+            f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is "
+            "deprecated. Please ensure they have the same size."
+        ) from None
+    raise refusal
+
+
+def _loss(
+    loss: Loss,
+    given: tuple[Any, ...],
+    reduction: str,
+    ignore_index: float | None,
+    *,
+    inplace_backward: bool = False,
+    check_range: bool = False,
+) -> Tensor:
+    compiling = _is_compiling()
+    input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma = given
+    plain = (
+        is_plain(input, compiling)
+        and is_plain(target, compiling)
+        and (weight is None or is_plain(weight, compiling))
+        and (sample_weight is None or is_plain(sample_weight, compiling))
+        and (pos_weight is None or is_plain(pos_weight, compiling))
+        and (mask is None or is_plain(mask, compiling))
+    )
+    if not plain:
+        for name, operand in zip(NAMES, given, strict=False):
+            if operand is not None or name in ("input", "target"):
+                check(_name(loss), name, operand)
+    if input.dtype is not _FLOAT32 and not input.is_floating_point():
+        raise NotImplementedError(f'"{_name(loss)}" not implemented for {input.dtype}: input must be floating point')
+    learnt_smoothing = learnt_gamma = None
+    if smoothing is not OFF or gamma is not OFF:
+        smoothing, gamma, learnt_smoothing, learnt_gamma = split_options(
+            _name(loss), ignore_index, smoothing, gamma, target, compiling
+        )
+        plain = plain and all(
+            option is None or is_plain(option, compiling) for option in (learnt_smoothing, learnt_gamma)
+        )
+    find = plan if compiling else known_plan
+    try:
+        call = find(
+            loss,
+            reduction,
+            (NAME[input.dtype], NAME[target.dtype]),
+            input.shape,
+            target.shape,
+            None if weight is None else weight.shape,
+            None if sample_weight is None else sample_weight.shape,
+            None if pos_weight is None else pos_weight.shape,
+            None if mask is None else mask.shape,
+            ignore_index,
+            smoothing,
+            gamma,
+        )
+    except options.RefusalError as refusal:
+        _refuse(loss, refusal, input, target)
+    if call.dtype in _HALF:
+        device = input.device.type
+        if is_autocast_available(device) and torch.is_autocast_enabled(device):
+            call = call._replace(dtype="float32")  # autocast lists both losses so
+    if sample_weight is not None:
+        sample_weight = sample_weight.reshape((-1,) + (1,) * (input.dim() - 1))
+    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, learnt_smoothing, learnt_gamma)
+    if compiling:
+        if inplace_backward:
+            raise RuntimeError("inplace_backward: not under torch.compile; call the loss without it, or uncompiled.")
+        if plain and not is_exporting() and not in_transform():
+            return operators.loss(call, operands)
+        return arrays.loss(call, operands, check_range)
+    if not plain or is_watched():
+        return arrays.loss(call, operands, check_range)
+    return eager.loss(call, operands, inplace_backward)
+
+
+def _beyond_defaults(ours: dict[str, Any]) -> dict[str, Any]:
+    """What a subclass of Tensor must know of: one that stands in for torch's function knows none of our options."""
+    off = options.Terms()._asdict()
+    given = {name: value for name, value in ours.items() if value is not None and value is not False}
+    return {
+        name: value
+        for name, value in given.items()
+        if name not in off or isinstance(value, Tensor) or value != off[name]
+    }
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+    *,
+    sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float | Tensor = 0,  # not 0.0, which torch.compile would make a symbol, and trace twice
+    gamma: float | Tensor = 0,
+    inplace_backward: bool = False,
+) -> Tensor:
+    """Binary cross-entropy of logits; a drop-in for ``torch.nn.functional.binary_cross_entropy_with_logits``.
+
+    ``w · [p·y·softplus(−x) + (1−y)·softplus(x)]`` for each element, with x the input, y the target, w the weight and
+    p the pos_weight; then the mean (divided by the number of elements), the sum, or none.
+
+    Args:
+        input: logits, of any shape and floating dtype.
+        target: of the input's shape; any floating dtype, integers or bool. Usually in [0, 1], which is not enforced.
+        weight: broadcasts to the input.
+        size_average, reduce: deprecated; either overrides ``reduction``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count).
+        pos_weight: broadcasts to the input; multiplies the loss of positives. In [N, C] input, one for each class.
+        sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
+        mask: broadcasts to the input; an element where it is 0 or False is ignored: it adds 0 to the loss, to every
+            gradient and to what ``"mean"`` divides by, whatever it holds, NaN too. The mean of nothing is 0.
+        ignore_index: elements whose target it is are ignored likewise; an integer such as -100, or NaN.
+        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
+        gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
+            answer, to this power.
+        inplace_backward: the backward overwrites the logits with their gradient, and no memory is allocated. Refused
+            for leaves, views and expanded logits, under ``create_graph``, ``torch.func`` and ``torch.compile``; a
+            second backward is an error. Whoever else needs the logits' values in the backward gets torch's own error.
+
+    Returns:
+        A scalar, or the input's shape for ``"none"``; of the wider floating dtype of input and target (float32 for
+        half types under autocast, as torch has it).
+
+    Raises:
+        ValueError: target and input differ in shape, or the reduction is unknown.
+        RuntimeError: a weight does not broadcast to the input, or is on another device.
+        TypeError, NotImplementedError: an argument is no tensor, or of a dtype or layout that is not supported.
+
+    Differences from torch: integer and boolean targets; the wider dtype instead of the target's; exact tails; finite
+    results for infinite logits with the right target; gradients to ``weight`` and ``pos_weight``.
+
+    Examples:
+        >>> target = torch.ones([10, 64], dtype=torch.float32)  # 64 classes, batch size = 10
+        >>> output = torch.full([10, 64], 1.5)  # a prediction (logit)
+        >>> pos_weight = torch.ones([64])  # all weights are equal to 1
+        >>> binary_cross_entropy_with_logits(output, target, pos_weight=pos_weight)
+        tensor(0.2014)
+    """
+    operands = (input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma)
+    # torch.compile cannot trace what hands over to a subclass: there it sees each operation of the formula.
+    if has_torch_function(operands) and not _is_compiling():
+        ours: dict[str, Any] = {
+            "sample_weight": sample_weight,
+            "mask": mask,
+            "ignore_index": ignore_index,
+            "label_smoothing": label_smoothing,
+            "gamma": gamma,
+            "inplace_backward": inplace_backward,
+        }
+        result: Tensor = handle_torch_function(
+            binary_cross_entropy_with_logits,
+            operands,
+            input,
+            target,
+            weight=weight,
+            size_average=size_average,
+            reduce=reduce,
+            reduction=reduction,
+            pos_weight=pos_weight,
+            **_beyond_defaults(ours),
+        )
+        return result
+    reduction = _check_reduction(size_average, reduce, reduction)
+    return _loss(
+        LOGITS,
+        operands,
+        reduction,
+        ignore_index,
+        inplace_backward=inplace_backward,
+    )
+
+
+def binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    *,
+    pos_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float | Tensor = 0,
+    gamma: float | Tensor = 0,
+    check_range: bool = False,
+) -> Tensor:
+    """Binary cross-entropy of probabilities; a drop-in for ``torch.nn.functional.binary_cross_entropy``.
+
+    ``w · [p·y·(−log q) + (1−y)·(−log(1−q))]`` for each element, with q the input, y the target, w the weight and p
+    the pos_weight; both logarithms are clamped at −100, and the gradient's denominator q·(1−q) at 1e-12. Then the
+    mean (divided by the number of elements), the sum, or none.
+
+    Args:
+        input: probabilities, of any shape and floating dtype.
+        target: of the input's shape; floating in [0, 1], integers 0 and 1, or bool.
+        weight, size_average, reduce, reduction, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma:
+            as with logits.
+        check_range: on an accelerator, where a check waits for the device, raise for values outside [0, 1]; without
+            it, such elements are NaN there. On CPU they are always refused.
+
+    Returns:
+        As with logits.
+
+    Raises:
+        RuntimeError: an input or a target lies outside [0, 1]; the message names the first. The rest is as with
+            logits.
+
+    Differences from torch: integer, boolean and mixed targets; ``pos_weight``; safe in half precision and under
+    autocast; the gradient to the target is ±100 at q = 0 and 1, and not infinite; a scalar owns one element of memory.
+
+    Examples:
+        >>> binary_cross_entropy(torch.tensor([0.5, 0.9]), torch.tensor([1, 1]), reduction="none")
+        tensor([0.6931, 0.1054])
+    """
+    operands = (input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma)
+    # torch.compile cannot trace what hands over to a subclass: there it sees each operation of the formula.
+    if has_torch_function(operands) and not _is_compiling():
+        ours: dict[str, Any] = {
+            "pos_weight": pos_weight,
+            "sample_weight": sample_weight,
+            "mask": mask,
+            "ignore_index": ignore_index,
+            "label_smoothing": label_smoothing,
+            "gamma": gamma,
+            "check_range": check_range,
+        }
+        result: Tensor = handle_torch_function(
+            binary_cross_entropy,
+            operands,
+            input,
+            target,
+            weight=weight,
+            size_average=size_average,
+            reduce=reduce,
+            reduction=reduction,
+            **_beyond_defaults(ours),
+        )
+        return result
+    reduction = _check_reduction(size_average, reduce, reduction)
+    return _loss(
+        PROBABILITIES,
+        operands,
+        reduction,
+        ignore_index,
+        check_range=check_range,
+    )
+
+
+def _hand_out(ours: Any, torchs: Any) -> None:
+    """Tell torch.jit.script what to compile in our function's place: torch's own, where ours has been set in its place.
+
+    Code that calls torch.nn.functional, such as torch's own modules, knows nothing of our options.
+    """
+
+    def prepare() -> Any:
+        if getattr(torch.nn.functional, ours.__name__) is ours:
+            return torchs
+        raise NotImplementedError(
+            "TorchScript (torch.jit.script) cannot take the functions of binxent.torch: script the module BCELoss or "
+            "BCEWithLogitsLoss, which becomes torch's own, or use torch.jit.trace, torch.compile or torch.export."
+        )
+
+    ours.__prepare_scriptable__ = prepare
+
+
+_hand_out(binary_cross_entropy_with_logits, torch_binary_cross_entropy_with_logits)
+_hand_out(binary_cross_entropy, torch_binary_cross_entropy)

@@ -1,0 +1,194 @@
+"""The two losses as modules; drop-ins for, and subclasses of, torch's own."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+# Bound here, since somebody may set ours in their place.
+from torch.nn import BCELoss as TorchBCELoss
+from torch.nn import BCEWithLogitsLoss as TorchBCEWithLogitsLoss
+
+from binxent import options
+from binxent.torch.functional import binary_cross_entropy, binary_cross_entropy_with_logits
+from binxent.torch.operands import LEARNABLE, OFF
+
+
+class _Off:
+    """The number 0 in a module that has no such attribute: the option is a parameter, or the module was torch's."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, module: Any, owner: type) -> Any:
+        return OFF if module is None else module._parameters.get(self.name, OFF)
+
+
+def _known(option: Any) -> Any:
+    """What can be checked of an option before it is used: nothing of one on the meta device."""
+    if not isinstance(option, Tensor) or option.numel() != 1:
+        return option
+    return OFF if option.is_meta else option.item()
+
+
+class _Options(torch.nn.Module):
+    """What both modules have beyond torch's; a torch module that is made one of ours has the defaults."""
+
+    reduction: str
+    ignore_index: float | None = None
+    label_smoothing: Any = _Off()
+    gamma: Any = _Off()
+    flag: ClassVar[str]  # the name of another option, which is on or off
+
+    def _set(self, ignore_index: float | None, label_smoothing: Any, gamma: Any, flag: bool) -> None:
+        options.terms(ignore_index, _known(label_smoothing), _known(gamma), "float32")
+        self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
+        setattr(self, self.flag, flag)
+
+    def register_parameter(self, name: str, param: torch.nn.Parameter | None) -> None:
+        """Takes a learnt option, which torch would refuse because the class has an attribute of that name."""
+        if name in LEARNABLE and isinstance(param, torch.nn.Parameter):
+            vars(self).pop(name, None)
+            self._parameters[name] = param
+        else:
+            super().register_parameter(name, param)
+
+    def _shown_options(self) -> dict[str, str]:
+        """Each option's repr; of a learnt one the type, since on the meta device it has no value."""
+        learnt = {
+            name: type(option).__name__ for name in LEARNABLE if isinstance(option := getattr(self, name), Tensor)
+        }
+        flag = {self.flag: "True"} if getattr(self, self.flag) else {}
+        return options.shown_terms(self, learnt) | flag
+
+    def extra_repr(self) -> str:
+        """Only what is not the default, so that a plain module prints as torch's own."""
+        shown = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
+        shown |= self._shown_options()
+        return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+    def _check_scriptable(self) -> None:
+        beyond = list(self._shown_options())
+        if getattr(self, "pos_weight", None) is not None and isinstance(self, TorchBCELoss):
+            beyond.append("pos_weight")
+        if self.reduction in ("batchmean", "weighted_mean"):
+            beyond.append(f"reduction={self.reduction!r}")
+        if beyond:
+            raise NotImplementedError(
+                f"TorchScript cannot take {type(self).__name__} with {', '.join(beyond)}: it would compile torch's own "
+                "class, and torch's own class has none of that. Use torch.jit.trace, torch.compile or torch.export."
+            )
+
+
+class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
+    """``binary_cross_entropy_with_logits`` as a module; a drop-in for, and a subclass of, torch's own.
+
+    Parameters, buffers, ``state_dict`` and ``repr`` are torch's; the options after ``pos_weight`` are as in the
+    function. The call takes ``sample_weight`` and ``mask``.
+
+    Examples:
+        >>> loss = BCEWithLogitsLoss()
+        >>> loss
+        BCEWithLogitsLoss()
+        >>> loss(torch.zeros(3), torch.tensor([1, 0, 1]))
+        tensor(0.6931)
+    """
+
+    inplace_backward: bool = False
+    flag = "inplace_backward"
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        pos_weight: Tensor | None = None,
+        *,
+        ignore_index: float | None = None,
+        label_smoothing: float | Tensor = 0,
+        gamma: float | Tensor = 0,
+        inplace_backward: bool = False,
+    ) -> None:
+        super().__init__(weight, size_average, reduce, reduction, pos_weight)
+        self._set(ignore_index, label_smoothing, gamma, inplace_backward)
+
+    def forward(
+        self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        return binary_cross_entropy_with_logits(
+            input,
+            target,
+            self.weight,
+            reduction=self.reduction,
+            pos_weight=self.pos_weight,
+            sample_weight=sample_weight,
+            mask=mask,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            gamma=self.gamma,
+            inplace_backward=self.inplace_backward,
+        )
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        """TorchScript, which is deprecated, takes torch's own class."""
+        self._check_scriptable()
+        return TorchBCEWithLogitsLoss(self.weight, reduction=self.reduction, pos_weight=self.pos_weight)
+
+
+class BCELoss(_Options, TorchBCELoss):
+    """``binary_cross_entropy`` as a module; a drop-in for, and a subclass of, torch's own.
+
+    Parameters, buffers, ``state_dict`` and ``repr`` are torch's; the other options are as in the function. The call
+    takes ``sample_weight`` and ``mask``.
+
+    Examples:
+        >>> loss = BCELoss(pos_weight=torch.tensor(3.0))
+        >>> loss(torch.full((3,), 0.5), torch.tensor([1, 0, 1]))
+        tensor(1.6173)
+    """
+
+    check_range: bool = False
+    flag = "check_range"
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        *,
+        pos_weight: Tensor | None = None,
+        ignore_index: float | None = None,
+        label_smoothing: float | Tensor = 0,
+        gamma: float | Tensor = 0,
+        check_range: bool = False,
+    ) -> None:
+        super().__init__(weight, size_average, reduce, reduction)
+        if pos_weight is not None:  # only then, since torch's own module has no such key in its state
+            self.register_buffer("pos_weight", pos_weight)
+        self._set(ignore_index, label_smoothing, gamma, check_range)
+
+    def forward(
+        self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        return binary_cross_entropy(
+            input,
+            target,
+            self.weight,
+            reduction=self.reduction,
+            pos_weight=getattr(self, "pos_weight", None),
+            sample_weight=sample_weight,
+            mask=mask,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            gamma=self.gamma,
+            check_range=self.check_range,
+        )
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        """TorchScript, which is deprecated, takes torch's own class."""
+        self._check_scriptable()
+        return TorchBCELoss(self.weight, reduction=self.reduction)
