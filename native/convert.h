@@ -13,6 +13,7 @@
 
 namespace binxent::BINXENT_ISA {
 
+constexpr int64_t tile_size = 512;  // elements that are worked on in the first-level cache
 constexpr int64_t cache_line = 64;  // bytes; a vector of AVX-512 that lies across two takes twice the time
 
 struct BFloat16 {
@@ -20,6 +21,9 @@ struct BFloat16 {
 };
 struct Float16 {
     uint16_t bits;
+};
+struct Boolean {
+    uint8_t bits;
 };
 
 inline float widen(BFloat16 v) { return bits_as<float>(uint32_t(v.bits) << 16); }
@@ -33,6 +37,9 @@ inline float widen(Float16 v) {
     const uint32_t value = magnitude >= (31u << 23) ? magnitude | 0x7f800000u : finite;
     return bits_as<float>(value | (uint32_t(v.bits & 0x8000) << 16));
 }
+
+// A mask of 0 and 255 may be seen as booleans.
+inline uint8_t widen(Boolean v) { return v.bits != 0; }
 
 template <class S>
 inline S widen(S v) {
@@ -228,7 +235,7 @@ void load_run(DType dtype, const char* from, int64_t stride, int64_t n, T* to) {
         case DType::float32: return load_run<float>(from, stride, n, to);
         case DType::bfloat16: return load_run<BFloat16>(from, stride, n, to);
         case DType::float16: return load_run<Float16>(from, stride, n, to);
-        case DType::boolean:  // frameworks store 0 or 1
+        case DType::boolean: return load_run<Boolean>(from, stride, n, to);
         case DType::uint8: return load_run<uint8_t>(from, stride, n, to);
         case DType::int8: return load_run<int8_t>(from, stride, n, to);
         case DType::int16: return load_run<int16_t>(from, stride, n, to);
@@ -244,7 +251,7 @@ void store_run(DType dtype, char* to, int64_t stride, int64_t n, const T* from) 
         case DType::float32: return store_run<float>(to, stride, n, from);
         case DType::bfloat16: return store_run<BFloat16>(to, stride, n, from);
         case DType::float16: return store_run<Float16>(to, stride, n, from);
-        default: return;  // kernel.py lets floating outputs through only
+        default: return;  // run() refuses such an output
     }
 }
 

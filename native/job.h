@@ -36,6 +36,12 @@ struct View {
     explicit operator bool() const { return data != nullptr; }
 };
 
+// part·2^exponent: a sum or a divisor. The exponent is 0 unless the number is beyond the range of a double.
+struct Wide {
+    double part = 0;
+    int64_t exponent = 0;
+};
+
 struct Job {
     Input input = Input::logits;
     int64_t size = 0;
@@ -52,9 +58,10 @@ struct Job {
     View gradient;  // optional output; may be x itself
     View value;     // optional output, one number: the sum of the losses / divisor
     Divisor divided_by = Divisor::given;
-    double divisor = 1;           // if it is given
-    double incoming = 1;          // the gradient that comes in: the gradient of each element times incoming / divisor
-    double* block_sum = nullptr;  // one per block
+    double divisor = 1;            // if it is given
+    int64_t divisor_exponent = 0;  // the divisor is divisor·2^divisor_exponent, as a Wide
+    double incoming = 1;           // the gradient that comes in: the gradient of each element times incoming / divisor
+    Wide* block_sum = nullptr;     // one per block
     bool any_target = false;      // of probabilities: targets outside [0, 1] are not out of range
 
     // Half types are computed in float. Weights never widen the result. The focal power amplifies what is rounded
@@ -74,7 +81,7 @@ struct Chunk;
 struct Kernel {
     unsigned (*run_blocks)(const Job&, int64_t first_block, int64_t last_block);
     void (*measure_blocks)(const Job&, int64_t first_block, int64_t last_block);  // the parts of the divisor
-    double (*add_up)(const double*, int64_t n);
+    Wide (*add_up)(const Wide*, int64_t n);
     void (*write_value)(const Job&, int64_t blocks);
     double (*read_number)(const View&);
     unsigned (*count)(const Chunk&);

@@ -8,9 +8,11 @@
 #endif
 
 #include "convert.h"
+#include "extremes.h"
 #include "job.h"
 #include "math.h"
 #include "run.h"
+#include "view.h"
 
 namespace binxent::BINXENT_ISA {
 
@@ -18,7 +20,6 @@ unsigned count(const Chunk&);  // of statistics.cpp
 
 namespace {
 
-constexpr int64_t tile_size = 512;      // elements that are worked on in the first-level cache
 constexpr int64_t max_period = 4096;    // of a broadcast row that is kept converted
 constexpr int64_t lanes = 16, rows = 8;  // a group: `lanes` sums of `rows` terms, added as a tree
 constexpr int64_t group = lanes * rows;
@@ -58,40 +59,6 @@ class DefaultRounding {
     ~DefaultRounding() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
 #endif
 };
-
-char* address_of(const View& v, int64_t element) {
-    char* address = v.data;
-    for (int d = v.dims - 1; d >= 0; --d) {
-        address += element % v.shape[d] * v.stride[d];
-        element /= v.shape[d];
-    }
-    return address;
-}
-
-// Calls run(address, stride, first, count) for the pieces, evenly spaced in memory, of elements [start, start + n).
-template <class Run>
-inline void for_each_run(const View& v, int64_t start, int64_t n, Run run) {
-    const int inner = v.dims - 1;
-    if (inner == 0) return run(v.data + start * v.stride[0], v.stride[0], 0, n);  // no division, which a tile would feel
-    int64_t index[max_dims];
-    for (int64_t d = inner, rest = start; d >= 0; rest /= v.shape[d--]) index[d] = rest % v.shape[d];
-    char* address = address_of(v, start);
-    for (int64_t done = 0;;) {
-        const int64_t left = v.shape[inner] - index[inner];
-        const int64_t count = left < n - done ? left : n - done;
-        run(address, v.stride[inner], done, count);
-        done += count;
-        if (done == n) return;
-        address -= index[inner] * v.stride[inner];
-        index[inner] = 0;
-        for (int d = inner - 1; d >= 0; --d) {
-            address += v.stride[d];
-            if (++index[d] < v.shape[d]) break;
-            address -= v.shape[d] * v.stride[d];
-            index[d] = 0;
-        }
-    }
-}
 
 // A transposed matrix, or several: what is next in order is far away in memory, but the next row is near. Element by
 // element, each would fetch a cache line for itself.
@@ -177,6 +144,8 @@ class Reader {
     Reader(const Reader&) = delete;
     ~Reader() { delete[] stored_; }
 
+    int64_t period() const { return period_; }  // of a broadcast row; 0 if there is none
+
     const T* tile(int64_t start, int64_t n) {
         if (direct_) return reinterpret_cast<const T*>(view_.data) + start;
         if (period_) return stored_ + start % period_;
@@ -251,6 +220,18 @@ struct BlockSum {
         ++used;
     }
 
+    // Whether the sums of the last n terms are no larger than `large`, and one of them is at least as large as `small`.
+    bool is_within(int64_t n, double small, double large) const {
+        const double* const sums = part[used - (n + group - 1) / group];
+        const int64_t count = (n + group - 1) / group * lanes;
+        unsigned beyond = 0, enough = small > 0 ? 0 : 1;
+        for (int64_t i = 0; i < count; ++i) beyond |= unsigned(!(absolute(sums[i]) <= large));
+        for (int64_t i = 0; small > 0 && i < count; ++i) enough |= unsigned(absolute(sums[i]) >= small);
+        return beyond == 0 && enough != 0;
+    }
+
+    void take_back(int64_t n) { used -= (n + group - 1) / group; }
+
     double total() {
         for (int64_t step = groups / 2; step > 0; step /= 2)
             for (int64_t g = 0; g < step && g + step < used; ++g)
@@ -261,6 +242,13 @@ struct BlockSum {
         return part[0][0];
     }
 };
+
+Wide joined(BlockSum& sum, WideSum& beyond) {
+    const double total = sum.total();
+    if (beyond.empty) return {total, 0};
+    beyond.add(wide(total));
+    return beyond.total();
+}
 
 template <class T, class S = T>  // S: as x and the target lie
 struct Tile {
@@ -341,8 +329,7 @@ void logits_tile(int64_t n, const Tile<T, S>& tile, Smoothing<T> smoothing, T fa
             losses[i] = shown(i, logit_loss(logit, leading, has_weights(kind) ? leading + trailing : T(1)));
         if constexpr (want_gradient) {
             const T lost_leading = is_negative(x) || lost != lost ? T(0) : lost;  // NaN for an infinite target or weight
-            gradients[i] =
-                shown(i, logit_gradient<has_weights(kind)>(logit, x, leading, trailing, factor, lost_leading));
+            gradients[i] = shown(i, logit_gradient(logit, x, leading, trailing, factor, lost_leading));
         }
     });
 }
@@ -450,24 +437,6 @@ int64_t piece_size(const Job& job, int64_t first_block, int64_t last_block) {
     return last - first_block * block_size;
 }
 
-// Of every gradient, in two. Where the loops would lose digits, or overflow on the way, they take the mantissa, and the
-// rest multiplies what they have made: a power of two, or infinity.
-struct Factor {
-    double within, after = 1;
-
-    // Where nothing is left to divide by, there is no gradient either.
-    explicit Factor(const Job& job) : within(job.divisor == 0 ? 0 : job.incoming / job.divisor) {
-        const double size = absolute(within);
-        const bool infinite = size == __builtin_inf();
-        const bool small = size < 0x1p-60 && size >= Float<double>::smallest_normal;
-        // A large factor brings a subnormal tail of the logits' gradient back, if it multiplies it before it is rounded.
-        const bool large = size > 0x1p60 && job.input == Input::probabilities;
-        if (!small && !large && !infinite) return;
-        after = infinite ? size : bits_as<double>(bits_as<uint64_t>(size) & ~((uint64_t(1) << Float<double>::mantissa) - 1));
-        within = infinite ? with_sign_of(within, 1.0) : within / after;
-    }
-};
-
 // The product of the weights, of which there is at least one, tile by tile.
 template <class T>
 class Weights {
@@ -475,12 +444,9 @@ class Weights {
     Reader<T> one_, two_, three_, four_;
     alignas(cache_line) T product_[tile_size];
 
-    const T* read(int k, int64_t start, int64_t n) {
-        Reader<T>* const readers[max_weights] = {&one_, &two_, &three_, &four_};
-        return readers[k]->tile(start, n);
-    }
-
   public:
+    const T* values[max_weights + 1];  // of each in the last tile, and room for the pos_weight's
+
     Weights(const Job& job, int64_t first, int64_t size)
         : count_(job.weights),
           one_(job.weight[0], first, size),
@@ -488,11 +454,16 @@ class Weights {
           three_(job.weight[2], first, size),
           four_(job.weight[3], first, size) {}
 
+    Reader<T>& reader(int k) {
+        Reader<T>* const readers[max_weights] = {&one_, &two_, &three_, &four_};
+        return *readers[k];
+    }
+
     const T* tile(int64_t start, int64_t n) {
-        const T* weight = read(0, start, n);
+        for (int k = 0; k < count_; ++k) values[k] = reader(k).tile(start, n);
+        const T* weight = values[0];
         for (int k = 1; k < count_; ++k) {
-            const T* more = read(k, start, n);
-            for (int64_t i = 0; i < n; ++i) product_[i] = weight[i] * more[i];
+            for (int64_t i = 0; i < n; ++i) product_[i] = weight[i] * values[k][i];
             weight = product_;
         }
         return weight;
@@ -540,7 +511,8 @@ class Kept {
     }
 };
 
-// Calls compute(start, n, loss, gradient) for every tile, and writes and sums what it made.
+// Calls compute(start, n, loss, gradient, sum, beyond) for every tile, which adds its losses to the two sums, and writes
+// what it made.
 template <class T, class Compute>
 inline void for_each_tile(const Job& job, int64_t first_block, int64_t last_block, Compute compute) {
     const int64_t first = first_block * block_size, size = piece_size(job, first_block, last_block);
@@ -550,15 +522,14 @@ inline void for_each_tile(const Job& job, int64_t first_block, int64_t last_bloc
     BlockSum sum;
     for (int64_t block = first_block; block < last_block; ++block) {
         const int64_t end = (block + 1) * block_size < job.size ? (block + 1) * block_size : job.size;
+        WideSum beyond;
         for (int64_t start = block * block_size; start < end; start += tile_size) {
             const int64_t n = end - start < tile_size ? end - start : tile_size;
-            T* const loss = losses.tile(start);
-            compute(start, n, loss, gradients.tile(start));
+            compute(start, n, losses.tile(start), gradients.tile(start), sum, beyond);
             gradients.write(start, n);
             losses.write(start, n);
-            if (job.value) sum.add(loss, n);
         }
-        if (job.value) job.block_sum[block] = sum.total();
+        if (job.value) job.block_sum[block] = joined(sum, beyond);
     }
 }
 
@@ -572,12 +543,16 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
         job.gradient && job.gradient.dtype == DType::float16 && job.input == Input::probabilities;
     const Factor factor(job);
     const Smoothing<T> smoothing(job.label_smoothing);
+    Extremes<T> extremes(job, factor);
+    const bool may_be_extreme = !extremes.none();
 
     Reader<T> x(job.x, first, size), target(job.target, first, size), pos_weight(job.pos_weight, first, size);
     Weights<T> weights(job, first, size);
     Kept<T> kept(job, first, size);
+    for (int k = 0; k < job.weights; ++k) extremes.settle(k, weights.reader(k));
+    extremes.settle(job.weights, pos_weight);
     alignas(cache_line) T ones[tile_size];
-    if (job.weights > 0 || job.gamma > 0 || job.input == Input::probabilities)
+    if (may_be_extreme || job.weights > 0 || job.gamma > 0 || job.input == Input::probabilities)
         for (T& one : ones) one = T(1);
 
     Step<T> step;
@@ -591,7 +566,8 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
         step = choose<T, Kind::plain>(selects, want_loss, bool(job.gradient));
 
     unsigned flags = 0;
-    for_each_tile<T>(job, first_block, last_block, [&](int64_t start, int64_t n, T* loss, T* gradient) {
+    for_each_tile<T>(job, first_block, last_block, [&](int64_t start, int64_t n, T* loss, T* gradient,
+                                                        BlockSum& sum, WideSum& beyond) {
         Tile<T> tile{x.tile(start, n), target.tile(start, n), ones, ones, ones, T(0), loss, gradient};
         if (job.weights > 0) tile.weight = weights.tile(start, n);
         if (job.pos_weight) tile.pos_weight = pos_weight.tile(start, n);
@@ -609,9 +585,18 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
         compute_tile(job, step, n, tile, smoothing, T(factor.within));
         if (job.gradient && factor.after != 1)
             for (int64_t i = 0; i < n; ++i) gradient[i] = T(gradient[i] * factor.after);
+        if (may_be_extreme) {
+            weights.values[job.weights] = tile.pos_weight;
+            extremes.find(tile.x, start, n, weights.values);
+            extremes.mend(tile, start, n);
+        }
         if (outside) spoil_out_of_range(n, tile, job.any_target);
         flags |= outside;
         if (saturate) saturate_half(n, gradient);
+        if (job.value && may_be_extreme)
+            extremes.add(tile, start, n, sum, beyond);
+        else if (job.value)
+            sum.add(loss, n);
     });
     return flags;
 }
@@ -621,7 +606,7 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
 bool is_plain_bfloat16(const Job& job) {
     return job.input == Input::logits && is_packed<BFloat16>(job.x) && is_packed<BFloat16>(job.target) &&
            job.weights == 0 && !job.pos_weight && job.label_smoothing == 0 && !job.in_double() && !job.selects() &&
-           Factor(job).after == 1;
+           Factor(job).after == 1 && Extremes<float>(job, Factor(job)).none();
 }
 
 void run_plain_bfloat16(const Job& job, int64_t first_block, int64_t last_block) {
@@ -633,9 +618,11 @@ void run_plain_bfloat16(const Job& job, int64_t first_block, int64_t last_block)
     const auto step = !job.gradient ? logits_tile<float, kind, false, true, false, BFloat16>
                       : want_loss   ? logits_tile<float, kind, false, true, true, BFloat16>
                                     : logits_tile<float, kind, false, false, true, BFloat16>;
-    for_each_tile<float>(job, first_block, last_block, [&](int64_t start, int64_t n, float* loss, float* gradient) {
+    for_each_tile<float>(job, first_block, last_block, [&](int64_t start, int64_t n, float* loss, float* gradient,
+                                                            BlockSum& sum, WideSum&) {
         const Tile<float, BFloat16> tile{x + start, target + start, nullptr, nullptr, nullptr, 0, loss, gradient};
         step(n, tile, Smoothing<float>(0), factor);
+        if (job.value) sum.add(loss, n);
     });
 }
 
@@ -666,7 +653,11 @@ int64_t count_packed(const View& v, int64_t start, int64_t n, double value) {
         return v.dims == 1 && v.stride[0] == size && reinterpret_cast<uintptr_t>(v.data) % size == 0;
     };
     switch (v.dtype) {
-        case DType::boolean:
+        case DType::boolean: {  // any byte but 0 is 1
+            if (!packed(1)) return -1;
+            const int64_t ones = count_unlike<uint8_t>(v.data + start, n, 0);
+            return value == 0 ? ones : value == 1 ? n - ones : n;
+        }
         case DType::uint8: return packed(1) ? count_unlike<uint8_t>(v.data + start, n, value) : -1;
         case DType::int8: return packed(1) ? count_unlike<int8_t>(v.data + start, n, value) : -1;
         case DType::int32: return packed(4) ? count_unlike<int32_t>(v.data + 4 * start, n, value) : -1;
@@ -685,16 +676,18 @@ void measure(const Job& job, int64_t first_block, int64_t last_block) {
     Weights<T> weights(job, first, by_weights ? size : 0);
     Kept<T> kept(job, first, size);
     T counted[tile_size];
+    const double most = power_of_two(Stands<double>::coefficient / (job.weights > 0 ? job.weights : 1)), least = 1 / most;
     BlockSum sum;
     for (int64_t block = first_block; block < last_block; ++block) {
         const int64_t end = (block + 1) * block_size < job.size ? (block + 1) * block_size : job.size;
         int64_t count = 0, start = block * block_size;
+        WideSum beyond;
         if (!by_weights && !(job.mask && job.ignores)) {
             const View& selecting = job.mask ? job.mask : job.target;
             const double hidden = job.mask ? 0 : job.ignore_index;
             const int64_t found = hidden == hidden ? count_packed(selecting, start, end - start, hidden) : -1;
             if (found >= 0) {
-                job.block_sum[block] = double(found);
+                job.block_sum[block] = {double(found), 0};
                 continue;
             }
         }
@@ -707,10 +700,14 @@ void measure(const Job& job, int64_t first_block, int64_t last_block) {
             }
             const T* const kept_here = kept.tile(targets_here, start, n);
             const T* const weight = weights.tile(start, n);
-            for (int64_t i = 0; i < n; ++i) counted[i] = kept_here[i] != 0 ? weight[i] : T(0);
+            bool extreme = false;
+            for (int k = 0; k < job.weights; ++k) extreme |= any_outside<T>(weights.values[k], n, least, most);
+            for (int64_t i = 0; i < n; ++i) counted[i] = kept_here[i] != 0 && !extreme ? weight[i] : T(0);
             sum.add(counted, n);
+            for (int64_t i = 0; extreme && i < n; ++i)
+                if (kept_here[i] != 0) beyond.add(wide_product(job.weight, job.weights, start + i));
         }
-        job.block_sum[block] = by_weights ? sum.total() : double(count);
+        job.block_sum[block] = by_weights ? joined(sum, beyond) : Wide{double(count), 0};
     }
 }
 
@@ -732,22 +729,34 @@ unsigned run_blocks(const Job& job, int64_t first_block, int64_t last_block) {
     return job.in_double() ? run<double>(job, first_block, last_block) : run<float>(job, first_block, last_block);
 }
 
+Wide add_up_wide(const Wide* values, int64_t n) {
+    WideSum sum;
+    for (int64_t i = 0; i < n; ++i) sum.add(wide(values[i].part, values[i].exponent));
+    return sum.total();
+}
+
 // Neumaier's sum: a billion doubles without the drift of a running total. An infinite or NaN total is its own sum.
-double add_up(const double* values, int64_t n) {
+Wide add_up(const Wide* values, int64_t n) {
     double sum = 0, lost = 0;
     for (int64_t i = 0; i < n; ++i) {
-        const double next = sum + values[i];
-        lost += absolute(sum) >= absolute(values[i]) ? (sum - next) + values[i] : (values[i] - next) + sum;
+        const double value = values[i].part;
+        if (values[i].exponent != 0) return add_up_wide(values, n);
+        const double next = sum + value;
+        lost += absolute(sum) >= absolute(value) ? (sum - next) + value : (value - next) + sum;
         sum = next;
     }
-    return sum - sum == 0 ? sum + lost : sum;
+    return {sum - sum == 0 ? sum + lost : sum, 0};
 }
 
 // No elements: the mean is 0/0, as the frameworks have it. None kept, or none with a weight: it is 0.
 void write_value(const Job& job, int64_t blocks) {
     const DefaultRounding mode;
     const bool nothing = job.divided_by != Divisor::given && job.divisor == 0;
-    const double value = nothing ? 0 : add_up(job.block_sum, blocks) / job.divisor;
+    const Wide sum = add_up(job.block_sum, blocks);
+    const bool ordinary = sum.exponent == 0 && job.divisor_exponent == 0;
+    const double value = nothing    ? 0
+                         : ordinary ? sum.part / job.divisor
+                                    : number(wide(sum.part, sum.exponent) / wide(job.divisor, job.divisor_exponent));
     store_run(job.value.dtype, job.value.data, 0, 1, &value);
 }
 

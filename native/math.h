@@ -138,22 +138,12 @@ BINXENT_INLINE T logit_loss(const Logit<T>& logit, T leading, T total) {
     return fma(power, scale * T(0.75), fma(leading, growth, scale * rest * power));
 }
 
-// coefficient·factor·2^n. `any_size`: the coefficient may be so small that dropping it would lose its digits.
-template <bool any_size, class T>
-BINXENT_INLINE T scaled_power(const Logit<T>& logit, T coefficient, T factor) {
-    constexpr T drop = Float<T>::drop;
-    if constexpr (!any_size) return coefficient * (factor * drop) * logit.power;
-    const T product = coefficient * factor;
-    const bool large = absolute(product) > 1;
-    return (large ? product * drop : product) * (large ? logit.power : logit.power * drop);
-}
-
 // d loss / dx · factor = ±(leading − trailing·e)·factor / (1 + e), negative where x < 0: σ(|x|) = 1/(1+e) and
 // σ(−|x|) = e/(1+e), neither made from the other. The factor is applied before the one rounding. `lost_leading` is what
 // the rounding of 1 − y lost, where that is the leading coefficient.
-template <bool any_size, class T>
+template <class T>
 BINXENT_INLINE T logit_gradient(const Logit<T>& logit, T x, T leading, T trailing, T factor, T lost_leading) {
-    const T scale = scaled_power<any_size>(logit, trailing, factor);
+    const T scale = trailing * (factor * Float<T>::drop) * logit.power;
     const T numerator = fma(-scale, logit.q, fma(leading, factor, fma(lost_leading, factor, -scale)));
     const T e = logit.lifted_exp() * Float<T>::drop;
     const T denominator = T(1) + e;

@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <stdexcept>
+#include <string>
 
 #include "memory.h"
 
@@ -90,6 +92,19 @@ void measure_task(int64_t begin, int64_t end, void* context) {
     chosen()->kernel.measure_blocks(shared.job, shared.first_of(begin), shared.first_of(end));
 }
 
+bool is_floating(DType dtype) {
+    return dtype == DType::float64 || dtype == DType::float32 || dtype == DType::bfloat16 || dtype == DType::float16;
+}
+
+void check_output(const char* name, const View& output) {
+    if (!output || is_floating(output.dtype)) return;
+    std::string given;
+    for (const auto& known : dtype_names)
+        if (known.dtype == output.dtype) given = known.name;
+    throw std::invalid_argument(std::string(name) + ": an output of dtype " + given +
+                                "; expected float16, bfloat16, float32 or float64");
+}
+
 }  // namespace
 
 const char* instruction_set() { return chosen() ? chosen()->name : nullptr; }
@@ -151,12 +166,15 @@ double read_number(const View& view) { return chosen()->kernel.read_number(view)
 unsigned count(const Chunk& chunk) { return chosen()->kernel.count(chunk); }
 
 unsigned run(Job& job, ParallelFor lent) {
+    check_output("loss", job.loss);
+    check_output("value", job.value);
+    check_output("gradient", job.gradient);
     ++runs;
     const int64_t blocks = (job.size + block_size - 1) / block_size;
-    double few[64];
-    std::unique_ptr<double[]> many;
+    Wide few[64];
+    std::unique_ptr<Wide[]> many;
     if (job.value || job.divided_by != Divisor::given) {
-        if (blocks > 64) many.reset(new double[blocks]);
+        if (blocks > 64) many.reset(new Wide[blocks]);
         job.block_sum = many ? many.get() : few;
     }
     if (job.gradient.data != job.x.data) advise_huge_output(job.gradient);
@@ -172,7 +190,9 @@ unsigned run(Job& job, ParallelFor lent) {
     };
     if (job.divided_by != Divisor::given) {
         in_parallel(measure_task);
-        job.divisor = chosen()->kernel.add_up(job.block_sum, blocks);
+        const Wide divisor = chosen()->kernel.add_up(job.block_sum, blocks);
+        job.divisor = divisor.part;
+        job.divisor_exponent = divisor.exponent;
     }
     in_parallel(run_task);
     if (job.value) chosen()->kernel.write_value(job, blocks);

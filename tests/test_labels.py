@@ -49,6 +49,14 @@ def test_arrays(dtype: Any, layout: Callable[[Array], Array]) -> None:
     assert count_labels(y.astype(dtype)).positives.dtype == np.int64
 
 
+def test_any_byte_but_0_is_true() -> None:
+    """A mask of 0 and 255, seen as booleans."""
+    y = data() == 1
+    of_255 = (y * np.uint8(255)).view(bool)
+    for options in ({}, {"ignore_index": 0}, {"ignore_index": 1}, {"sample_weight": np.arange(len(y))}):
+        same(count_labels(of_255, **options), count_labels(y, **options))
+
+
 @pytest.mark.parametrize("chunk", [1, 10, 1 << 20])
 @pytest.mark.parametrize("form", ["csr", "csc", "coo", "lil", "dok", "bsr"])
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.float64])

@@ -94,7 +94,12 @@ def test_numbers(name: str, value: Any) -> None:
         ("1", "str"),
         (True, "bool"),
         (np.array([True]), "bool"),
+        (np.array(True), "bool"),
+        (np.True_, "bool"),
+        (np.False_, "bool"),
         (1j, "complex"),
+        (np.complex64(1), "complex"),
+        (np.str_("1"), "str"),
     ],
     ids=str,
 )
@@ -102,6 +107,18 @@ def test_what_is_no_number(name: str, value: Any, what: str) -> None:
     with pytest.raises(TypeError) as caught:
         options.terms(**ORDINARY | {name: value}, target_dtype="float32")
     assert str(caught.value) == f"{name}: expected a number, got {what}"
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize(
+    "value",
+    [10**400, -(10**400), 10**5000, fractions.Fraction(10**400), np.array(10**400, object)],
+    ids=["400", "-400", "5000", "fraction", "array"],
+)
+def test_numbers_that_no_float_holds(name: str, value: Any) -> None:
+    """Python prints no integer of 5000 digits."""
+    with pytest.raises(ValueError, match=f"^{name}: expected a number that fits into a float, got a larger "):
+        options.terms(**ORDINARY | {name: value}, target_dtype="float32")
 
 
 def test_nothing_out_of_the_ordinary() -> None:

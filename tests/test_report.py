@@ -495,6 +495,14 @@ def test_labels_of_any_type(dtype: Any) -> None:
     np.testing.assert_allclose(given_.scores().loss, expected.scores().loss, rtol=1e-7)
 
 
+def test_any_byte_but_0_is_true() -> None:
+    """A mask of 0 and 255, seen as booleans."""
+    x, y = data()
+    y = y > 0.5
+    of_255 = (y * np.uint8(255)).view(bool)
+    same_counts(reported(x, of_255), reported(x, y))
+
+
 def test_any_layout() -> None:
     x, y = data()
     same_counts(reported(np.asfortranarray(x), y[:, ::-1][:, ::-1]), reported(x, y))

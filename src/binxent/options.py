@@ -69,16 +69,21 @@ def checked_terms(ignore_index: object, label_smoothing: object, gamma: object, 
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):  # a symbolic number of a compiler too
+    if isinstance(value, float):  # a symbolic number of a compiler too
         return float(value)
-    shape = tuple(getattr(value, "shape", ()))
-    if math.prod(shape) != 1:
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__} of shape {shape}")
-    if shape:
-        value = value.item()  # type: ignore[attr-defined]
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    return float(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        shape = tuple(getattr(value, "shape", ()))
+        if math.prod(shape) != 1:
+            raise TypeError(f"{name}: expected a number, got {type(value).__name__} of shape {shape}")
+        if hasattr(value, "shape"):  # a scalar of NumPy's too, whose bool is no bool of Python's
+            value = value.item()  # type: ignore[attr-defined]
+        if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+            raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:  # its own digits may be more than Python prints
+        kind = type(value).__name__
+        raise RefusalError(name, f"expected a number that fits into a float, got a larger {kind}") from None
 
 
 def shown_terms(loss: object, learnt: Mapping[str, str] | None = None) -> dict[str, str]:

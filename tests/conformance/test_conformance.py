@@ -215,6 +215,19 @@ def test_any_mixture(face: Face, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("face", parameters(FACES))
+@pytest.mark.parametrize("name", ["target", "mask"])
+@pytest.mark.parametrize("given", [(), ("ignore_index",), ("gamma",)], ids=["plain", "ignore_index", "gamma"])
+def test_any_byte_but_0_is_true(face: Face, given: tuple[str, ...], name: str) -> None:
+    """A mask of 0 and 255, seen as booleans."""
+    arguments = operands((40, 3), "float32", "bool", probabilities=False, given=(*given, "mask"))
+    ones = arguments["target"] if name == "target" else arguments["options"]["mask"] != 0
+    of_255 = (ones * np.uint8(255)).view(bool)
+    other = {"target": of_255} if name == "target" else {"options": arguments["options"] | {"mask": of_255}}
+    for found, wanted in zip(face.evaluate(Call(**arguments | other)), face.evaluate(Call(**arguments)), strict=True):
+        np.testing.assert_array_equal(bits(found), bits(wanted))
+
+
+@pytest.mark.parametrize("face", parameters(FACES))
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_infinite_logits(face: Face, reduction: str) -> None:
     """A coefficient of 0 times an infinite logit is 0."""

@@ -114,6 +114,24 @@ def test_third_derivative(mode):
     np.testing.assert_allclose(third, s * (1 - s) * (1 - 2 * s), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("mode", ["pynative", "jit"])
+def test_any_byte_but_0_is_true(mode):
+    """Also where MindSpore's own operations compute, whose astype takes the byte."""
+    x = tensor(operands("logits", (6, 3))[0])
+    ones = np.random.default_rng(1).random((6, 3)) < 0.5
+
+    def second(x, y, mask):
+        gradient = ms.grad(lambda x: face.binary_cross_entropy_with_logits(x, y, None, "mean", mask=mask))
+        return ms.grad(lambda x: ops.sum(gradient(x) ** 2))(x)
+
+    found, wanted = (
+        in_mode(mode, second)(x, ms.Tensor(given), ms.Tensor(given[::-1].copy())).asnumpy()
+        for given in ((ones * np.uint8(255)).view(bool), ones)
+    )
+    assert np.abs(wanted).max() > 0
+    np.testing.assert_array_equal(found, wanted)
+
+
 @both_kinds
 def test_gradient_of_a_jitted_gradient(kind):
     x, y = (as_tensor(a) for a in operands(kind, (2, 3))[:2])

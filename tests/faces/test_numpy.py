@@ -10,7 +10,7 @@ import tracemalloc
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -642,6 +642,144 @@ def test_any_ordinary_view_may_be_out(view: str) -> None:
         assert face.value_and_grad(input, y, reduction="sum", out=out)[1] is out
         np.testing.assert_array_equal(out, wanted)
         out[...] = x
+
+
+def bytes_of(shape: tuple[int, ...], steps: tuple[int, ...], start: int, itemsize: int) -> set[int]:
+    return {
+        start + sum(i * step for i, step in zip(index, steps, strict=True)) + byte
+        for index in np.ndindex(*shape)
+        for byte in range(itemsize)
+    }
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(-24, 24)), min_size=1, max_size=3),
+    st.integers(-40, 40),
+    st.sampled_from([np.float16, np.float32]),
+)
+def test_out_is_refused_exactly_where_memory_is_shared(axes: Any, shift: int, dtype: Any) -> None:
+    """Against the bytes themselves: two elements of out, or one of out and one of the input."""
+    shape, steps = (tuple(values) for values in zip(*axes, strict=True))
+    memory = np.zeros(1000, np.uint8)
+    starts = (500, 500 + shift)
+    x, out = (np.ndarray(shape, dtype, memory, start, steps) for start in starts)
+    of_x, of_out = (bytes_of(shape, steps, start, out.itemsize) for start in starts)
+    own = len(of_out) == out.nbytes
+    if own and (shift == 0 or not of_x & of_out):
+        wanted = face.value_and_grad(x.copy(), np.ones(shape), reduction="sum")[1]
+        assert face.value_and_grad(x, np.ones(shape), reduction="sum", out=out)[1] is out
+        np.testing.assert_array_equal(out, wanted)
+        assert not memory[[i for i in range(1000) if i not in of_out]].any()
+    else:
+        with pytest.raises(ValueError, match="out: overlaps an operand" if own else "out: elements of it share memory"):
+            face.value_and_grad(x, np.ones(shape), out=out)
+        assert not memory.any()
+
+
+def test_out_beside_the_input_in_one_array() -> None:
+    table = np.linspace(-2, 2, 3000).reshape(1000, 3).astype(np.float32)
+    x, y, out = table.T
+    wanted = face.value_and_grad(x.copy(), y.copy(), reduction="sum")[1]
+    assert face.value_and_grad(x, y, reduction="sum", out=out)[1] is out
+    np.testing.assert_array_equal(table[:, 2], wanted)
+    # In place, where the step along an axis of one element is another.
+    x = np.linspace(-2, 2, 5)[None]
+    out = np.ndarray((1, 5), x.dtype, x, 0, (8, 8))
+    wanted = face.value_and_grad(x.copy(), np.ones((1, 5)))[1]
+    np.testing.assert_array_equal(face.value_and_grad(x, np.ones((1, 5)), out=out)[1], wanted)
+    np.testing.assert_array_equal(x, wanted)
+
+
+def test_views_too_hard_to_tell_apart_are_refused() -> None:
+    """Whether they overlap is a knapsack problem, which may take longer than the universe has."""
+    steps = tuple(4 * step for step in (100003, 100019, 100043, 100049, 100057, 100069, 100103, 100109, 100129, 100151))
+    memory = np.zeros(sum(steps) * 2 + 100, np.uint8)
+    x, out = (np.ndarray((3,) * 10, np.float32, memory, start, steps) for start in (0, 52))
+    with pytest.raises(ValueError, match=r"out: (overlaps an operand|elements of it share memory)"):
+        face.value_and_grad(x, np.ones(x.shape, bool), out=out)
+
+
+# Subclasses
+
+
+class Liar(np.ndarray[Any, Any]):
+    """It says of itself what it is told to."""
+
+    lies: ClassVar[dict[str, Any]] = {}
+
+    def __getattribute__(self, name: str) -> Any:
+        lies = type(self).lies
+        return lies[name] if name in lies else super().__getattribute__(name)
+
+
+LIES: dict[str, Any] = {
+    "shape": (10**6, 10**6),
+    "strides": (1 << 40, 1 << 40),
+    "dtype": np.dtype(np.int64),
+    "size": 10**12,
+    "ndim": 7,
+    "nbytes": 1,
+    "ctypes": None,
+    "flags": None,
+    "view": None,
+    "reshape": None,
+    "astype": None,
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("argument", ["input", "target", "weight", "pos_weight", "sample_weight", "mask", "out"])
+def test_a_subclass_is_read_as_the_array_that_it_is(argument: str, lie: str) -> None:
+    rng = np.random.default_rng(4)
+    shape = (4, 3)
+    arguments: dict[str, Any] = {
+        "input": rng.normal(0, 3, shape),
+        "target": rng.random(shape),
+        "weight": rng.random(shape),
+        "pos_weight": rng.random(3),
+        "sample_weight": rng.random(4),
+        "mask": rng.integers(0, 2, shape),
+        "out": np.empty(shape),
+    }
+    loss, gradient = face.value_and_grad(**arguments)
+    wanted = gradient.copy()
+    liar = type("Liar", (Liar,), {"lies": {lie: LIES[lie]}})
+    arguments[argument] = arguments[argument].view(liar)
+    again, gradient = face.value_and_grad(**arguments)
+    assert again == loss
+    assert gradient is arguments["out"]
+    np.testing.assert_array_equal(np.asarray(gradient), wanted)
+
+
+# Booleans
+
+
+@pytest.mark.parametrize("ones", [255, 2, 128])
+@pytest.mark.parametrize("size", [9, 200_000])
+@both_inputs
+def test_any_byte_but_0_is_true(probabilities: bool, size: int, ones: int) -> None:
+    """As in a mask of 0 and 255 that is seen as booleans."""
+    rng = np.random.default_rng(5)
+    x = rng.random(size).astype(np.float32)
+    good, weight, mask = (rng.random((3, size)) < 0.5).astype(bool)
+    raw_good, raw_weight, raw_mask = (np.where(a, np.uint8(ones), np.uint8(0)).view(bool) for a in (good, weight, mask))
+    for reduction, more in itertools.product(REDUCTIONS, ({}, {"ignore_index": 1}, {"ignore_index": 0})):
+        options = {"reduction": reduction, "probabilities": probabilities, **more}
+        for raw in (
+            {"target": raw_good},
+            {"weight": raw_weight},
+            {"pos_weight": raw_weight},
+            {"sample_weight": raw_weight},
+            {"mask": raw_mask},
+        ):
+            own = {"target": good, "weight": weight, "pos_weight": weight, "sample_weight": weight, "mask": mask}
+            wanted = {"target": good} | {name: own[name] for name in raw}
+            for a, b in zip(
+                face.value_and_grad(x, **({"target": good} | raw), **options),
+                face.value_and_grad(x, **wanted, **options),
+                strict=True,
+            ):
+                np.testing.assert_array_equal(a, b)
 
 
 def test_a_refusal_writes_nothing() -> None:

@@ -453,3 +453,20 @@ def test_threads_are_not_left_at_paddles_one():
         assert used == available
         assert threads(*order, OMP_NUM_THREADS="1")[0] == "1"
         assert threads(*order, OMP_NUM_THREADS=None, BINXENT_NUM_THREADS="1")[0] == "1"
+
+
+def test_any_byte_but_0_is_true() -> None:
+    """Also where Paddle's own operations compute, whose cast takes the byte."""
+    ones = np.random.default_rng(1).random((6, 3)) < 0.5
+
+    def second(given: np.ndarray) -> np.ndarray:
+        x = paddle.to_tensor(np.linspace(-3, 3, 18, dtype=np.float32).reshape(6, 3), stop_gradient=False)
+        y, mask = paddle.to_tensor(given), paddle.to_tensor(given[::-1].copy())
+        loss = face.binary_cross_entropy_with_logits(x, y, y, mask=mask, ignore_index=0)
+        (gradient,) = paddle.grad(loss, x, create_graph=True)
+        (result,) = paddle.grad(paddle.sum(gradient**2), x)
+        return result.numpy()
+
+    wanted = second(ones)
+    assert np.abs(wanted).max() > 0
+    np.testing.assert_array_equal(second((ones * np.uint8(255)).view(bool)), wanted)

@@ -66,6 +66,8 @@ _ops = SimpleNamespace(
 
 
 def _wide(tensor: Tensor) -> Tensor:
+    if tensor.dtype == ms.bool_:  # astype takes its byte, which in a mask of 0 and 255 is no 1
+        return (tensor != 0).astype(_arithmetic())
     return tensor.astype(_arithmetic())
 
 

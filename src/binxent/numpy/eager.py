@@ -26,12 +26,11 @@ Numbers = tuple[object, object, object]
 
 def checked(name: str, value: object, *, floating: bool = False) -> Array:
     """An array that the kernel can read: of a dtype that it knows, in native byte order."""
-    if isinstance(value, np.generic):
-        value = np.asarray(value)
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, (np.ndarray, np.generic)):
         raise TypeError(f"{name}: expected a numpy.ndarray, got {type(value).__name__}; wrap it in numpy.asarray(…)")
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: the mask of a numpy.ma.MaskedArray would be ignored; pass its .filled(…) or .data")
+    value = np.asarray(value)  # a subclass may say anything of its shape, strides and dtype
     known = FLOATING if floating else tuple(native.TAGS)
     if value.dtype.name not in known:
         raise TypeError(f"{name}: dtype {value.dtype} is not supported; expected one of {', '.join(known)}")
@@ -52,16 +51,41 @@ def _new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return array
 
 
+_TOO_HARD: type[Exception] = getattr(np, "exceptions", np).TooHardError
+_MOST_WORK = 100_000  # steps, some milliseconds, in which views that no program makes by accident may not be told apart
+
+
+def _overlap(one: Array, other: Array) -> bool:
+    """Whether a byte belongs to both."""
+    try:
+        return np.shares_memory(one, other, max_work=_MOST_WORK)  # type: ignore[arg-type]  # the stub knows two numbers
+    except _TOO_HARD:
+        return True
+
+
 def _overlaps_itself(array: Array) -> bool:
-    """Whether two elements may share memory. Along each axis a step leads beyond all that shorter steps reach: so it is
-    in every view but those of as_strided and broadcast_to."""
+    """Whether two elements share memory."""
     reach = array.itemsize
     for step, size in sorted((abs(step), size) for step, size in zip(array.strides, array.shape, strict=True)):
         if size > 1:
             if step < reach:
-                return array.size > 0
+                break
             reach += step * (size - 1)
+    else:
+        return False  # each step leads beyond all that shorter ones reach: so it is in every view but as_strided's
+    for axis, size in enumerate(array.shape):
+        # Any two elements that differ along this axis, and perhaps along later ones, lie as some two of either half do.
+        before, half = (slice(1),) * axis, size // 2
+        if _overlap(array[(*before, slice(half))], array[(*before, slice(half, None))]):
+            return True
     return False
+
+
+def _lies_like(one: Array, other: Array) -> bool:
+    """Whether each element is in the other's place."""
+    return one.ctypes.data == other.ctypes.data and all(
+        step == there or size == 1 for step, there, size in zip(one.strides, other.strides, one.shape, strict=True)
+    )
 
 
 def _check_out(out: object, operands: Operands) -> Array:
@@ -69,17 +93,19 @@ def _check_out(out: object, operands: Operands) -> Array:
     x = operands.input
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out: expected a numpy.ndarray, got {type(out).__name__}")
-    if out.shape != x.shape or out.dtype != x.dtype:
-        raise ValueError(f"out: {out.dtype} of shape {out.shape}; expected {x.dtype} of shape {x.shape}, as the input")
-    if not out.flags.writeable:
+    place = np.asarray(out)
+    if place.shape != x.shape or place.dtype != x.dtype:
+        raise ValueError(
+            f"out: {place.dtype} of shape {place.shape}; expected {x.dtype} of shape {x.shape}, as the input"
+        )
+    if not place.flags.writeable:
         raise ValueError("out: the array is read-only; expected one that can be written")
-    if _overlaps_itself(out):
+    if _overlaps_itself(place):
         raise ValueError("out: elements of it share memory; expected memory of its own for each")
-    same = out.ctypes.data == x.ctypes.data and out.strides == x.strides
-    others = operands[1:] if same else operands
-    if any(other is not None and np.may_share_memory(out, other) for other in others):
+    others = operands[1:] if _lies_like(place, x) else operands
+    if any(other is not None and _overlap(place, other) for other in others):
         raise ValueError("out: overlaps an operand; expected memory of its own, or exactly the input for in place")
-    return out
+    return place
 
 
 def _refuse_out_of_range(outside: int, operands: Operands, terms: options.Terms | None) -> None:
@@ -133,4 +159,4 @@ def compute(
         run(None, gradient)
     else:
         run(value, gradient)
-    return value[()], gradient
+    return value[()], gradient if out is None else out

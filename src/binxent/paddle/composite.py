@@ -56,12 +56,17 @@ def _wide(result: Any) -> Any:
     return paddle.float64 if result == paddle.float64 else paddle.float32
 
 
+def read(operand: Any, dtype: Any) -> Any:
+    """The operand's numbers. Paddle's cast takes a boolean for its byte, which in a mask of 0 and 255 is no 1."""
+    return paddle.cast(operand != 0 if operand.dtype == paddle.bool else operand, dtype)
+
+
 def kept(label: Any, mask: Any, terms: options.Terms | None) -> Any:
     """Which elements are not ignored; None: all of them."""
-    keep = None if mask is None else paddle.cast(mask, paddle.bool)  # NaN is true, and so is what is tiny
+    keep = None if mask is None else read(mask, paddle.bool)  # NaN is true, and so is what is tiny
     if terms is None or terms.ignore_index is None:
         return keep
-    return formula.kept(paddle.cast(label, _wide(label.dtype)), keep, terms.ignore_index)
+    return formula.kept(read(label, _wide(label.dtype)), keep, terms.ignore_index)
 
 
 def _converted(operands: Operands, terms: options.Terms | None, dtype: Any) -> tuple[Any, ...]:
@@ -70,7 +75,7 @@ def _converted(operands: Operands, terms: options.Terms | None, dtype: Any) -> t
     keep = kept(label, mask, terms)
 
     def converted(operand: Any) -> Any:
-        return formula.only(_Operations, keep, paddle.cast(operand, dtype))
+        return formula.only(_Operations, keep, read(operand, dtype))
 
     weight = None
     for each in map(converted, weights):
