@@ -102,7 +102,7 @@ def tests(session: nox.Session) -> None:
     """Everything that needs no framework: the formula, the kernel, the options, the NumPy face, the commands."""
     install(session, *group("test"), *extra("demo"), *extra("cli"))
     pytest(session, "tests", *SIDE_BY_SIDE, *without(FRAMEWORKS), *session.posargs)
-    modules = ("binxent.numpy", "binxent.labels", "binxent.correction", "binxent.report")
+    modules = ("binxent.numpy", "binxent.labels", "binxent.label_counts", "binxent.correction", "binxent.report")
     pytest(session, "examples", "--doctest-modules", "--doctest-glob=*.md", "--pyargs", *modules, "README.md")
 
 

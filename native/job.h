@@ -74,6 +74,7 @@ struct Job {
 
 // Bits that a run of blocks returns.
 constexpr unsigned input_out_of_range = 1, target_out_of_range = 2;  // of [0, 1]; probabilities only
+constexpr unsigned score_without_bin = 4;                             // of Chunk::pages
 
 struct Chunk;
 
@@ -84,7 +85,7 @@ struct Kernel {
     Wide (*add_up)(const Wide*, int64_t n);
     void (*write_value)(const Job&, int64_t blocks);
     double (*read_number)(const View&);
-    unsigned (*count)(const Chunk&);
+    unsigned (*count)(Chunk&);
 };
 
 }  // namespace binxent

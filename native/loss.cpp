@@ -16,7 +16,7 @@
 
 namespace binxent::BINXENT_ISA {
 
-unsigned count(const Chunk&);  // of statistics.cpp
+unsigned count(Chunk&);  // of statistics.cpp
 
 namespace {
 

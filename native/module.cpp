@@ -1,11 +1,13 @@
 // The Python binding. kernel.py is its only caller.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/tuple.h>
 
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include "dlpack.h"
 #include "memory.h"
@@ -191,11 +193,12 @@ unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle
     return run(job, reinterpret_cast<ParallelFor>(executor));
 }
 
-using Addresses = std::tuple<size_t, size_t, size_t, size_t, size_t>;
+using Addresses = std::tuple<size_t, size_t, size_t, size_t, size_t, size_t>;
 
-unsigned count_chunk(bool probabilities, nb::handle x, nb::handle target, nb::handle loss, nb::handle known,
-                     double threshold, int64_t calibration_bins, std::tuple<int, int32_t, int32_t> score_bins,
-                     Addresses tables) {
+// A flag of job.h, and how many elements have been counted.
+std::pair<unsigned, int64_t> count_chunk(bool probabilities, nb::handle x, nb::handle target, nb::handle loss,
+                                         nb::handle known, double threshold, int64_t calibration_bins,
+                                         std::tuple<size_t, int, int32_t> score_bins, int64_t done, Addresses tables) {
     Chunk chunk;
     const Operand scores(x);
     const Shape& shape = scores.shape();
@@ -206,7 +209,10 @@ unsigned count_chunk(bool probabilities, nb::handle x, nb::handle target, nb::ha
     chunk.input = probabilities ? Input::probabilities : Input::logits;
     chunk.threshold = threshold;
     chunk.calibration_bins = calibration_bins;
-    std::tie(chunk.score_shift, chunk.lowest_score, chunk.last_score) = score_bins;
+    chunk.pages = reinterpret_cast<const int32_t*>(std::get<0>(score_bins));
+    chunk.bin_shift = std::get<1>(score_bins);
+    chunk.score_bins = std::get<2>(score_bins);
+    chunk.done = done;
     chunk.x = scores.packed(shape, "x");
     chunk.target = Operand(target).packed(shape, "target");
     if (!loss.is_none()) chunk.loss = Operand(loss).packed(shape, "loss");
@@ -217,9 +223,11 @@ unsigned count_chunk(bool probabilities, nb::handle x, nb::handle target, nb::ha
     chunk.cells = reinterpret_cast<uint64_t*>(std::get<2>(tables));
     chunk.softness = reinterpret_cast<double*>(std::get<3>(tables));
     chunk.scores = reinterpret_cast<uint32_t*>(std::get<4>(tables));
-    if (chunk.rows * chunk.labels == 0) return 0;
+    chunk.loss_waiting = reinterpret_cast<double*>(std::get<5>(tables));
+    if (chunk.rows * chunk.labels == 0) return {0, 0};
     nb::gil_scoped_release released;
-    return count(chunk);
+    const unsigned flag = count(chunk);
+    return {flag, chunk.done};
 }
 
 using Bytes = nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>;
@@ -241,7 +249,7 @@ NB_MODULE(_native, m) {
           nb::arg("incoming"), nb::arg("executor"));
     m.def("count", &count_chunk, nb::arg("probabilities"), nb::arg("x"), nb::arg("target"), nb::arg("loss").none(),
           nb::arg("known").none(), nb::arg("threshold"), nb::arg("calibration_bins"), nb::arg("score_bins"),
-          nb::arg("tables"));
+          nb::arg("done"), nb::arg("tables"));
     m.def("new_tensor", &dlpack::new_tensor, nb::arg("like"), nb::arg("scalar"));
     m.def("new_bytes", &new_bytes, nb::arg("size"));
     m.def("release_memory", &release_memory);
@@ -254,6 +262,9 @@ NB_MODULE(_native, m) {
     m.attr("CELL_COUNT_SHIFT") = cell_count_shift;
     m.attr("PROBABILITY_BITS") = probability_bits;
     m.attr("SCORE_PADDING") = score_padding;
+    m.attr("SCORE_PAGE_SHIFT") = page_shift;
+    m.attr("SCORE_WITHOUT_BIN") = score_without_bin;
+    m.def("loss_sums", &loss_sums, nb::arg("labels"));
     m.attr("INPUT_OUT_OF_RANGE") = input_out_of_range;
     m.attr("TARGET_OUT_OF_RANGE") = target_out_of_range;
     m.attr("xla_handler") = nb::capsule(reinterpret_cast<void*>(&xla_handler));

@@ -163,7 +163,7 @@ int64_t runs_so_far() { return runs; }
 
 double read_number(const View& view) { return chosen()->kernel.read_number(view); }
 
-unsigned count(const Chunk& chunk) { return chosen()->kernel.count(chunk); }
+unsigned count(Chunk& chunk) { return chosen()->kernel.count(chunk); }
 
 unsigned run(Job& job, ParallelFor lent) {
     check_output("loss", job.loss);

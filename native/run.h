@@ -15,7 +15,7 @@ double read_number(const View& view);
 
 // The chunk's tables are added to, on the calling thread. Where a flag of job.h is returned a value was refused, and what
 // stands before it has been counted.
-unsigned count(const Chunk& chunk);
+unsigned count(Chunk& chunk);
 
 // How many times run() was called: it shows whether a mode of a framework reaches the kernel or the formula.
 int64_t runs_so_far();

@@ -9,11 +9,11 @@
 
 namespace binxent::BINXENT_ISA {
 
-unsigned count(const Chunk& chunk);
+unsigned count(Chunk& chunk);
 
 namespace {
 
-constexpr int64_t piece = 512;  // elements that are worked on in the first-level cache
+constexpr int64_t piece = counted_at_once;
 
 // Elements [start, start + n) as T: where they lie, or converted into the buffer.
 template <class T>
@@ -26,33 +26,29 @@ const T* load(const Chunk::Array& array, int64_t start, int64_t n, T* buffer) {
     return buffer;
 }
 
-// Bins grow with the score, and are as narrow, relative to the score, on either side: for a logit, either side of 0;
-// for a probability, which has two tails, either side of 1/2. 1 − q is exact there.
+// A number that grows with the score, and changes with each of its bits: for a logit on either side of 0; for a
+// probability, which has two tails, on either side of 1/2. 1 − q is exact there. binxent.report.score_bins has it too.
 template <class T>
-inline int32_t score_bin(T x, bool probability, const Chunk& chunk) {
+inline uint32_t score_key(T x, bool probability) {
     const bool upper = probability ? x >= T(0.5) : x >= 0;
     const float magnitude = probability ? float(upper ? T(1) - x : x) : float(absolute(x));
-    const int32_t high_bits = int32_t(bits_as<uint32_t>(magnitude) >> chunk.score_shift) - chunk.lowest_score;
-    const int32_t positive = high_bits < 0 ? 0 : high_bits;
-    const int32_t step = positive > chunk.last_score ? chunk.last_score : positive;
-    const int32_t outward = probability ? chunk.last_score - step : step;  // from the middle
-    return upper ? chunk.last_score + 1 + outward : chunk.last_score - outward;
+    const uint32_t bits = bits_as<uint32_t>(magnitude);
+    const uint32_t outward = probability ? bits_as<uint32_t>(0.5f) - bits : bits;  // from the middle
+    return upper ? 0x80000000u + outward : 0x7fffffffu - outward;
 }
 
 template <class T>
 class Counter {
-    const Chunk& chunk_;
-    // Labels repeat along the rows. A period is a whole number of rows, long enough for a loop over it to vectorise.
+    Chunk& chunk_;
     const int64_t period_;
     int32_t* const cell_;   // where the cells of an element's label begin
     int32_t* const score_;  // likewise in the scores
-    double* const loss_;    // sums, one for each place in the period
 
     T x_buffer_[piece], target_buffer_[piece], loss_buffer_[piece];
     int32_t cell_at_[piece], score_at_[piece], probability_[piece];
 
     struct Found {
-        bool soft, x_refused;
+        bool soft, x_refused, without_bin;
     };
 
     template <bool probabilities, bool want_loss>
@@ -61,13 +57,14 @@ class Counter {
         const T threshold = T(chunk_.threshold), bins = T(chunk_.calibration_bins);
         const int32_t last_bin = int32_t(chunk_.calibration_bins) - 1;
         const T most = probabilities ? T(1) : T(__builtin_inf()), least = probabilities ? T(0) : -most;
-        const int32_t score_bins = 2 * (chunk_.last_score + 1);
-        const Chunk chunk = chunk_;
+        const int32_t score_bins = chunk_.score_bins;
+        const int32_t* __restrict pages = chunk_.pages;
+        const int bin_shift = chunk_.bin_shift;
         T* __restrict loss = loss_buffer_;
         int32_t* __restrict cell_at = cell_at_;
         int32_t* __restrict score_at = score_at_;
         int32_t* __restrict probability = probability_;
-        int32_t soft = 0, refused = 0;
+        int32_t soft = 0, refused = 0, without_bin = 0;
         for (int64_t i = 0; i < n; ++i) {
             T p = x[i];
             if constexpr (!probabilities) {
@@ -80,12 +77,16 @@ class Counter {
             const int32_t positive = target[i] > T(0.5), predicted = x[i] > threshold;
             const int32_t bin = int32_t(p * bins);
             cell_at[i] = cell[i] + ((bin < last_bin ? bin : last_bin) << 2) + (predicted << 1) + positive;
-            score_at[i] = score[i] + score_bin(x[i], probabilities, chunk) + (positive ? score_bins : 0);
+            const uint32_t key = score_key(x[i], probabilities);
+            const int32_t page = pages[key >> page_shift];
+            without_bin |= page;  // whose sign it has
+            score_at[i] = score[i] + page + int32_t((key & ((1u << page_shift) - 1)) >> bin_shift) +
+                          (positive ? score_bins : 0);
             probability[i] = int32_t(p * T(1 << probability_bits) + T(0.5));
             soft |= int32_t(target[i] != T(positive));
             refused |= int32_t(!(x[i] >= least)) | int32_t(!(x[i] <= most));
         }
-        return {soft != 0, refused != 0};
+        return {soft != 0, refused != 0, without_bin < 0};
     }
 
     Found find_places(int64_t n, const T* x, const T* target, const int32_t* cell, const int32_t* score) {
@@ -119,31 +120,32 @@ class Counter {
     }
 
   public:
-    explicit Counter(const Chunk& chunk)
+    explicit Counter(Chunk& chunk)
         : chunk_(chunk),
-          period_((piece + chunk.labels - 1) / chunk.labels * chunk.labels),
+          period_(loss_sums(chunk.labels)),
           cell_(new int32_t[period_]),
-          score_(new int32_t[period_]),
-          loss_(new double[period_]()) {
+          score_(new int32_t[period_]) {
         for (int64_t i = 0; i < period_; ++i) {
             const int32_t label = int32_t(i % chunk.labels);
             cell_[i] = label * int32_t(chunk.calibration_bins) * 4;
-            score_[i] = label * ((chunk.last_score + 1) * 4 + score_padding);
+            score_[i] = label * (chunk.score_bins * 2 + score_padding);
         }
     }
     Counter(const Counter&) = delete;
     ~Counter() {
+        delete[] cell_;
+        delete[] score_;
+    }
+
+    void add_losses() {
         // Knuth's sum: what is lost of a sum is kept, so that the order of chunks hardly matters.
         for (int64_t i = 0; i < period_; ++i) {
             double& sum = chunk_.loss_sum[i % chunk_.labels];
-            const double next = sum + loss_[i], part = next - sum;
-            const double lost = (sum - (next - part)) + (loss_[i] - part);
+            const double loss = chunk_.loss_waiting[i], next = sum + loss, part = next - sum;
+            const double lost = (sum - (next - part)) + (loss - part);
             chunk_.loss_lost[i % chunk_.labels] += lost == lost ? lost : 0;  // an infinite loss is its own sum
             sum = next;
         }
-        delete[] cell_;
-        delete[] score_;
-        delete[] loss_;
     }
 
     // Elements [start, start + n), which lie in one period; or a flag of job.h, and nothing of them.
@@ -155,6 +157,7 @@ class Counter {
 
         const Found found = find_places(n, x, target, cell_ + phase, score_ + phase);
         if (found.x_refused) return input_out_of_range;
+        if (found.without_bin) return score_without_bin;
         if (found.soft) {
             for (int64_t i = 0; i < n; ++i)
                 if (!(target[i] >= 0 && target[i] <= 1)) return target_out_of_range;
@@ -162,7 +165,7 @@ class Counter {
                 if (!known || known[i]) chunk_.softness[cell_at_[i] / 4] += double(target[i]) - (cell_at_[i] & 1);
         }
         const T* const loss = chunk_.loss.data ? load(chunk_.loss, start, n, loss_buffer_) : loss_buffer_;
-        double* const sums = loss_ + phase;
+        double* const sums = chunk_.loss_waiting + phase;
         if (known) {
             for (int64_t i = 0; i < n; ++i) sums[i] += known[i] ? double(loss[i]) : 0.0;
             add_places<false>(start, n, known);
@@ -175,19 +178,21 @@ class Counter {
 
     unsigned add_all() {
         const int64_t size = chunk_.rows * chunk_.labels;
-        for (int64_t start = 0; start < size;) {
+        int64_t& start = chunk_.done;
+        while (start < size) {
             const int64_t rest = period_ - start % period_, left = size - start < rest ? size - start : rest;
             const int64_t n = left <= piece ? left : left < 2 * piece ? left / 2 : piece;
             if (const unsigned flag = add(start, n)) return flag;
             start += n;
         }
+        add_losses();
         return 0;
     }
 };
 
 }  // namespace
 
-unsigned count(const Chunk& chunk) {
+unsigned count(Chunk& chunk) {
     const bool in_double = chunk.x.dtype == DType::float64 || chunk.target.dtype == DType::float64;
     return in_double ? Counter<double>(chunk).add_all() : Counter<float>(chunk).add_all();
 }

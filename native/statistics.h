@@ -7,6 +7,9 @@
 
 namespace binxent {
 
+// A page is a 32nd of the scores between two powers of two: 16384 pages hold every float32.
+constexpr int page_shift = 18;
+
 // Row-major arrays of [rows, labels], as the arithmetic reads them: nothing is copied.
 struct Chunk {
     struct Array {
@@ -22,9 +25,16 @@ struct Chunk {
     double threshold = 0;  // an element is predicted where x exceeds it
     int64_t calibration_bins = 1;
 
-    // A score falls into the bin of the high bits of its magnitude; see score_bin.
-    int score_shift = 0;
-    int32_t lowest_score = 0, last_score = 0;
+    // Scores rise with their keys, see score_key, and fall into bins of keys. The high bits of a key are its page: where
+    // the bins of a page begin, or -1 where it has none yet. A bin is the rest of the key without these bits.
+    const int32_t* pages = nullptr;
+    int bin_shift = page_shift;
+    int32_t score_bins = 0;  // of a label, for each class
+
+    // Counted so far: elements are added from there on, up to the first that has no bin. Until all are, the sums of the
+    // losses wait in a buffer of loss_sums(labels), so that the pause does not change their roundings.
+    int64_t done = 0;
+    double* loss_waiting = nullptr;
 
     // The tables, to which is added.
     double* loss_sum = nullptr;   // [labels]
@@ -42,6 +52,12 @@ constexpr int cell_count_shift = 44, probability_bits = 24;
 
 // Tables of a power of two would lie in the same lines of the cache for every label.
 constexpr int32_t score_padding = 16;
+
+// Elements that are worked on in the first-level cache.
+constexpr int64_t counted_at_once = 512;
+
+// Labels repeat along the rows. A period is a whole number of rows, long enough for a loop over it to vectorise.
+constexpr int64_t loss_sums(int64_t labels) { return (counted_at_once + labels - 1) / labels * labels; }
 
 constexpr int64_t max_rows_in_cell = (int64_t(1) << (64 - cell_count_shift)) - 1;
 

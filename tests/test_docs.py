@@ -1,14 +1,16 @@
-"""docs/torch.md, docs/paddle.md: what they say of a face has the test that they name."""
+"""docs/torch.md, docs/paddle.md: what they say of a face has the test that they name. docs/options.md: its examples."""
 
 from __future__ import annotations
 
+import doctest
 import re
 
 import pytest
 
 from tests.processes import ROOT
 
-PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("torch", "paddle")}
+DOCS = ROOT / "docs"
+PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("torch", "paddle")}
 FACES = ROOT / "tests" / "faces"
 
 
@@ -31,3 +33,9 @@ def test_every_difference_has_a_test(name: str) -> None:
 def test_a_named_test_is_there(page: str, file: str, name: str) -> None:
     assert file.startswith(f"test_{page}_")
     assert f"\ndef {name}(" in (FACES / file).read_text()
+
+
+def test_the_examples_of_the_options_run() -> None:
+    failed, tried = doctest.testfile(str(DOCS / "options.md"), module_relative=False)
+    assert failed == 0
+    assert tried > 3

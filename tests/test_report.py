@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binxent import formula, kernel, measures
+from binxent import formula, kernel
 from binxent import report as module
 from binxent.numpy import binary_cross_entropy, binary_cross_entropy_with_logits
-from binxent.report import InvalidValueError, Report
+from binxent.report import InvalidValueError, Report, score_bins
 from tests import processes
 
 Array = np.ndarray[Any, Any]
@@ -51,7 +51,7 @@ def test_figures_are_those_of_the_definition(probabilities: bool, labels: int, d
     if probabilities:
         x = p.astype(dtype)
         p = x.astype(np.float64)
-    scores = reported(x, y, probabilities=probabilities, score_bits=2).scores()
+    scores = reported(x, y, probabilities=probabilities).scores()
     with np.errstate(divide="ignore"):
         definition = formula.probabilities_loss if probabilities else formula.logits_loss
         losses = definition(np, x.astype(float), y.astype(float))
@@ -88,77 +88,6 @@ def test_the_loss_is_scikit_learns() -> None:
     expected = [metrics.log_loss(y[:, i], p[:, i]) for i in range(x.shape[1])]
     np.testing.assert_allclose(reported(p, y, probabilities=True).scores().loss, expected, rtol=1e-12)
     np.testing.assert_allclose(reported(x, y).scores().loss, expected, rtol=1e-12)
-
-
-def rounded(x: Array, bits: int) -> Array:
-    """float32 logits with the low bits of their mantissa taken off."""
-    mask = np.uint32((0xFFFFFFFF << (23 - bits)) & 0xFFFFFFFF)
-    return (x.astype(np.float32).view(np.uint32) & mask).view(np.float32)
-
-
-@pytest.mark.parametrize("bits", [0, 2, 5, 10, 14])
-def test_average_precision_is_scikit_learns_of_the_rounded_logits(bits: int) -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    x, y = data(700, 6, seed=bits)
-    scores = reported(x, y, score_bits=bits).scores()
-    low = rounded(x, bits)
-    expected = [metrics.average_precision_score(y[:, i], low[:, i]) for i in range(6)]
-    np.testing.assert_allclose(scores.average_precision, expected, rtol=1e-12)
-    exact = np.array([metrics.average_precision_score(y[:, i], x[:, i]) for i in range(6)])
-    assert (np.abs(scores.average_precision - exact) <= scores.average_precision_error + 1e-12).all()
-
-
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 30.0])
-@pytest.mark.parametrize("probabilities", [False, True])
-def test_average_precision_is_within_its_bound(probabilities: bool, scale: float) -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    for seed, bits in itertools.product(range(3), (1, 4, 8, 12)):
-        x, y = data(400, 4, seed=seed)
-        x = (x * scale).astype(np.float32)
-        if probabilities:
-            x = (1 / (1 + np.exp(-x.astype(np.float64)))).astype(np.float32)
-        scores = reported(x, y, score_bits=bits, probabilities=probabilities).scores()
-        exact = np.array([metrics.average_precision_score(y[:, i], x[:, i]) for i in range(4)])
-        assert (np.abs(scores.average_precision - exact) <= scores.average_precision_error + 1e-12).all()
-    if scale == 1:
-        assert (scores.average_precision_error < 0.01).all()
-
-
-def test_float16_scores_are_not_rounded() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    x, y = data(3000, 2, dtype=np.float16)
-    expected = [metrics.average_precision_score(y[:, i], x[:, i]) for i in range(2)]
-    np.testing.assert_allclose(reported(x, y).scores().average_precision, expected, rtol=1e-12)
-
-
-def test_scores_are_ordered_over_their_whole_range() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    tails = [0.0, 1e-40, 1e-12, 1e-7, 1e-5, 0.003, 0.1, 0.4999]
-    q = np.array([*tails, 0.5, *(1 - np.float64(t) for t in reversed(tails))])
-    with np.errstate(divide="ignore"):
-        logits = np.array([-np.inf, -1e30, -200, -3, -1e-6, 0, 1e-6, 2e-3, 1, 50, 1e4, np.inf])
-    for x, probabilities in ((q, True), (logits, False)):
-        for cut in range(1, len(x)):
-            y = (np.arange(len(x)) >= cut).astype(int)
-            scores = reported(x[:, None], y[:, None], probabilities=probabilities).scores()
-            off = abs(scores.average_precision[0] - metrics.average_precision_score(y, np.nan_to_num(x)))
-            assert off <= scores.average_precision_error[0] + 1e-12
-
-
-def test_bins_rise_with_the_scores() -> None:
-    """One negative beside one positive of a higher score never counts as lower."""
-    rng = np.random.default_rng(5)
-    x = np.sort(rng.standard_normal(2000).astype(np.float32) * 10 ** rng.uniform(-6, 4, 2000).astype(np.float32))
-    q = np.sort(np.concatenate([10 ** rng.uniform(-12, -0.31, 1000), 1 - 10 ** rng.uniform(-7, -0.31, 1000)]))
-    for values, probabilities in ((x, False), (q.astype(np.float32), True)):
-        report = Report(1, probabilities=probabilities, score_bits=6)
-        places = []
-        for value in values[::20]:
-            before = report._scores.copy()
-            report.update(np.array([[value]], np.float32), np.array([[0]]))
-            places.append(int(np.flatnonzero((report._scores - before)[0, 0])[0]))
-        assert places == sorted(places)
-        assert max(places) < 64 << 6
 
 
 # The base-rate loss.
@@ -242,7 +171,7 @@ def test_options_mean_what_they_mean_in_the_loss(pair: tuple[str, str], reductio
         x = 1 / (1 + np.exp(-x))
     kept = {k: v for name in pair for k, v in OPTIONS.get(name, {}).items()}
     given_: dict[str, Any] = {k: v for name in pair for k, v in CALLS.get(name, {}).items()}
-    report = Report(5, reduction=reduction, probabilities=probabilities, score_bits=0, **kept)
+    report = Report(5, reduction=reduction, probabilities=probabilities, **kept)
     for part in np.array_split(np.arange(500), 3):
         cut = {k: v[part] if len(v) == 500 else v for k, v in given_.items()}
         report.update(x[part], y[part], **cut)
@@ -277,7 +206,7 @@ def test_what_is_not_known_is_not_counted_whatever_it_holds() -> None:
     other = Report(5, ignore_index=float("nan"))
     other.update(np.where(hidden, np.float32(np.inf), x), np.where(hidden, np.float32(np.nan), y))
     for i in range(5):
-        single = reported(x[~hidden[:, i], i : i + 1], y[~hidden[:, i], i : i + 1], score_bits=report.score_bits)
+        single = reported(x[~hidden[:, i], i : i + 1], y[~hidden[:, i], i : i + 1])
         for scores in (report.scores(), other.scores()):
             for name, expected in single.scores().as_dict().items():
                 np.testing.assert_allclose(getattr(scores, name)[i], expected[0], rtol=1e-13, atol=1e-14, err_msg=name)
@@ -332,10 +261,10 @@ def test_every_instruction_set_counts_alike(instruction_set: str) -> None:
                 rng = np.random.default_rng(0)
                 x = (3 * rng.standard_normal((5000, 7))).astype(dtype)
                 x = (1 / (1 + np.exp(-x))).astype(dtype) if probabilities else x
-                report = Report(7, probabilities=probabilities)
+                report = Report(7, probabilities=probabilities, exact_scores=0)
                 report.update(x, rng.random(x.shape) < 0.2)
-                digest.update(report._all_scores().tobytes())
-                digest.update(report._cell_counts().sum(axis=1).tobytes())
+                digest.update(report._ranking._binned.counts().tobytes())
+                digest.update(report._cells.counts().sum(axis=1).tobytes())
                 losses += report.scores().loss.tolist() + report.scores().calibration_error.tolist()
         print(json.dumps([digest.hexdigest(), losses]))
     """
@@ -352,23 +281,32 @@ def test_every_instruction_set_counts_alike(instruction_set: str) -> None:
 
 
 def same_counts(a: Report, b: Report) -> None:
-    for table in ("_cell_counts", "_cell_probabilities", "_all_scores"):
-        np.testing.assert_array_equal(getattr(a, table)(), getattr(b, table)())
+    np.testing.assert_array_equal(a._cells.counts(), b._cells.counts())
+    np.testing.assert_array_equal(a._cells.probabilities(), b._cells.probabilities())
+    x, y = a._ranking._binned, b._ranking._binned
+    assert (x is None) == (y is None)
+    if x is not None and y is not None:
+        assert x.shift == y.shift
+        np.testing.assert_array_equal(x.counts(), y.counts())
+    for mine, others in zip(a._ranking.average_precision(), b._ranking.average_precision(), strict=True):
+        np.testing.assert_array_equal(mine, others)
 
 
-@given(st.permutations(range(5)), st.integers(0, 1000))
-def test_shards_merge_in_any_order(order: list[int], seed: int) -> None:
+@given(st.permutations(range(5)), st.integers(0, 1000), st.sampled_from([0, 150, 10_000]))
+def test_shards_merge_in_any_order(order: list[int], seed: int, exact: int) -> None:
+    """Scores that are kept, that are counted in bins, and that are kept until there are too many."""
+    settings = {"exact_scores": exact, "score_bins": 64}
     x, y = data(203, 3, seed=seed % 7)
-    whole = reported(x, y, score_bits=3)
-    shards = [reported(x[part], y[part], score_bits=3) for part in np.array_split(np.arange(203), 5)]
-    total = Report(3, score_bits=3)
+    whole = reported(x, y, **settings)
+    shards = [reported(x[part], y[part], **settings) for part in np.array_split(np.arange(203), 5)]
+    total = Report(3, **settings)
     for i in order:
         total.merge(shards[i])
     same_counts(total, whole)
     assert total.rows == 203
     np.testing.assert_allclose(total.scores().loss, whole.scores().loss, rtol=2e-16)
     # Associative too: in a tree.
-    left, right = Report(3, score_bits=3), Report(3, score_bits=3)
+    left, right = Report(3, **settings), Report(3, **settings)
     for i in order[:2]:
         left.merge(shards[i])
     for i in order[2:]:
@@ -412,7 +350,8 @@ def test_a_weight_after_none() -> None:
         Report(2, threshold=0.4),
         Report(2, probabilities=True),
         Report(2, calibration_bins=10),
-        Report(2, score_bits=3),
+        Report(2, score_bins=64),
+        Report(2, exact_scores=5),
         Report(2, gamma=1.0),
         Report(2, pos_weight=2.0),
         Report(2, ignore_index=-1),
@@ -434,37 +373,40 @@ def test_a_report_is_pickled() -> None:
 
 def test_tables_are_emptied_before_they_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = data(300, 3)
-    whole = reported(x, y)
+    whole = reported(x, y, exact_scores=0)
     monkeypatch.setattr(kernel, "MAX_ROWS_IN_CELL", 100)
-    monkeypatch.setattr(module, "_MAX_COUNT", 128)
-    report = Report(3)
+    monkeypatch.setattr(score_bins, "_MOST_ROWS", 128)
+    report = Report(3, exact_scores=0)
     for first in range(0, 300, 50):
         report.update(x[first : first + 50], y[first : first + 50])
-    assert report._more_scores is not None
+    assert report._ranking._binned is not None
+    assert report._ranking._binned._emptied is not None
+    assert report._cells.emptied is not None
     same_counts(report, whole)
-    np.testing.assert_array_equal(report.scores().average_precision, whole.scores().average_precision)
-    doubled = Report(3)
+    doubled = Report(3, exact_scores=0)
     doubled.merge(report)
     doubled.merge(report)
-    np.testing.assert_array_equal(doubled._all_scores(), 2 * whole._all_scores())
+    assert doubled._ranking._binned is not None
+    assert whole._ranking._binned is not None
+    np.testing.assert_array_equal(doubled._ranking._binned.counts(), 2 * whole._ranking._binned.counts())
 
 
 def test_a_cell_holds_as_many_rows_as_it_says() -> None:
     rows = kernel.MAX_ROWS_IN_CELL
-    report = Report(1, score_bits=0)
+    report = Report(1)
     ones = np.ones((rows, 1), np.float16)
     half = rows // 2
     report.update(np.full((rows, 1), 30.0, np.float32), ones)
-    assert report._counts is None  # nothing has been emptied
-    assert report._cell_counts()[0, -1, 1, 1] == rows
-    assert report._cell_probabilities().sum() == rows << kernel.PROBABILITY_BITS
+    assert report._cells.emptied is None
+    assert report._cells.counts()[0, -1, 1, 1] == rows
+    assert report._cells.probabilities().sum() == rows << kernel.PROBABILITY_BITS
     report.update(np.full((half, 1), 30.0, np.float32), ones[:half])
-    assert report._cell_counts()[0, -1, 1, 1] == rows + half
+    assert report._cells.counts()[0, -1, 1, 1] == rows + half
 
 
 def test_more_rows_than_a_cell_holds_at_once() -> None:
     rows = 2 * kernel.MAX_ROWS_IN_CELL + 5
-    report = Report(1, score_bits=0)
+    report = Report(1)
     report.update(np.full(rows, -1, np.float32), np.arange(rows) % 4 == 0)
     scores = report.scores()
     assert (scores.known[0], scores.positive[0]) == (rows, -(-rows // 4))
@@ -489,8 +431,8 @@ def test_chunks_do_not_change_the_counts(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_labels_of_any_type(dtype: Any) -> None:
     x, y = data()
     given_, expected = reported(x, y.astype(dtype)), reported(x, y)
-    np.testing.assert_array_equal(given_._cell_counts(), expected._cell_counts())
-    np.testing.assert_array_equal(given_._all_scores(), expected._all_scores())
+    np.testing.assert_array_equal(given_._cells.counts(), expected._cells.counts())
+    np.testing.assert_array_equal(given_.scores().average_precision, expected.scores().average_precision)
     # With labels in float64 the arithmetic is too.
     np.testing.assert_allclose(given_.scores().loss, expected.scores().loss, rtol=1e-7)
 
@@ -509,13 +451,7 @@ def test_any_layout() -> None:
     same_counts(reported(x.astype(">f4"), y), reported(x, y))
     single = Report(1)
     single.update(x[:, 2], y[:, 2])
-    same_counts(single, reported(x[:, 2:3], y[:, 2:3], score_bits=single.score_bits))
-
-
-@pytest.mark.parametrize(("labels", "bits"), [(1, 10), (8, 10), (16, 9), (64, 7), (1000, 6), (4000, 4), (100_000, 0)])
-def test_memory_is_bounded(labels: int, bits: int) -> None:
-    assert module._score_bits(labels) == bits
-    assert labels * (64 << bits) * 8 <= 2**26
+    same_counts(single, reported(x[:, 2:3], y[:, 2:3]))
 
 
 @pytest.mark.parametrize(
@@ -552,7 +488,8 @@ def test_refused_values_are_named(
         (lambda: Report(0), "labels: there is none"),
         (lambda: Report(2, threshold=1.5), "threshold"),
         (lambda: Report(2, calibration_bins=0), "calibration_bins"),
-        (lambda: Report(2, score_bits=15), "score_bits"),
+        (lambda: Report(2, score_bins=0), "score_bins"),
+        (lambda: Report(2, exact_scores=-1), "exact_scores"),
         (lambda: Report(2, reduction="none"), "reduction"),
         (lambda: Report(2, pos_weight=[1.0, 2, 3]), "pos_weight: shape"),
         (lambda: Report(2).update(np.zeros((3, 2)), np.zeros((3, 3))), "labels: shape"),
@@ -580,14 +517,3 @@ def test_infinite_logits_count() -> None:
     assert scores.loss.tolist() == [0, np.inf]
     report.merge(report)
     assert report.scores().loss.tolist() == [0, np.inf]
-
-
-def test_average_precision_of_nothing_and_of_little() -> None:
-    scores = np.zeros((3, 2, 4), np.uint32)
-    scores[1, 1, 2] = 1  # one positive
-    scores[2, :, 1] = 1, 1  # a tie: whichever comes first
-    value, error = measures.average_precision(scores)
-    assert np.isnan(value[0])
-    assert (value[1], error[1]) == (1, 0)
-    assert value[2] == 0.5
-    assert 0.5 <= error[2] <= 0.6

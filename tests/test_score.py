@@ -20,27 +20,13 @@ arrow = pytest.importorskip("pyarrow")
 from pyarrow import csv, parquet  # noqa: E402
 
 from binxent import files, report  # noqa: E402
-from binxent.cli import main  # noqa: E402
 from binxent.commands import counting  # noqa: E402
-from binxent.report import Report  # noqa: E402
+from binxent.report import Report, measures  # noqa: E402
 
 Array = np.ndarray[Any, Any]
 Run = Callable[..., tuple[int, str, str]]
 NAMES = ["cat", "dog", "bird"]
 FORMATS = [".npy", ".npz", ".csv", ".parquet"]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command in the folder of the test, and gives exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = main(arguments)
-        return (code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture
@@ -220,7 +206,7 @@ def test_csv_without_names_with_empty_cells_and_semicolons(run: Run, tmp_path: P
 def test_integers_that_become_fractions_late(run: Run, tmp_path: Path) -> None:
     """Arrow guesses types from the first block."""
     rows = 200_000
-    (tmp_path / "x.csv").write_text("a\n" + "1\n" * rows + "0.5\n")
+    (tmp_path / "x.csv").write_text("a\n" + "2\n" * rows + "0.5\n")
     (tmp_path / "y.csv").write_text("a\n" + "1\n" * rows + "0\n")
     code, out, err = run("score", "x.csv", "y.csv", "--json")
     assert (code, err) == (0, "")
@@ -279,7 +265,7 @@ def test_names(run: Run, tmp_path: Path) -> None:
     assert "dög" in out
     (tmp_path / "names.txt").write_text("one\n")
     code, _, err = run("score", "x.npy", "y.npy", "--names", "names.txt")
-    assert (code, err) == (2, "binxent: names.txt: has 1 names, but x.npy has 3 columns\n")
+    assert (code, err) == (2, "binxent: names.txt: has 1 name, but x.npy has 3 columns\n")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
@@ -433,6 +419,12 @@ def test_a_bad_value_is_found(
 @pytest.mark.usefixtures("parts", "pair")
 @pytest.mark.parametrize("value", [np.nan, -1.0, np.inf])
 def test_a_bad_weight_is_found(value: float, run: Run, tmp_path: Path) -> None:
+    if np.isnan(value):  # an empty cell of a .csv
+        mask = np.ones((300, 3))
+        mask[211, 1] = value
+        save(tmp_path / "m.csv", mask)
+        message = "binxent: m.csv: nan at row 211, column 1, counted from 0; expected a number, 0 where nothing counts"
+        assert refused(run, "x.npy", "y.npy", "--mask", "m.csv") == message
     for option, shape, column in (("--weight", (300, 3), 1), ("--sample-weight", (300, 1), 0)):
         weight = np.ones(shape)
         weight[211, column] = value
@@ -478,6 +470,27 @@ def test_threads_do_not_change_the_result(run: Run) -> None:
     assert all(c == counts[0] for c in counts)
     losses = [[row["loss"] for row in json.loads(out)["per_label"]] for out in outs]
     np.testing.assert_allclose(losses, np.broadcast_to(losses[0], np.shape(losses)), rtol=2e-16)
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_neither_threads_nor_files_change_the_bins(
+    suffix: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a .csv it shows late that there are more scores than are kept."""
+    x, y = data()
+    for module in (report, counting):
+        monkeypatch.setattr(module, "EXACT_SCORES", 500)
+    monkeypatch.setattr(report, "default_bins", lambda labels: 128)
+    a, b = save(tmp_path / f"x{suffix}", x), save(tmp_path / f"y{suffix}", y)
+    expected = result(x, y, exact_scores=0).scores()
+    for threads in ("1", "2", "4"):
+        code, out, err = run("score", a, b, "--json", "--threads", threads)
+        assert (code, err) == (0, "")
+        for i, row in enumerate(json.loads(out)["per_label"]):
+            assert row["average_precision_error"] == expected.average_precision_error[i] > 0
+            shown = round(expected.average_precision[i], measures.digits(row["average_precision_error"]))
+            assert row["average_precision"] == shown
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
@@ -607,7 +620,7 @@ def test_pos_weight_refuses(run: Run, tmp_path: Path) -> None:
     y[7, 2] = 0
     save(tmp_path / "y.csv", y, NAMES)
     code, _, err = run("pos-weight", "y.csv", "two.npy")
-    assert (code, err) == (2, "binxent: two.npy: has other columns than the files before, or in another order\n")
+    assert (code, err) == (2, "binxent: two.npy: has 2 columns, but y.csv has 3\n")
 
 
 # Reading by parts.

@@ -10,6 +10,8 @@ MAX_ROWS_IN_CELL: int
 CELL_COUNT_SHIFT: int
 PROBABILITY_BITS: int
 SCORE_PADDING: int
+SCORE_PAGE_SHIFT: int
+SCORE_WITHOUT_BIN: int
 LARGE_MEMORY: int
 instruction_set: str
 paddle: ModuleType
@@ -45,5 +47,7 @@ def count(
     threshold: float,
     calibration_bins: int,
     score_bins: tuple[int, int, int],
-    tables: tuple[int, int, int, int, int],
-) -> int: ...
+    done: int,
+    tables: tuple[int, int, int, int, int, int],
+) -> tuple[int, int]: ...
+def loss_sums(labels: int) -> int: ...

@@ -6,6 +6,7 @@ Exit codes: 0; 2 after one line on stderr (a bad argument, a file that cannot be
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,10 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that ``arguments`` (by default those of the process) name, and returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A label or a path may hold what an ASCII stream has no sign for.
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _run(arguments)
     except ImportError as error:

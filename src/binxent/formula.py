@@ -439,3 +439,9 @@ def unweighted_probabilities(q: Array, pos_weight: Array) -> Array:
 def effective_number(xp: Namespace, n: Array, beta: float) -> Array:
     """(1 − βⁿ)/(1 − β), 0 < β < 1: n examples are worth this many where the k-th is worth βᵏ⁻¹."""
     return xp.expm1(n * xp.log(beta)) / (beta - 1)
+
+
+def harmonic_bound(xp: Namespace, start: Array, count: Array) -> Array:
+    """log((start + count + ½) / (start + ½)), which is at least Σ 1/(start + i) over i = 1 … count: the integral
+    of 1/x from ½ before each term to ½ behind it is greater than the term, since 1/x is convex."""
+    return xp.log1p(count / (start + 0.5))

@@ -6,162 +6,20 @@ in bounded memory. Counts over shards are merged by adding.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from binxent import formula
 from binxent.arrays import Array, as_array, is_arrow, is_sparse
+from binxent.label_counts import LabelCounts, add
+from binxent.label_names import are_places, reordering
 
 __all__ = ["LabelCounts", "count_labels"]
 
-METHODS = ("balanced", "sqrt", "effective")
+_NO_WEIGHTS = "sample_weight: not for batches, files and Arrow tables; update counts batch by batch"
 _CHUNK = 1 << 20  # elements, or entries of a sparse matrix, that are worked on at once
-
-
-def _add(a: Array, b: Array) -> Array:
-    """Integers stay integers, which adds exactly in any order."""
-    return np.asarray(a + b)
-
-
-def _named(names: Sequence[str], where: Array, limit: int = 5) -> str:
-    chosen = [repr(name) for name, there in zip(names, where.tolist(), strict=True) if there]
-    rest = len(chosen) - limit
-    return ", ".join(chosen[:limit]) + (f" and {rest} more" if rest > 0 else "")
-
-
-@dataclass
-class LabelCounts:
-    """Positives and negatives of each label.
-
-    ``positives`` and ``negatives`` are [labels]: int64 where every label was 0 or 1 and none was weighted, else float64
-    sums (Σ w·y and Σ w·(1−y)). What is not known counts as neither. ``names`` are the labels' numbers if there are no
-    names.
-
-    Examples:
-        >>> import numpy as np
-        >>> counts = count_labels(np.array([[1, 0], [0, 0], [1, 1], [0, 0]]), names=["cat", "dog"])
-        >>> counts.pos_weight()
-        array([1., 3.], dtype=float32)
-        >>> counts.merge(count_labels(np.array([[0, 1]]), names=["cat", "dog"]))
-        >>> counts.positives, counts.negatives
-        (array([2, 2]), array([3, 3]))
-    """
-
-    positives: Array
-    negatives: Array
-    names: list[str] = field(default_factory=list)
-    rows: int = 0
-
-    def __post_init__(self) -> None:
-        self.positives, self.negatives = np.asarray(self.positives), np.asarray(self.negatives)
-        if self.positives.ndim != 1 or self.positives.shape != self.negatives.shape:
-            raise ValueError(f"positives of shape {self.positives.shape}, negatives of shape {self.negatives.shape}")
-        self.names = [str(name) for name in self.names] or [str(i) for i in range(len(self.positives))]
-        if len(self.names) != len(self.positives):
-            raise ValueError(f"names: {len(self.names)}, but there are {len(self.positives)} labels")
-
-    def update(self, labels: Any, *, sample_weight: Any = None, ignore_index: float | None = None) -> None:
-        """Counts more labels; arguments and errors are those of ``count_labels``."""
-        self.merge(count_labels(labels, names=self.names, sample_weight=sample_weight, ignore_index=ignore_index))
-
-    def merge(self, other: LabelCounts) -> None:
-        """Adds what another worker has counted. Any order gives the same integers.
-
-        Raises:
-            ValueError: the labels are others.
-        """
-        if self.names != other.names:
-            raise ValueError(f"labels differ: {len(self.names)} and {len(other.names)} of them, or their names do")
-        self.positives = _add(self.positives, other.positives)
-        self.negatives = _add(self.negatives, other.negatives)
-        self.rows += other.rows
-
-    def as_dict(self) -> dict[str, Any]:
-        """Names and numbers as JSON has them."""
-        counts = {"positives": self.positives.tolist(), "negatives": self.negatives.tolist()}
-        return {"names": self.names, "rows": self.rows, **counts}
-
-    def to_json(self) -> str:
-        """As text, for another worker or for later; ``from_json`` reads it. Nothing is rounded."""
-        return json.dumps(self.as_dict())
-
-    @classmethod
-    def from_json(cls, text: str) -> LabelCounts:
-        values = json.loads(text)
-        return cls(values["positives"], values["negatives"], values["names"], values["rows"])
-
-    def pos_weight(
-        self,
-        method: str = "balanced",
-        *,
-        beta: float = 0.999,
-        clip: tuple[float, float] | None = None,
-        without_positives: str | float = "error",
-        dtype: Any = np.float32,
-    ) -> Array:
-        """The ``pos_weight`` of each label, with P positives and N negatives::
-
-            balanced   N / P: positives and negatives weigh the same
-            sqrt       √(N / P): half way, on a scale of ratios
-            effective  E(N) / E(P), E(n) = (1 − βⁿ)/(1 − β): the effective number of samples, which tends to 1/(1−β)
-
-        ``effective`` is 1 for β = 0 and tends to ``balanced`` for β → 1.
-
-        Args:
-            method: ``"balanced"``, ``"sqrt"`` or ``"effective"``.
-            beta: of ``effective``, in [0, 1).
-            clip: the least and the greatest value.
-            without_positives: what a label without positives gets, whose ratio is infinite: a number, or ``"error"``.
-                ``clip`` does not act on that number. A label without negatives has 0, as the formulas give it.
-            dtype: of the result.
-
-        Returns:
-            [labels], float32 by default.
-
-        Raises:
-            ValueError: labels without positives, which are named; or an argument is out of range.
-
-        References:
-            Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019 (`effective`).
-
-        Examples:
-            >>> LabelCounts([100, 1], [900, 999]).pos_weight("sqrt", clip=(1, 10))
-            array([ 3., 10.], dtype=float32)
-        """
-        if method not in METHODS:
-            raise ValueError(f"method: {method!r}; expected one of {METHODS}")
-        if not 0 <= beta < 1:
-            raise ValueError(f"beta: {beta}; expected at least 0 and less than 1")
-        if clip is not None and not 0 <= clip[0] <= clip[1]:
-            raise ValueError(f"clip: {clip}; expected (least, greatest), neither negative")
-        positives, negatives = self.positives.astype(np.float64), self.negatives.astype(np.float64)
-        none = positives == 0
-        if without_positives == "error":
-            if none.any():
-                raise ValueError(
-                    f"{int(none.sum())} of {len(none)} labels have no positives: {_named(self.names, none)}; "
-                    "give what they get, without_positives=1.0 for example, or leave them out"
-                )
-            instead = np.nan
-        else:
-            instead = float(without_positives)
-            if not 0 <= instead < np.inf:
-                raise ValueError(f"without_positives: {without_positives!r}; expected 'error' or a number, at least 0")
-        if method == "effective" and beta > 0:
-            positives, negatives = (formula.effective_number(np, n, beta) for n in (positives, negatives))
-        elif method == "effective":
-            positives, negatives = (np.minimum(n, 1.0) for n in (positives, negatives))  # the first one is all
-        weight = negatives / np.where(none, 1, positives)
-        if method == "sqrt":
-            weight = np.sqrt(weight)
-        if clip is not None:
-            weight = np.clip(weight, *clip)
-        return np.where(none, instead, weight).astype(dtype)
 
 
 def count_labels(
@@ -170,6 +28,7 @@ def count_labels(
     names: Sequence[str] | None = None,
     sample_weight: Any = None,
     ignore_index: float | None = None,
+    header: bool | None = None,
 ) -> LabelCounts:
     """Counts the positives and negatives of each label.
 
@@ -182,19 +41,31 @@ def count_labels(
             - a ``pyarrow`` Table or RecordBatch with a column for each label, or a column;
             - the path of a .npy, .npz, .csv or .parquet file, read in batches (with the extra ``cli``);
             - an iterable of any of these, or a list of arrays: batches.
-        names: of the labels; by default the columns' names where there are columns, else their numbers.
+        names: of the labels; by default the columns' names where there are columns, else their numbers. Columns of the
+            same names are put in this order; others are called so.
         sample_weight: [rows]; then the counts are sums of weights. Not for batches, files and Arrow tables:
             use ``LabelCounts.update`` for each.
         ignore_index: a further value that means that the label is not known.
+        header: whether the first line of a .csv file names the labels; by default that is found out.
 
     Raises:
         TypeError: something that has no numbers.
-        ValueError: a label outside [0, 1], whose row and column are named; or a shape that does not fit.
+        ValueError: a label outside [0, 1], whose row and column are named; a shape that does not fit; or a first line
+            of a .csv file that may name the labels or be one row of them.
     """
-    counts = _count(labels, sample_weight, ignore_index)
-    if names is not None:
-        counts = LabelCounts(counts.positives, counts.negatives, list(names), counts.rows)
-    return counts
+    if isinstance(labels, (str, os.PathLike)):
+        if sample_weight is not None:
+            raise ValueError(_NO_WEIGHTS)
+        counts = _count_file(labels, ignore_index, header)
+    else:
+        counts = _count(labels, sample_weight, ignore_index)
+    if names is None:
+        return counts
+    order = None if are_places(counts.names) else reordering(counts.names, names)
+    positives, negatives = counts.positives, counts.negatives
+    if order is not None:  # a file that names the same labels in another order
+        positives, negatives = positives[order], negatives[order]
+    return LabelCounts(positives, negatives, list(names), counts.rows)
 
 
 def _count(labels: Any, sample_weight: Any, ignore_index: float | None) -> LabelCounts:
@@ -202,11 +73,11 @@ def _count(labels: Any, sample_weight: Any, ignore_index: float | None) -> Label
         return _count_sparse(labels, _weights(sample_weight, labels.shape[0]), ignore_index)
     if isinstance(labels, (str, os.PathLike)) or is_arrow(labels) or _is_batches(labels):
         if sample_weight is not None:
-            raise ValueError("sample_weight: not for batches, files and Arrow tables; update counts batch by batch")
+            raise ValueError(_NO_WEIGHTS)
         if is_arrow(labels):
             return _count_arrow(labels, ignore_index)
         if isinstance(labels, (str, os.PathLike)):
-            return _count_file(labels, ignore_index)
+            return _count_file(labels, ignore_index, None)
         return _count_batches(iter(labels), ignore_index)
     array = as_array("labels", labels)
     if array.ndim not in (1, 2):
@@ -232,13 +103,18 @@ def _weights(sample_weight: Any, rows: int) -> Array | None:
     return weights
 
 
-def _count_file(path: str | os.PathLike[str], ignore_index: float | None) -> LabelCounts:
-    from binxent.files import open_table, read_sparse
+def _count_file(path: str | os.PathLike[str], ignore_index: float | None, header: bool | None) -> LabelCounts:
+    from binxent.files import TableError, open_table, read_sparse
 
     matrix = read_sparse(path)
     if matrix is not None:
         return _count_sparse(matrix, None, ignore_index)
-    with open_table(path) as table:
+    with open_table(path, header=header) as table:
+        if table.unclear is not None:
+            raise TableError(
+                f"{table.path}: its first line, {table.unclear}, may name the labels or be a row; "
+                "say header=True or header=False"
+            )
         names = table.names or [str(i) for i in range(table.columns)]
         nothing = np.zeros(table.columns, np.int64)
         total = LabelCounts(nothing, nothing, names)
@@ -280,7 +156,7 @@ def _count_array(matrix: Array, weights: Array | None, ignore_index: float | Non
         part = matrix[first : first + step]
         w = None if weights is None else weights[first : first + step]
         plus, minus = _count_part(first, part, w, ignore_index)
-        positives, negatives = _add(positives, plus), _add(negatives, minus)
+        positives, negatives = add(positives, plus), add(negatives, minus)
     return LabelCounts(positives, negatives, rows=rows)
 
 
@@ -334,14 +210,14 @@ def _count_sparse(matrix: Any, weights: Array | None, ignore_index: float | None
             there |= value == ignore_index
         if there.any():
             # Placed first: what is unknown may be any number.
-            unknown = _add(unknown, _tally(row, column, there, weights, labels))
+            unknown = add(unknown, _tally(row, column, there, weights, labels))
             value = np.where(there, value.dtype.type(0), value)
         if len(value) and not (value.min() >= 0 and value.max() <= 1):
             wrong = int(np.flatnonzero(~((value >= 0) & (value <= 1)))[0])
             raise ValueError(
                 f"labels: {value[wrong]} in row {int(row()[wrong])}, column {int(column()[wrong])}; expected 0 to 1"
             )
-        positives = _add(positives, _tally(row, column, value, weights, labels))
+        positives = add(positives, _tally(row, column, value, weights, labels))
     whole = rows if weights is None else float(weights.sum())
     return LabelCounts(positives, whole - unknown - positives, rows=rows)
 

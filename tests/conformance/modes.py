@@ -223,6 +223,15 @@ def _() -> Any:
     jax.block_until_ready(jax.jit(jax.hessian(lambda x: bx.binary_cross_entropy_with_logits(x, y)))(x))
 
 
+@mode("jax", "`jax.export`", "formula")
+def _() -> Any:
+    bx, jax, x, y = jax_arrays()
+    from jax import export
+
+    program = jax.jit(jax.value_and_grad(bx.binary_cross_entropy_with_logits))
+    jax.block_until_ready(export.export(program)(x, y).call(x, y))
+
+
 def table() -> str:
     lines = ["| face | mode | on CPU |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {m.face} | {m.name} | {m.route} |" for m in MODES)])

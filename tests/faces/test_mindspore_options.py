@@ -382,6 +382,21 @@ def test_refused_in_graphs(options, error, words, tmp_path, monkeypatch):
     assert words in message
 
 
+@pytest.mark.parametrize("name", ["label_smoothing", "gamma"])
+@pytest.mark.parametrize("kind", [Tensor, ms.Parameter])
+def test_what_would_get_no_gradient_is_refused(kind, name):
+    option = kind(tensor(0.5)) if kind is ms.Parameter else tensor(0.5)
+    function, x = OURS["logits"], tensor([0.5])
+    for call in (
+        lambda: function(x, x, **{name: option}),
+        lambda: ms.grad(lambda value: function(x, x, **{name: value}))(option),
+        lambda: OUR_CELLS["logits"](**{name: option}),
+    ):
+        problem, message = refusal(call)
+        assert problem is TypeError
+        assert f"{name}: expected a number, got Tensor, to which there would be no gradient" in message
+
+
 @pytest.mark.parametrize("variable", ["tensor", "number"])
 @pytest.mark.parametrize("name", ["ignore_index", "label_smoothing", "gamma"])
 def test_a_variable_of_a_graph_is_no_option(name, variable, tmp_path, monkeypatch):

@@ -49,6 +49,21 @@ def test_weights_act_as_with_keras_own_loss(given: str, which: str) -> None:
     np.testing.assert_allclose(ours.losses, own.losses, rtol=1e-5)
 
 
+@pytest.mark.parametrize("which", [FUNCTION, CLASS])
+def test_labels_without_the_outputs_column(which: str) -> None:
+    """As Keras' own loss takes them: [N] beside outputs [N, 1]."""
+    code = (
+        page.program("Keras").replace("epochs=8", "epochs=2").replace("(20, 5)", "20").replace("Dense(5)", "Dense(1)")
+    )
+    removed, added = page.sides(page.blocks("Keras", "diff")[0])
+    own = page.run(page.replaced(code, added, removed))
+    ours = page.run(one_pass(code) if which == CLASS else code)
+    assert ours.names["targets"].shape == (512,)
+    np.testing.assert_allclose(ours.losses, own.losses, rtol=1e-5)
+    with pytest.raises((ValueError, TypeError)):
+        page.run(one_pass(code.replace("Dense(1)", "Dense(3)")))
+
+
 def masked(loss: keras.losses.Loss) -> float:
     """Of a sequence whose second half is masked."""
     keras.utils.set_random_seed(0)

@@ -58,12 +58,19 @@ def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
 def test_what_is_said_of_a_plain_mean_and_of_the_models_own_loss() -> None:
     code = page.program("Transformers")
     whole, _ = accumulated(code, 32, 1)
-    ours = 'reduction="sum") / num_items_in_batch'
+    ours = "labels.numel() if num_items_in_batch is None else num_items_in_batch"
     assert ours in code
-    mean, _ = accumulated(code.replace(ours, ")"), 8, 4)
+    mean, _ = accumulated(code.replace(ours, "labels.numel()"), 8, 4)
     own, _ = accumulated(code.replace(", compute_loss_func=loss", ""), 8, 4)
     assert mean[0] == pytest.approx(4 * whole[0], rel=1e-5)
     assert own[0] == pytest.approx(4 * whole[0], rel=1e-5)
+
+
+def test_without_the_number_of_items_it_is_the_mean() -> None:
+    names = page.run(page.program("Transformers").replace("num_train_epochs=5", "num_train_epochs=1")).names
+    logits, labels = torch.randn(4, 5), torch.eye(4, 5)
+    outputs = transformers.modeling_outputs.SequenceClassifierOutput(logits=logits)
+    torch.testing.assert_close(names["loss"](outputs, labels), binary_cross_entropy_with_logits(logits, labels))
 
 
 def test_loop() -> None:
@@ -87,6 +94,35 @@ def check_line(line: str, model: Any, **inputs: torch.Tensor) -> None:
 
 
 TO_ATTRIBUTE, TO_NAME = (page.sides(diff)[1] for diff in page.blocks("Where the call is not yours", "diff"))
+
+
+def first_step(code: str, batch_size: int, steps: int) -> torch.Tensor:
+    """What the parameters move by, of 32 samples in the same order."""
+    changed = code.replace("num_train_epochs=5", "max_steps=1").replace(
+        "use_cpu=True",
+        f"use_cpu=True, per_device_train_batch_size={batch_size}, gradient_accumulation_steps={steps}, "
+        "max_grad_norm=0, optim='sgd', lr_scheduler_type='constant'",
+    )
+    changed = changed.replace(
+        "trainer.train()", "start = [p.detach().clone() for p in model.parameters()]\ntrainer.train()"
+    )
+    names = page.run(changed).names
+    pairs = zip(names["model"].parameters(), names["start"], strict=True)
+    return torch.cat([(after - before).ravel() for after, before in pairs])
+
+
+def test_what_is_said_of_a_models_loss_function_and_of_trainer() -> None:
+    code = page.program("Transformers").replace("BertConfig", "LlamaConfig")
+    code = code.replace("vocab_size=50,", "vocab_size=50, num_key_value_heads=2, head_dim=16, pad_token_id=0,")
+    function = code.replace("def loss(", "def unused(").replace(", compute_loss_func=loss", "")
+    function = function.replace("trainer = Trainer(", f"{TO_ATTRIBUTE}\ntrainer = Trainer(")
+    own = function.replace("model.loss_function = loss", "")
+    whole = first_step(code, 32, 1)
+    assert whole.abs().max() > 1e-4  # and parameters of 1 are rounded to 1e-7
+    torch.testing.assert_close(first_step(code, 8, 4), whole, rtol=1e-3, atol=5e-7)
+    for wrong in (function, own):
+        torch.testing.assert_close(first_step(wrong, 32, 1), whole, rtol=1e-3, atol=5e-7)
+        torch.testing.assert_close(first_step(wrong, 8, 4), 4 * whole, rtol=1e-3, atol=5e-7)
 
 
 @pytest.mark.parametrize("name", ["Llama", "Mistral", "Qwen2", "Gemma"])

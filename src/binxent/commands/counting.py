@@ -6,34 +6,41 @@ What a worker reads is then in its cache; and the reports are merged at the end,
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from binxent.arrays import Array
-from binxent.files import Table, TableError
-from binxent.report import InvalidValueError, Report
+from binxent.commands.suspicions import Suspicions, is_hard
+from binxent.files import Table, TableError, plural
+from binxent.report import EXACT_SCORES, InvalidValueError, Report
 
 _ELEMENTS = 1 << 20  # of a part
 _ROWS = 16  # at least
 _MAX_WORKERS = 4  # each has tables of its own
+_ROLES = ("predictions", "labels", "weight", "sample_weight", "mask")
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The files, row by row beside each other. What is None, or has one row for all, is not among them."""
+    """The files, row by row beside each other. What is None, or has one row for all, is not among them.
+
+    ``orders``: by the name of the file's role, its columns in the order of the labels, where that is not their own.
+    """
 
     predictions: Table
     labels: Table
     weight: Table | None = None
     sample_weight: Table | None = None
     mask: Table | None = None
+    orders: dict[str, list[int]] = field(default_factory=dict)
 
     def tables(self) -> dict[str, Table]:
-        return {name: table for name in self.__dataclass_fields__ if (table := getattr(self, name)) is not None}
+        return {name: table for name in _ROLES if (table := getattr(self, name)) is not None}
 
     @property
     def rows(self) -> int | None:
@@ -50,15 +57,15 @@ def _parts(sources: Sources, rows: int) -> Iterator[Part]:
         ended = [table for table, load in zip(tables.values(), loads, strict=True) if load is None]
         if ended:
             longer = next(table for table in tables.values() if table not in ended)
-            raise TableError(f"{ended[0].path}: ends after {number * rows} rows, but {longer.path} has more")
+            raise TableError(f"{ended[0].path}: ends after {plural(number * rows, 'row')}, but {longer.path} has more")
         yield number * rows, dict(zip(tables, loads, strict=True))
 
 
 class _Counting:
     def __init__(
-        self, sources: Sources, order: list[int] | None, weight: Array | None, advance: Callable[[int], None]
+        self, sources: Sources, weight: Array | None, suspicions: Suspicions, advance: Callable[[int], None]
     ) -> None:
-        self.sources, self.order, self.weight, self.advance = sources, order, weight, advance
+        self.sources, self.weight, self.suspicions, self.advance = sources, weight, suspicions, advance
         self.size = max(_ROWS, _ELEMENTS // sources.predictions.columns)
         self.parts = _parts(sources, self.size)
         self.lock = threading.Lock()
@@ -74,6 +81,8 @@ class _Counting:
         try:
             while (part := self.next_part()) is not None:
                 first, loads = part
+                if first * self.sources.predictions.columns >= EXACT_SCORES:
+                    report.stop_keeping_scores()  # and not only where one worker has so many
                 arrays = {name: load() for name, load in loads.items()}
                 self.count_part(report, first, arrays)
                 self.advance(len(arrays["predictions"]))
@@ -88,11 +97,13 @@ class _Counting:
             short = min(lengths, key=lambda name: lengths[name])
             tables, shorter = self.sources.tables(), first + lengths[short]
             longer = next(name for name in lengths if lengths[name] != lengths[short])
-            raise TableError(f"{tables[short].path}: has {shorter} rows, but {tables[longer].path} has more")
+            raise TableError(f"{tables[short].path}: has {plural(shorter, 'row')}, but {tables[longer].path} has more")
         for name in {"weight", "sample_weight"} & set(arrays):
             _check_weights(getattr(self.sources, name), first, arrays[name])
-        if self.order is not None:
-            arrays["labels"] = arrays["labels"][:, self.order]
+        if self.sources.mask is not None:
+            _check_mask(self.sources.mask, first, arrays["mask"])
+        for name, order in self.sources.orders.items():
+            arrays[name] = arrays[name][:, order]
         if self.weight is not None:
             arrays["weight"] = self.weight
         if "sample_weight" in arrays:
@@ -100,35 +111,53 @@ class _Counting:
         try:
             report.update(**arrays)
         except InvalidValueError as wrong:
-            hint = (
-                "; logits are scored without --probabilities"
-                if wrong.argument == "predictions" and report.probabilities
-                else ""
-            )
-            table: Table = getattr(self.sources, wrong.argument)
-            column = self.order[wrong.label] if self.order is not None and wrong.argument == "labels" else wrong.label
-            name = f" ({table.names[column]})" if table.names else ""
-            raise TableError(
-                f"{table.path}: {wrong.value} at row {first + wrong.row}, column {column}{name}, counted from 0; "
-                f"expected {wrong.expected}{hint}"
-            ) from None
+            raise self.named(wrong, first, arrays["predictions"]) from None
+        self.suspicions.look(arrays["predictions"], arrays["labels"], arrays.get("mask"))
+
+    def named(self, wrong: InvalidValueError, first: int, predictions: Array) -> TableError:
+        """Says where in the file the value stands, and what may be meant."""
+        table: Table = getattr(self.sources, wrong.argument)
+        order = self.sources.orders.get(wrong.argument)
+        column = wrong.label if order is None else order[wrong.label]
+        name = f" ({table.names[column]})" if table.names else ""
+        value = float(wrong.value)
+        hint = ""
+        if wrong.argument == "predictions":
+            if self.suspicions.probabilities and not math.isnan(value):
+                hint = "; logits are scored without --probabilities"
+        elif not math.isnan(value) and is_hard(predictions):
+            hint = "; are the files in the wrong order? The predictions come first"
+        elif math.isnan(value) or value.is_integer():
+            hint = f"; where it means that the label is not known, give --ignore-index {value:g}"
+        return TableError(
+            f"{table.path}: {wrong.value} at row {first + wrong.row}, column {column}{name}, counted from 0; "
+            f"expected {wrong.expected}{hint}"
+        )
 
 
 def _check_weights(table: Table, first: int, part: Array) -> None:
     if not (np.min(part, initial=0) >= 0 and np.max(part, initial=0) < np.inf):
-        row, column = np.argwhere(~((part >= 0) & (part < np.inf)))[0].tolist()
-        raise TableError(
-            f"{table.path}: {part[row, column]} at row {first + row}, column {column}, counted from 0; "
-            "expected a finite number of at least 0"
-        )
+        _refuse(table, first, part, ~((part >= 0) & (part < np.inf)), "a finite number of at least 0")
+
+
+def _check_mask(table: Table, first: int, part: Array) -> None:
+    if part.dtype.kind == "f" and np.isnan(part).any():  # which is not 0, and hardly meant to be kept
+        _refuse(table, first, part, np.isnan(part), "a number, 0 where nothing counts")
+
+
+def _refuse(table: Table, first: int, part: Array, wrong: Array, expected: str) -> None:
+    row, column = np.argwhere(wrong)[0].tolist()
+    raise TableError(
+        f"{table.path}: {part[row, column]} at row {first + row}, column {column}, counted from 0; expected {expected}"
+    )
 
 
 def count_files(
     sources: Sources,
     make_report: Callable[[], Report],
     *,
-    order: list[int] | None = None,
     weight: Array | None = None,
+    suspicions: Suspicions,
     workers: int,
     advance: Callable[[int], None],
 ) -> Report:
@@ -137,15 +166,15 @@ def count_files(
     Args:
         sources: the files.
         make_report: an empty report, for each worker.
-        order: which columns of the labels belong to those of the predictions, where it is not one by one.
         weight: of each label, where no file has one for each element.
+        suspicions: looks at what has been counted.
         workers: how many threads count.
         advance: told how many rows have been counted, in any thread.
 
     Raises:
         TableError: the first value, in the order of rows, that cannot be counted; files of different lengths.
     """
-    counting = _Counting(sources, order, weight, advance)
+    counting = _Counting(sources, weight, suspicions, advance)
     number = max(1, min(workers, _MAX_WORKERS))
     with ThreadPoolExecutor(number) as pool:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,6 +12,9 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from binxent.commands.shown import printable, shortened
+from binxent.files import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +36,7 @@ STYLE: dict[str, Any] = {
     "axes.titleweight": "bold",
     "grid.color": "#e4e4e4",
     "legend.frameon": False,
+    "text.parse_math": False,  # a label may hold a $
 }
 PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
 
@@ -118,8 +123,8 @@ def _losses(axes: Axes, report: Report, scores: Scores) -> None:
     axes.legend(handles=handles, loc=corner, frameon=True, framealpha=1, edgecolor="none")
 
 
-def _short(name: str, most: int = 24) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+def _short(name: str) -> str:
+    return shortened(printable(name), 24)
 
 
 def _number(value: float | None, digits: int = 4) -> str:
@@ -135,7 +140,7 @@ def _picture(report: Report, source: str) -> Figure:
     _losses(axes["L"], report, scores)
     overall = report.overall(scores)
     facts = (
-        f"{source}: {report.rows:,} rows, {len(report.names):,} label{'s' * (len(report.names) > 1)}. "
+        f"{printable(source)}: {plural(report.rows, 'row')}, {plural(len(report.names), 'label')}. "
         f"Loss {_number(overall['loss'])}, of the base rate {_number(overall['base_rate_loss'])}; mean over labels: "
         f"ECE {_number(overall['calibration_error'])}, average precision {_number(overall['average_precision'])}; "
         f"above a probability of {report.threshold:g}, precision {_number(overall['precision'], 3)}, "
@@ -145,9 +150,15 @@ def _picture(report: Report, source: str) -> Figure:
     return figure
 
 
-def draw(report: Report, source: str, file_format: str) -> bytes:
-    """The picture as a file of the format ``png``, ``svg`` or ``pdf``. Needs no display."""
+def draw(report: Report, source: str, file_format: str) -> tuple[bytes, bool]:
+    """The picture as a file of the format ``png``, ``svg`` or ``pdf``, and whether its font has every sign. Needs no
+    display."""
     file = io.BytesIO()
-    with style.context(["default", STYLE]):  # not the reader's own settings
+    with style.context(["default", STYLE]), warnings.catch_warnings(record=True) as caught:  # not the reader's settings
+        warnings.simplefilter("always")
         _picture(report, source).savefig(file, format=file_format, dpi=150)
-    return file.getvalue()
+    lacking = [warning for warning in caught if "missing from" in str(warning.message)]
+    for warning in caught:
+        if warning not in lacking:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return file.getvalue(), not lacking

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from binxent.arrays import Array
-    from binxent.labels import LabelCounts
+    from binxent.label_counts import LabelCounts
 
 METHODS = ("balanced", "sqrt", "effective")
 OUTPUTS = (".npy", ".csv", ".json")
@@ -51,6 +52,11 @@ FILE = click.Path(path_type=str)
     help="For labels that have no positives; without it they are an error, which names them.",
 )
 @click.option("--ignore-index", type=float, metavar="VALUE", help="This label means: not known, as nan does.")
+@click.option(
+    "--header/--no-header",
+    default=None,
+    help="Whether the first line of .csv files names the columns; by default that is found out.",
+)
 @click.option("-o", "--output", type=FILE, callback=writable(OUTPUTS), help="Write the vector: .npy, .csv or .json.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the counts.")
 @refusing
@@ -61,6 +67,7 @@ def pos_weight(
     clip: tuple[float, float] | None,
     without_positives: float | None,
     ignore_index: float | None,
+    header: bool | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -72,13 +79,10 @@ def pos_weight(
 
     Exit code 2, after one line that says why, for files that cannot be counted.
     """
-    from rich.console import Console
+    from binxent.commands.shown import printable
+    from binxent.files import TableError, plural
 
-    from binxent.files import TableError
-
-    total = _counted(labels[0], ignore_index)
-    for path in labels[1:]:
-        total.merge(_counted(path, ignore_index, total.names))
+    total = _counted(labels, ignore_index, header)
     try:
         vector = total.pos_weight(
             method, beta=beta, clip=clip, without_positives="error" if without_positives is None else without_positives
@@ -89,32 +93,65 @@ def pos_weight(
     if output is not None:
         write(output, _as_file(output.suffix.lower(), total.names, vector))
     if as_json:
-        click.echo(json.dumps(_as_dict(total, vector, method), indent=2))
+        print(json.dumps(_as_dict(total, vector, method), indent=2))
     elif output is None:
+        encoding = sys.stdout.encoding
         for name, value in zip(total.names, vector.tolist(), strict=True):
-            click.echo(f"{name}\t{value:.7g}")
+            print(f"{printable(name, encoding)}\t{value:.7g}")
     else:
-        Console(stderr=True).print(f"{len(vector)} labels, {total.rows} rows: {output}", markup=False)
+        print(f"{plural(len(vector), 'label')}, {plural(total.rows, 'row')}: {output}", file=sys.stderr)
 
 
-def _counted(path: str, ignore_index: float | None, like: list[str] | None = None) -> LabelCounts:
-    """``like``: the names of the labels of the files before."""
+def _counted(paths: tuple[str, ...], ignore_index: float | None, header: bool | None) -> LabelCounts:
+    """All files as one: by the names of the columns, or by place where a file has none."""
+    from binxent.commands.matching import check_distinct, order_like
+    from binxent.files import TableError, open_table, plural
+    from binxent.label_counts import LabelCounts
+
+    total: LabelCounts | None = None
+    named: tuple[str, list[str]] | None = None  # the first file that has names
+    for path in paths:
+        with open_table(path, header=header) as table:
+            names, columns = table.names, table.columns
+        counts = _count(path, ignore_index, header)
+        if total is not None and columns != len(total.names):
+            raise TableError(f"{path}: has {plural(columns, 'column')}, but {paths[0]} has {len(total.names)}")
+        if names is not None:
+            check_distinct(path, names)
+        order = list(range(columns))
+        if names is not None and named is not None:
+            order = order_like(path, names, *named)
+        elif names is not None:
+            named = path, names
+        shown = named[1] if named else counts.names
+        counts = LabelCounts(counts.positives[order], counts.negatives[order], shown, counts.rows)
+        if total is None:
+            total = counts
+            continue
+        total.names = shown
+        total.merge(counts)
+    assert total is not None  # click asks for a file
+    return total
+
+
+def _count(path: str, ignore_index: float | None, header: bool | None) -> LabelCounts:
     from binxent.files import TableError
     from binxent.labels import count_labels
 
     try:
-        counts = count_labels(path, ignore_index=ignore_index)
-    except TableError:
-        raise
+        return count_labels(path, ignore_index=ignore_index, header=header)
+    except TableError as error:
+        raise TableError(_by_option(str(error))) from error
     except ValueError as error:
-        raise TableError(f"{path}: {str(error).removeprefix('labels: ')}") from error
-    if like is not None and counts.names != like:
-        raise TableError(f"{path}: has other columns than the files before, or in another order")
-    return counts
+        message = str(error).removeprefix("labels: ")
+        if "expected 0 to 1" in message:
+            message += "; where it means that the label is not known, give it as --ignore-index"
+        raise TableError(f"{path}: {message}") from error
 
 
 def _by_option(message: str) -> str:
     """The library names an argument where this command has an option."""
+    message = message.replace("header=True or header=False", "--header or --no-header")
     return message.replace("give what they get, without_positives=1.0 for example", "give --without-positives 1")
 
 

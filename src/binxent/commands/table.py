@@ -7,13 +7,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich import box
+from rich.cells import cell_len
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from binxent.commands.shown import printable, shortened
+from binxent.files import plural
+from binxent.report import measures
+
 if TYPE_CHECKING:
+    from binxent.arrays import Array
     from binxent.report import Report
 
 WIDE = 105  # what the table takes with every column and the longer headings
+_LEAST_LABEL = 10  # cells of the first column
+_FRAME, _GAP = 2, 2  # cells beside the columns, and between two of them
+_ASCII_HEAD = box.Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)  # SIMPLE_HEAD's lines
+_WORDS = ("base rate", "loss", "base-rate loss", "ECE", "precision", "recall", "AP")
+_SHORT_WORDS = ("rate", "loss", "of rate", "ECE", "prec.", "recall", "AP")
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -24,54 +36,74 @@ def _share(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.3%}" if 0 < value < 0.001 else f"{value:.1%}"
 
 
-def of(report: Report, limit: int, width: int) -> Table:
-    """``limit``: of more labels, those with the greatest losses; ``width``: the terminal's, where it is narrow the
-    counts go."""
+def _figures(values: dict[str, float | int | None], counts: tuple[str, ...]) -> list[str]:
+    return [
+        *(f"{values[count]:,}" for count in counts),
+        _share(values["base_rate"]),
+        _number(values["loss"], 4),
+        _number(values["base_rate_loss"], 4),
+        _number(values["calibration_error"], 4),
+        _number(values["precision"], 3),
+        _number(values["recall"], 3),
+        _number(values["average_precision"], measures.digits(values["average_precision_error"])),
+    ]
+
+
+def _is_worse(values: dict[str, float | int | None]) -> bool:
+    loss, constant = values["loss"], values["base_rate_loss"]
+    return loss is not None and constant is not None and loss > constant
+
+
+def _chosen(loss: Array, limit: int) -> tuple[Array, str]:
+    """Which labels are shown, and what the caption says of it."""
+    if len(loss) <= limit:
+        return np.arange(len(loss)), ""
+    order = np.argsort(-np.nan_to_num(loss, nan=-np.inf), kind="stable")
+    return order[:limit], f"; the {plural(limit, 'label')} with the greatest loss: --json has all"
+
+
+def show(report: Report, limit: int) -> None:
+    """Prints the table. ``limit``: of more labels, those with the greatest losses.
+
+    On a narrow terminal the counts go, then the middle of long names, and never a figure: its lines are then broken.
+    """
+    console = Console()
     scores = report.scores()
-    overall = report.overall(scores)
-    chosen = np.arange(len(report.names))
-    caption = f"predicted: probability > {report.threshold:g}"
-    if overall["average_precision_error"]:
-        caption += f"; AP within {overall['average_precision_error']:.1g}"
-    if len(chosen) > limit:
-        order = np.argsort(-np.nan_to_num(scores.loss, nan=-np.inf), kind="stable")
-        chosen = order[:limit]
-        caption += f"; the {limit} labels with the greatest losses: --json has all"
-    wide = width >= WIDE
+    overall, columns = report.overall(scores), scores.as_dict()
+    chosen, rest = _chosen(scores.loss, limit)
+    rows = [(report.names[i], {key: values[i] for key, values in columns.items()}) for i in chosen]
+    if len(report.names) > 1:
+        rows.append(("all (mean)", overall))
+
+    wide = console.width >= WIDE
+    counts = ("known", "positive") if wide else ()
+    headings = [*counts, *(_WORDS if wide else _SHORT_WORDS)]
+    if report.reduction != "mean":
+        headings[headings.index("loss")] = f"loss ({report.reduction})"
+    figures = [_figures(values, counts) for _, values in rows]
+    widths = [max(map(len, column)) for column in zip(headings, *figures, strict=True)]
+    taken = _FRAME + sum(_GAP + width for width in widths)
+    room = max(_LEAST_LABEL, console.width - taken)
+    names = [shortened(printable(name, console.encoding), room) for name, _ in rows]
+    label_width = max(_LEAST_LABEL, *map(cell_len, names))
+    console.width = max(console.width, label_width + taken)
+
+    error = overall["average_precision_error"]
+    within = f"; AP within {error:.1g}" if error else ""
     table = Table(
-        title=f"{report.rows:,} rows, {len(report.names):,} label{'s' * (len(report.names) > 1)}",
-        caption=caption,
-        box=box.SIMPLE_HEAD,
+        title=f"{plural(report.rows, 'row')}, {plural(len(report.names), 'label')}",
+        caption=f"predicted: probability > {report.threshold:g}{within}{rest}",
+        box=box.SIMPLE_HEAD if console.encoding.startswith("utf") else _ASCII_HEAD,
         padding=(0, 0, 0, 1),
         pad_edge=False,
     )
-    table.add_column("label", no_wrap=True, min_width=10 if wide else 6)
-    loss = "loss" if report.reduction == "mean" else f"loss ({report.reduction})"
-    counts = ("known", "positive") if wide else ()
-    words = ("base rate", loss, "base-rate loss", "ECE", "precision", "recall", "AP")
-    narrow = ("rate", loss, "of rate", "ECE", "prec.", "recall", "AP")
-    for heading in (*counts, *(words if wide else narrow)):
-        table.add_column(heading, justify="right", no_wrap=True)
-
-    def row(name: str | Text, values: dict[str, float | int | None]) -> None:
-        better = values["loss"] is not None and values["base_rate_loss"] is not None
-        worse = better and values["loss"] > values["base_rate_loss"]  # type: ignore[operator]
-        table.add_row(
-            name,
-            *(f"{values[count]:,}" for count in counts),
-            _share(values["base_rate"]),
-            Text(_number(values["loss"], 4), style="red" if worse else ""),
-            _number(values["base_rate_loss"], 4),
-            _number(values["calibration_error"], 4),
-            _number(values["precision"], 3),
-            _number(values["recall"], 3),
-            _number(values["average_precision"], 4),
-        )
-
-    columns = scores.as_dict()
-    for i in chosen:
-        row(Text(report.names[i]), {key: values[i] for key, values in columns.items()})
-    if len(report.names) > 1:
-        table.add_section()
-        row("all (mean)", overall)
-    return table
+    table.add_column("label", no_wrap=True, min_width=label_width)
+    for heading, width in zip(headings, widths, strict=True):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=width)
+    at_loss = len(counts) + 1
+    for number, (name, cells, (_, values)) in enumerate(zip(names, figures, rows, strict=True)):
+        if number == len(chosen):
+            table.add_section()
+        red = [Text(cell, "red" if i == at_loss and _is_worse(values) else "") for i, cell in enumerate(cells)]
+        table.add_row(Text(name), *red)
+    console.print(table)

@@ -154,7 +154,11 @@ def lowering(local: Callable[..., Any], formula: Callable[..., Any]) -> Any:
             divisible = None not in (context.device_assignment, context.abstract_mesh) and not plan.fused
         elif isinstance(context, mlir.SPMDAxisContext):  # inside shard_map
             alone = context.manual_axes == {*context.mesh.axis_names}
-        if alone:
+        if ctx.module_context.lowering_parameters.for_export:
+            # An exported program outlives this version of the kernel, and goes where there is none; and its sizes,
+            # which the kernel's call has as constants, may be symbols.
+            fun = functools.partial(formula, plan=plan)
+        elif alone:
             fun = functools.partial(local, plan=plan)
         elif divisible:
             fun = functools.partial(partitioned, plan)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from binxent import formula, kernel, options
 
@@ -25,7 +24,7 @@ class Plan(NamedTuple):
     pos_weight: bool  # whether there is one
     mask: bool  # likewise
     outer: int  # how many leading axes are not summed: all for "none"; vmap adds its own
-    divisor: float | str
+    divisor: float | str  # a number, which in an exported program may be a symbol
     terms: options.Terms
     may_fuse: bool  # whether the kernel may make the gradient along with a loss that is differentiated
     fused: bool = False  # whether it does
@@ -45,7 +44,7 @@ class Values(NamedTuple):
 
 
 def full_shape(*operands: Any) -> tuple[int, ...]:
-    return np.broadcast_shapes(*(tuple(a.shape) for a in operands))
+    return jnp.broadcast_shapes(*(tuple(a.shape) for a in operands))
 
 
 def result_dtype(input: Any, target: Any) -> Any:
@@ -88,7 +87,8 @@ def measured(plan: Plan, operands: Operands, values: Values) -> Any:
 
 def divided(plan: Plan, total: Any, operands: Operands, values: Values) -> Any:
     if not isinstance(plan.divisor, str):
-        return total / plan.divisor
+        # An array of the sum's dtype: an integer from 2³¹ on would not fit the int32 that JAX makes of it.
+        return total / jnp.asarray(plan.divisor, total.dtype)
     return formula.divided(jnp, total, measured(plan, operands, values).astype(total.dtype))
 
 

@@ -46,7 +46,7 @@ def terms(ignore_index: object, label_smoothing: object, gamma: object, target_d
         return None  # for the sake of small losses: the rest takes a microsecond
     for name, value in (("ignore_index", ignore_index), ("label_smoothing", label_smoothing), ("gamma", gamma)):
         if isinstance(value, ms.Tensor):  # a graph that is being compiled does not tell what a tensor holds
-            raise TypeError(f"{name}: expected a number, got Tensor")
+            raise TypeError(f"{name}: expected a number, got Tensor, to which there would be no gradient")
     meant = options.terms(ignore_index, label_smoothing, gamma, target_dtype)
     if meant is not None and meant.ignore_index != meant.ignore_index:
         return meant._replace(ignore_index=math.nan)

@@ -105,6 +105,24 @@ def _check_reduction(where: str, reduction: object) -> None:
         )
 
 
+def _terms(numbers: Numbers, label_dtype: str) -> options.Terms | None:
+    """The numbers, checked as far as they are known; a tensor that learns and a static graph's variable stay one."""
+    known, kept = dict(zip(options.Terms._fields, numbers, strict=True)), {}
+    for name, number in known.items():
+        if isinstance(number, paddle.pir.Value):  # type: ignore[attr-defined]
+            if name == "ignore_index" or math.prod(number.shape) != 1:
+                raise TypeError(f"{name}: expected a number, got a static graph's variable of shape {number.shape}")
+            kept[name], known[name] = number, 0.0
+        elif name != "ignore_index" and isinstance(number, Tensor) and not number.stop_gradient:
+            if not paddle.in_dynamic_mode():
+                given = "a paddle.Tensor that learns, of which a static graph would make a constant"
+                raise TypeError(f"{name}: {given}; make it a parameter of the layer")
+            if paddle.is_grad_enabled():
+                kept[name] = number
+    terms = options.terms(known["ignore_index"], known["label_smoothing"], known["gamma"], label_dtype)
+    return (terms or options.Terms())._replace(**kept) if kept else terms
+
+
 def _static_loss(function: str, reduction: str, operands: Given, numbers: Numbers) -> Any:
     """In a static graph, where a dimension may be unknown (−1) until it runs."""
     _check_kinds(function, operands, paddle.pir.Value, TypeError)  # type: ignore[attr-defined]
@@ -112,7 +130,7 @@ def _static_loss(function: str, reduction: str, operands: Given, numbers: Number
     x, y, weight, sample_weight, p, mask = operands
     if len(x.shape) != len(y.shape) or any(a != b and -1 not in (a, b) for a, b in zip(x.shape, y.shape, strict=True)):
         _refuse_shape(function, operands)
-    dtype, terms = _RESULT[x.dtype, y.dtype], options.terms(*numbers, _name(y.dtype))
+    dtype, terms = _RESULT[x.dtype, y.dtype], _terms(numbers, _name(y.dtype))
     if -1 in (*x.shape, *y.shape):
         y = paddle.reshape(y, composite.shape_of_both(x, y))
     if p is not None:
@@ -146,12 +164,14 @@ def _loss(
     sample_weight: Tensor | None,
     mask: Tensor | None,
     ignore_index: float | None,
-    label_smoothing: float,
-    gamma: float,
+    label_smoothing: float | Tensor,
+    gamma: float | Tensor,
 ) -> Any:
     _check_reduction(function, reduction)
     elements = kernel.paddle.plain_elements(input, label)
-    if elements <= 0 or not label.stop_gradient or not weight is sample_weight is pos_weight is mask is None:
+    alone = weight is sample_weight is pos_weight is mask is None
+    may_learn = not label.stop_gradient or isinstance(gamma, Tensor) or isinstance(label_smoothing, Tensor)
+    if elements <= 0 or may_learn or not alone:
         operands = (input, label, weight, sample_weight, pos_weight, mask)
         return _general_loss(function, reduction, operands, (ignore_index, label_smoothing, gamma))
     terms = options.terms(ignore_index, label_smoothing, gamma, "float32")
@@ -191,7 +211,8 @@ def _general_loss(function: str, reduction: str, operands: Given, numbers: Numbe
         sample_weight = sample_weight.reshape(options.check_sample_weight(sample_weight.shape, shape))
     if weight is not None:
         enlarges = _enlarges(weight, shape)
-    terms = options.terms(*numbers, _name(label.dtype))
+    terms = _terms(numbers, _name(label.dtype))
+    learns = learns or (terms is not None and any(isinstance(number, Tensor) for number in terms))
     read = (input, label, _without_none(weight, sample_weight), pos_weight, mask)
     elements = math.prod(shape)
     on_cpu = input.place.is_cpu_place()
@@ -218,8 +239,8 @@ def binary_cross_entropy_with_logits(
     sample_weight: Tensor | None = None,
     mask: Tensor | None = None,
     ignore_index: float | None = None,
-    label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    label_smoothing: float | Tensor = 0.0,
+    gamma: float | Tensor = 0.0,
 ) -> Tensor:
     """Binary cross-entropy of logits; a drop-in for ``paddle.nn.functional.binary_cross_entropy_with_logits``.
 
@@ -242,7 +263,8 @@ def binary_cross_entropy_with_logits(
         ignore_index: elements whose label it is are ignored likewise; an integer such as -100, or NaN.
         label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the label.
         gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
-            answer, to this power.
+            answer, to this power. It and ``label_smoothing`` may be tensors of one element, and learn; a variable of a
+            static graph that is out of range makes the loss NaN.
 
     Returns:
         A tensor of shape [], or of the logit's shape for ``"none"``; of the wider floating dtype of logit and label.
@@ -292,8 +314,8 @@ def binary_cross_entropy(
     sample_weight: Tensor | None = None,
     mask: Tensor | None = None,
     ignore_index: float | None = None,
-    label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    label_smoothing: float | Tensor = 0.0,
+    gamma: float | Tensor = 0.0,
 ) -> Tensor:
     """Binary cross-entropy of probabilities; a drop-in for ``paddle.nn.functional.binary_cross_entropy``.
 
@@ -343,10 +365,12 @@ def binary_cross_entropy(
 def _shown(layer: Any) -> str:
     """The options that are not the defaults."""
     shown = {} if layer.reduction == "mean" else {"reduction": repr(layer.reduction)}
-    for name in ("weight", "pos_weight"):
-        if (tensor := getattr(layer, name)) is not None:
-            shown[name] = f"{_name(tensor.dtype)}{list(tensor.shape)}"
-    shown |= options.shown_terms(layer)
+    for name, default in {"weight": None, "pos_weight": None, **options.Terms()._asdict()}.items():
+        value = getattr(layer, name)
+        if isinstance(value, Tensor):
+            shown[name] = f"{_name(value.dtype)}{list(value.shape)}"
+        elif value != default:
+            shown[name] = repr(value)
     return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
@@ -358,7 +382,7 @@ def _for_paddle(where: str, reduction: Any) -> Any:
     return "mean"
 
 
-def _keep(layer: Any, reduction: str, ignore_index: float | None, label_smoothing: float, gamma: float) -> None:
+def _keep(layer: Any, reduction: str, ignore_index: float | None, label_smoothing: Any, gamma: Any) -> None:
     """Beside what Paddle's constructor keeps."""
     options.terms(ignore_index, label_smoothing, gamma, "float32")
     layer.reduction = reduction
@@ -386,8 +410,8 @@ class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
         name: str | None = None,
         *,
         ignore_index: float | None = None,
-        label_smoothing: float = 0.0,
-        gamma: float = 0.0,
+        label_smoothing: float | Tensor = 0.0,
+        gamma: float | Tensor = 0.0,
         **deprecated: Any,  # size_average and reduce, which Paddle refuses with its own words
     ) -> None:
         super().__init__(weight, _for_paddle("BCEWithLogitsLoss", reduction), pos_weight, name, **deprecated)
@@ -437,8 +461,8 @@ class BCELoss(paddle.nn.BCELoss):
         *,
         pos_weight: Tensor | None = None,
         ignore_index: float | None = None,
-        label_smoothing: float = 0.0,
-        gamma: float = 0.0,
+        label_smoothing: float | Tensor = 0.0,
+        gamma: float | Tensor = 0.0,
         **deprecated: Any,
     ) -> None:
         super().__init__(weight, _for_paddle("bce_loss", reduction), name, **deprecated)

@@ -1,11 +1,12 @@
 """The loss made of Paddle's own differentiable operations.
 
-It serves where the kernel cannot: static graphs, gradients of gradients, gradients to the label and the weights,
-weights that enlarge the result, and other devices.
+It serves where the kernel cannot: static graphs, gradients of gradients, gradients to the label, the weights,
+gamma or label_smoothing, weights that enlarge the result, and other devices.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import paddle
@@ -99,12 +100,25 @@ class _Number(float):
         return paddle.full([], float(self), paddle.float64) * other
 
 
+def _option(option: Any, most: float, x: Any) -> Any:
+    """A number, or a tensor of one that may learn."""
+    if isinstance(option, (int, float)):
+        return option if isinstance(x, Tensor) or x.dtype != paddle.float64 else _Number(option)
+    option = paddle.reshape(paddle.cast(option, x.dtype), [])
+    if isinstance(option, Tensor):
+        return option
+    # What a static graph is given is not known before it runs, and it has no way to refuse it.
+    return paddle.where((option >= 0) & (option <= most), option, option + float("nan"))
+
+
 def _changes(terms: options.Terms | None, x: Any) -> dict[str, Any]:
     """What the formula takes of them."""
     if terms is None:
         return {}
-    number = float if isinstance(x, Tensor) or x.dtype != paddle.float64 else _Number
-    return {"label_smoothing": number(terms.label_smoothing), "gamma": number(terms.gamma)}
+    return {
+        "label_smoothing": _option(terms.label_smoothing, 1.0, x),
+        "gamma": _option(terms.gamma, sys.float_info.max, x),
+    }
 
 
 def _saturated(gradient: Any) -> Any:
@@ -205,7 +219,7 @@ def loss(probabilities: bool, reduction: str, result: Any, operands: Operands, t
                 x.register_hook(_saturated)
             x = x if isinstance(x, Tensor) else _refusing(x)
             elements = _by_slope(formula.probabilities_loss, formula.probabilities_gradient, x, y, w, p, **changes)
-        elif terms is not None and terms.gamma:
+        elif terms is not None and not formula.is_off(terms.gamma):
             elements = _by_slope(formula.logits_loss, formula.logits_gradient, x, y, w, p, **changes)
         else:
             elements = formula.logits_loss(_Operations, x, y, w, p, **changes)

@@ -6,14 +6,16 @@ NaN. Each formula follows scikit-learn, which the tests compare with.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from binxent import formula
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_BLOCK = 1 << 18  # bins that are worked on at once, so that many labels take no more memory than few
-_STEPS = 16
+_BLOCK = 1 << 18  # scores that are worked on at once
 
 
 def ratio(part: Array, whole: Array | float) -> Array:
@@ -30,23 +32,39 @@ def calibration_error(count: Array, probability: Array, target: Array) -> Array:
     return ratio(np.abs(probability - target).sum(axis=-1), count.sum(axis=-1))
 
 
-def average_precision(scores: Array) -> tuple[Array, Array]:
-    """Average precision, Σ (recall_k − recall_{k−1}) · precision_k from the highest score to the lowest, and how far it
-    may be off.
+def digits(error: float | None, most: int = 4) -> int:
+    """How many decimals of a figure hold that may be off by so much: rounded to them, it is off by one unit at most."""
+    decimals = most
+    while error and decimals > 0 and 2 * error > 10.0**-decimals:
+        decimals -= 1
+    return decimals
+
+
+def average_precision(negatives: Array, positives: Array) -> float:
+    """Average precision of the scores of one label, Σ (recall_k − recall_{k−1}) · precision_k from the highest to the
+    lowest: the mean, over the positives, of the precision where each is predicted just so. Sorts both in place."""
+    if len(positives) == 0:
+        return math.nan
+    negatives.sort()
+    positives.sort()
+    first = np.flatnonzero(np.concatenate([[True], positives[1:] != positives[:-1]]))
+    count = np.diff(first, append=len(positives))
+    total = 0.0
+    for start in range(0, len(first), _BLOCK):
+        some = slice(start, start + _BLOCK)
+        found = len(positives) - first[some]
+        wrong = len(negatives) - np.searchsorted(negatives, positives[first[some]])
+        total += float((count[some] * (found / (found + wrong))).sum())
+    return total / len(positives)
+
+
+def binned_average_precision(scores: Array) -> tuple[Array, Array]:
+    """Average precision of each label, and how far it may be off.
 
     ``scores`` are counts, [labels, 2, bins], of negatives and positives, in order of rising scores. All that fall into
     one bin are taken as tied, as scikit-learn takes equal scores. Whatever their order within their bins is, the
     average precision of the scores themselves lies within the second result of the first.
     """
-    labels, _, bins = scores.shape
-    value, error = np.empty(labels), np.empty(labels)
-    step = max(1, _BLOCK // bins)
-    for first in range(0, labels, step):
-        value[first : first + step], error[first : first + step] = _average_precision(scores[first : first + step])
-    return value, error
-
-
-def _average_precision(scores: Array) -> tuple[Array, Array]:
     used = scores.any(axis=(0, 1))  # of fine bins few
     descending = scores[:, :, used][:, :, ::-1].astype(np.float64)
     b, a = descending[:, 0], descending[:, 1]  # of a bin: negatives and positives
@@ -55,14 +73,9 @@ def _average_precision(scores: Array) -> tuple[Array, Array]:
         tied = a * (positive / (positive + negative))
         # The best order has all of the bin's positives first, and the one that counts most is that they tie.
         best = a * (positive / (positive + (negative - b)))
-        # The worst has all negatives first: then the i-th positive finds (P+i)/(P+i+N), which grows with i, so that the
-        # sum over i is at least the integral, and that at least its lower sum.
+        # The worst has all negatives first, and the positives apart: the i-th finds (P+i)/(P+i+N) = 1 − N/(P+i+N).
         before = positive - a
-        worst = np.zeros_like(a)
-        for k in range(_STEPS):
-            found = before + a * (k / _STEPS)
-            worst += np.where(negative == 0, 1.0, found / (found + negative))
-        worst *= a / _STEPS
+        worst = a - negative * formula.harmonic_bound(np, before + negative, a)
     # 0/0 is of a bin before which, and in which, there is nothing.
     tied, best, worst = (np.where(a > 0, part, 0.0).sum(axis=1) for part in (tied, best, worst))
     total = a.sum(axis=1)

@@ -1,0 +1,75 @@
+"""What shape each file must have beside the predictions, and the files that hold one number for each label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from binxent.files import TableError, column_names, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from binxent.arrays import Array
+    from binxent.files import Table
+
+
+def check_shapes(tables: Mapping[str, Table]) -> None:
+    """Raises TableError where a file does not have as many columns, or rows if they are known, as it must."""
+    predictions = tables["predictions"]
+    if predictions.columns == 0:
+        raise TableError(f"{predictions.path}: has no columns")
+    for argument, table in tables.items():
+        columns = 1 if argument == "sample_weight" else predictions.columns
+        if table.columns == columns or argument == "pos_weight" or (argument == "weight" and table.columns == 1):
+            continue
+        if argument == "labels":
+            raise TableError(
+                f"{table.path}: has {plural(table.columns, 'column')}, but {predictions.path} has {columns}"
+            )
+        raise TableError(f"{table.path}: has {plural(table.columns, 'column')}; expected {columns}")
+
+
+def check_rows(tables: Mapping[str, Table]) -> None:
+    """Raises TableError where files that are read row by row beside each other are known not to be of one length."""
+    first = next((table for table in tables.values() if table.rows is not None), None)
+    for table in tables.values():
+        if first is not None and table.rows is not None and table.rows != first.rows:
+            raise TableError(f"{table.path}: has {plural(table.rows, 'row')}, but {first.path} has {first.rows:,}")
+
+
+def is_constant(weight: Table) -> bool:
+    """Whether a file of weights has one for each label, and not one for each element."""
+    if weight.flat or weight.rows is not None:
+        return weight.flat or weight.rows == 1
+    first = next(iter(weight.parts(2)), None)
+    return first is not None and len(first()) == 1
+
+
+def vector(table: Table | None, labels: int, order: list[int] | None) -> Array | None:
+    """Returns one number for each label: a row of them, whose columns are in this order, or a column."""
+    if table is None:
+        return None
+    values = table.read()
+    if values.size != labels or min(values.shape) != 1:
+        raise TableError(
+            f"{table.path}: shape {values.shape}; expected one number for each of {plural(labels, 'label')}"
+        )
+    row = values.reshape(-1)
+    if not (row >= 0).all():
+        raise TableError(f"{table.path}: {row[~(row >= 0)][0]}; expected numbers of at least 0")
+    return row if order is None else row[order]
+
+
+def read_names(path: str, predictions: Table) -> list[str]:
+    """Returns the lines of a file that are not blank, one for each column of the predictions."""
+    try:
+        names = column_names(path, [line for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()])
+    except UnicodeDecodeError as error:
+        raise TableError(f"{path}: is not text in UTF-8 ({error.reason}); save it as UTF-8") from error
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror or error}") from error
+    if len(names) != predictions.columns:
+        found, columns = plural(len(names), "name"), plural(predictions.columns, "column")
+        raise TableError(f"{path}: has {found}, but {predictions.path} has {columns}")
+    return names

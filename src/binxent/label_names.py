@@ -1,0 +1,32 @@
+"""Which labels two sources have in common: by their names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def are_places(names: Sequence[str]) -> bool:
+    """Whether the names, 0, 1, 2, …, only number the labels, as where there are no names."""
+    return list(names) == [str(i) for i in range(len(names))]
+
+
+def repeated(names: Sequence[str]) -> list[str]:
+    """Returns the names that more than one label has."""
+    return [name for name in dict.fromkeys(names) if names.count(name) > 1] if len(set(names)) < len(names) else []
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Returns the names as a message has them."""
+    rest = len(names) - most
+    return ", ".join(map(repr, names[:most])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def reordering(names: Sequence[str], expected: Sequence[str]) -> list[int] | None:
+    """Returns where each expected name stands among the names; None where the labels are others."""
+    if len(names) != len(expected) or set(names) != set(expected) or repeated(names):
+        return None
+    place = {name: i for i, name in enumerate(names)}
+    return [place[name] for name in expected]
