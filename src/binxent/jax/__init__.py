@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,9 @@ from binxent import formula, kernel, options
 from binxent.jax import cpu
 from binxent.jax.definition import Array, Plan
 from binxent.jax.primitives import compute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
 
@@ -71,17 +74,38 @@ def _divide_alike(operands: list[Array]) -> list[Array]:
     return [divide(array) for array in operands]
 
 
+def _known(number: Any) -> Any:
+    """Its value; 0 where only a compiled program will have one."""
+    value = _primal(number)
+    if isinstance(value, Tracer):
+        return 0.0
+    return float(value) if isinstance(value, float) else value  # JAX's own floats say more of themselves
+
+
 def _terms(ignore_index: Any, label_smoothing: Any, gamma: Any, target: Any) -> options.Terms | None:
     """Static: part of the key of a compiled program."""
+    if isinstance(ignore_index, Tracer):
+        given = "ignore_index: expected a number, got one that is traced"
+        raise TypeError(f"{given}; pass it as a static argument of jax.jit, or close over it")
     dtype = "" if ignore_index is None else str(getattr(target, "dtype", "float32"))
-    try:
-        terms = options.terms(ignore_index, label_smoothing, gamma, dtype)
-    except jax.errors.ConcretizationTypeError:
-        given = "ignore_index, label_smoothing, gamma: expected numbers, got one that is traced"
-        raise TypeError(f"{given}; pass it as a static argument of jax.jit, or close over it") from None
+    terms = options.terms(ignore_index, _known(label_smoothing), _known(gamma), dtype)
     if terms is not None and terms.ignore_index != terms.ignore_index:
         return terms._replace(ignore_index=math.nan)  # the one NaN that a key is found by again
     return terms
+
+
+def _number(name: str, value: Any, rank: int) -> Array:
+    """A traced option, of the rank given; NaN out of its range, since a compiled program cannot raise."""
+    array = _checked(name, value)
+    if array.dtype == bool or math.prod(array.shape) != 1:
+        raise TypeError(f"{name}: expected a number, got {array.dtype} of shape {array.shape}")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        array = array.astype(jnp.float32)
+    valid = jnp.isfinite(array) & (array >= 0)
+    if name == "label_smoothing":
+        valid &= array <= 1
+    array += jnp.where(valid, jnp.zeros_like(array), jnp.nan)  # and so are its derivatives
+    return array.reshape((1,) * rank)
 
 
 @functools.partial(jax.jit, static_argnames=("probabilities", "reduction", "terms", "may_fuse"), inline=True)
@@ -92,6 +116,8 @@ def _compute(
     pos_weight: Any,
     sample_weight: Any,
     mask: Any,
+    label_smoothing: Any = None,
+    gamma: Any = None,
     *,
     probabilities: bool,
     reduction: str,
@@ -118,6 +144,10 @@ def _compute(
         rest.append(jax.lax.stop_gradient(_checked("mask", mask)))
         options.check_broadcast("mask", rest[-1].shape, x.shape)
     rest = [jnp.expand_dims(a, range(x.ndim - a.ndim)) for a in rest]
+    if label_smoothing is not None:
+        rest.append(_number("label_smoothing", label_smoothing, x.ndim))
+    if gamma is not None:
+        rest.append(_number("gamma", gamma, x.ndim))
     if y.dtype.name in kernel.FLOATING:
         dtype = jnp.result_type(x, y)  # a Python number takes the other's type, as everywhere in JAX
         x, y = (a.astype(dtype) if jax.typeof(a).weak_type else a for a in (x, y))
@@ -133,6 +163,8 @@ def _compute(
         divisor=options.divisor(reduction, x.shape, selects=options.selects(mask, terms), weighted=weighted),
         terms=terms,
         may_fuse=may_fuse,
+        traced_label_smoothing=label_smoothing is not None,
+        traced_gamma=gamma is not None,
     )
     return compute(x, y, *rest, plan=plan)
 
@@ -166,10 +198,16 @@ def _call(
 ) -> Array:
     options.check_reduction(reduction)
     terms = _terms(ignore_index, label_smoothing, gamma, target)
+    numbers = {"label_smoothing": label_smoothing, "gamma": gamma}
+    traced = {name: number for name, number in numbers.items() if isinstance(number, Tracer)}
+    if terms is not None:
+        terms = terms._replace(**dict.fromkeys(traced, 0.0))
     operands = (input, target, weight, pos_weight, sample_weight, mask)
     # Under one jit the backward follows in the same program; else what it takes over would have to be copied.
-    may_fuse = any(map(_under_jit, operands)) and not cpu.several_devices()
-    loss: Array = _compute(*operands, probabilities=probabilities, reduction=reduction, terms=terms, may_fuse=may_fuse)
+    may_fuse = any(map(_under_jit, (*operands, *traced.values()))) and not cpu.several_devices()
+    loss: Array = _compute(
+        *operands, **traced, probabilities=probabilities, reduction=reduction, terms=terms, may_fuse=may_fuse
+    )
     if probabilities:
         _refuse_out_of_range(*map(_primal, (loss, input, target, mask)), ignore_index=terms and terms.ignore_index)
     return loss
@@ -200,8 +238,8 @@ def binary_cross_entropy_with_logits(
     sample_weight: Any = None,
     mask: Any = None,
     ignore_index: float | None = None,
-    label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    label_smoothing: Any = 0.0,
+    gamma: Any = 0.0,
 ) -> Array:
     """Binary cross-entropy of logits.
 
@@ -215,7 +253,7 @@ def binary_cross_entropy_with_logits(
         weight: broadcasts to the input.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
             ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count). Static under
-            ``jax.jit``, as what follows ``mask``.
+            ``jax.jit``, as ``ignore_index``.
         pos_weight: broadcasts to the input; multiplies the loss of positives.
         sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
         mask: broadcasts to the input; an element where it is 0 or False is ignored: it adds 0 to the loss, to the
@@ -223,14 +261,14 @@ def binary_cross_entropy_with_logits(
         ignore_index: elements whose target it is are ignored likewise; an integer such as -100, or NaN.
         label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
         gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
-            answer, to this power.
+            answer, to this power. It and ``label_smoothing`` are part of a compiled program where they are numbers, and
+            its operands, with derivatives, where they are traced; out of range a traced one makes the loss NaN.
 
     Returns:
         A scalar, or an array of the input's shape for ``"none"``; of the wider floating dtype of input and target.
 
     Raises:
-        TypeError: an argument is no array or number, or of a dtype that is not supported; a number is traced that must
-            be static.
+        TypeError: an argument is no array or number, or of a dtype that is not supported; ``ignore_index`` is traced.
         ValueError: a shape does not fit, the reduction is unknown, or a number is out of its range.
 
     Differences from ``optax.sigmoid_binary_cross_entropy``, which gives the loss of each element: it reduces, target
@@ -259,8 +297,8 @@ def binary_cross_entropy(
     sample_weight: Any = None,
     mask: Any = None,
     ignore_index: float | None = None,
-    label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    label_smoothing: Any = 0.0,
+    gamma: Any = 0.0,
 ) -> Array:
     """Binary cross-entropy of probabilities.
 
@@ -280,25 +318,33 @@ def binary_cross_entropy(
     return _call(True, input, target, weight, reduction, pos_weight, sample_weight, mask, *terms)
 
 
-_STATIC = {"static": True}
+_PARAMETERS = ("weight", "reduction", "pos_weight", *options.Terms._fields)
+_L = TypeVar("_L", bound="_Loss")
 
 
 class _Loss:
-    """What the two classes share. They are pytrees: an array that is kept is a leaf, all else is static."""
+    """What the two classes share. They are pytrees: an array that is kept is a leaf, all else is static.
+
+    Of ``label_smoothing`` and ``gamma`` that depends on what was given.
+    """
 
     probabilities: ClassVar[bool]
     weight: Any
     reduction: str
     pos_weight: Any
     ignore_index: float | None
-    label_smoothing: float
-    gamma: float
+    label_smoothing: Any
+    gamma: Any
+    _leaves: tuple[str, ...]
 
     def __post_init__(self) -> None:
         options.check_reduction(self.reduction)
         terms = _terms(self.ignore_index, self.label_smoothing, self.gamma, None)
         if terms is not None and terms.ignore_index is math.nan:
             object.__setattr__(self, "ignore_index", math.nan)
+        numbers = (name for name in ("label_smoothing", "gamma") if isinstance(getattr(self, name), jax.Array))
+        # Kept, and not asked for again: what JAX puts in the place of a leaf need not be an array.
+        object.__setattr__(self, "_leaves", ("weight", "pos_weight", *numbers))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -310,14 +356,36 @@ class _Loss:
 
     def __repr__(self) -> str:
         given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
-        for name in ("weight", "pos_weight"):
-            if (array := getattr(self, name)) is not None:
-                given[name] = f"{array.dtype}{list(array.shape)}" if hasattr(array, "dtype") else repr(array)
-        given |= options.shown_terms(self)
+        for name, default in {"weight": None, "pos_weight": None, **options.Terms()._asdict()}.items():
+            value = getattr(self, name)
+            if name in self._leaves and hasattr(value, "dtype"):
+                given[name] = f"{value.dtype}{list(value.shape)}"
+            elif value != default:
+                given[name] = repr(value)
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in given.items())})"
 
+    def _flatten(self) -> tuple[list[Any], tuple[Any, ...]]:
+        static = tuple((name, getattr(self, name)) for name in _PARAMETERS if name not in self._leaves)
+        return [getattr(self, name) for name in self._leaves], (self._leaves, static)
 
-@jax.tree_util.register_dataclass
+    def _flatten_with_keys(self) -> tuple[list[Any], tuple[Any, ...]]:
+        leaves, rest = self._flatten()
+        return [*zip(map(jax.tree_util.GetAttrKey, self._leaves), leaves, strict=True)], rest
+
+    @classmethod
+    def _unflatten(cls: type[_L], rest: tuple[Any, ...], leaves: Iterable[Any]) -> _L:
+        names, static = rest
+        loss = object.__new__(cls)
+        loss.__dict__.update(static, _leaves=names, **dict(zip(names, leaves, strict=True)))
+        return loss
+
+
+def _pytree(cls: type[_L]) -> type[_L]:
+    jax.tree_util.register_pytree_with_keys(cls, cls._flatten_with_keys, cls._unflatten, cls._flatten)
+    return cls
+
+
+@_pytree
 @dataclass(frozen=True, eq=False, repr=False)
 class BCEWithLogitsLoss(_Loss):
     """``binary_cross_entropy_with_logits`` with its parameters kept.
@@ -332,15 +400,15 @@ class BCEWithLogitsLoss(_Loss):
     probabilities = False
 
     weight: Any = None
-    reduction: str = field(default="mean", metadata=_STATIC)
+    reduction: str = "mean"
     pos_weight: Any = None
     _: KW_ONLY
-    ignore_index: float | None = field(default=None, metadata=_STATIC)
-    label_smoothing: float = field(default=0.0, metadata=_STATIC)
-    gamma: float = field(default=0.0, metadata=_STATIC)
+    ignore_index: float | None = None
+    label_smoothing: Any = 0.0
+    gamma: Any = 0.0
 
 
-@jax.tree_util.register_dataclass
+@_pytree
 @dataclass(frozen=True, eq=False, repr=False)
 class BCELoss(_Loss):
     """``binary_cross_entropy`` with its parameters kept.
@@ -354,9 +422,9 @@ class BCELoss(_Loss):
     probabilities = True
 
     weight: Any = None
-    reduction: str = field(default="mean", metadata=_STATIC)
+    reduction: str = "mean"
     _: KW_ONLY
     pos_weight: Any = None
-    ignore_index: float | None = field(default=None, metadata=_STATIC)
-    label_smoothing: float = field(default=0.0, metadata=_STATIC)
-    gamma: float = field(default=0.0, metadata=_STATIC)
+    ignore_index: float | None = None
+    label_smoothing: Any = 0.0
+    gamma: Any = 0.0

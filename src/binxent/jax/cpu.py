@@ -44,6 +44,8 @@ def _call(plan: Plan, results: tuple[Any, ...], operands: Operands, *given: str,
         outer=np.int64(plan.outer),
         pos_weight=plan.pos_weight,
         probabilities=plan.probabilities,
+        traced_gamma=plan.traced_gamma,
+        traced_label_smoothing=plan.traced_label_smoothing,
         **flags,
     )
 
@@ -138,6 +140,12 @@ def gradient_of_shard(incoming: Any, *operands: Any, plan: Plan, summed: tuple[s
         return gradient(factor, *operands, plan=plan._replace(divisor=1.0))
 
 
+def _reads(plan: Plan, types: Sequence[Any]) -> bool:
+    """The kernel has one label_smoothing and one gamma for a call; vmap may have made one of each item."""
+    traced = plan.traced_label_smoothing + plan.traced_gamma
+    return all(math.prod(a.shape) == 1 for a in types[len(types) - traced :])
+
+
 def lowering(local: Callable[..., Any], formula: Callable[..., Any]) -> Any:
     partitioned = custom_partitioning(lambda plan, *operands: local(*operands, plan=plan), static_argnums=(0,))
     partitioned.def_partition(
@@ -157,6 +165,8 @@ def lowering(local: Callable[..., Any], formula: Callable[..., Any]) -> Any:
         if ctx.module_context.lowering_parameters.for_export:
             # An exported program outlives this version of the kernel, and goes where there is none; and its sizes,
             # which the kernel's call has as constants, may be symbols.
+            fun = functools.partial(formula, plan=plan)
+        elif not _reads(plan, ctx.avals_in):
             fun = functools.partial(formula, plan=plan)
         elif alone:
             fun = functools.partial(local, plan=plan)

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from binxent import formula, kernel, options
 
 Array = jax.Array
-Operands = tuple[
-    Any, ...
-]  # input, target, weights, then pos_weight and mask if given; of one rank, each axis 1 or full
+# input, target, weights, then pos_weight and mask if given, and label_smoothing and gamma if traced; of one rank, each
+# axis 1 or full
+Operands = tuple[Any, ...]
 
 
 class Plan(NamedTuple):
@@ -27,6 +27,8 @@ class Plan(NamedTuple):
     divisor: float | str  # a number, which in an exported program may be a symbol
     terms: options.Terms
     may_fuse: bool  # whether the kernel may make the gradient along with a loss that is differentiated
+    traced_label_smoothing: bool = False  # whether it is an operand, and not of the terms
+    traced_gamma: bool = False  # likewise
     fused: bool = False  # whether it does
 
 
@@ -38,6 +40,8 @@ class Values(NamedTuple):
     weights: Operands
     pos_weight: Array | None
     keep: Array | None  # what is not ignored; None: all
+    label_smoothing: formula.Option
+    gamma: formula.Option
 
     def only(self, array: Any) -> Any:
         return formula.only(jnp, self.keep, array)
@@ -60,16 +64,19 @@ def arithmetic(plan: Plan, operands: Operands, dtype: Any = None) -> Values:
     """A probability out of range becomes NaN."""
     if dtype is None:
         dtype = jnp.float64 if "float64" in (operands[0].dtype.name, operands[1].dtype.name) else jnp.float32
-    mask = operands[-1] if plan.mask else None
+    arrays = list(operands)
+    gamma = arrays.pop().astype(dtype) if plan.traced_gamma else plan.terms.gamma
+    label_smoothing = arrays.pop().astype(dtype) if plan.traced_label_smoothing else plan.terms.label_smoothing
+    mask = arrays.pop() if plan.mask else None
     if mask is not None and mask.dtype == jnp.bool:
         mask = mask.astype(jnp.uint8)  # strict promotion compares no boolean with 0
-    x, y, *rest = (a.astype(dtype) for a in operands[: len(operands) - plan.mask])
+    x, y, *rest = (a.astype(dtype) for a in arrays)
     keep = formula.kept(y, mask, plan.terms.ignore_index)
     if plan.probabilities:
         x = jnp.where((x >= 0) & (x <= 1) & (y >= 0) & (y <= 1), x, jnp.nan)
     x, y, *rest = (formula.only(jnp, keep, a) for a in (x, y, *rest))
     pos_weight = rest.pop() if plan.pos_weight else None
-    return Values(x, y, tuple(rest), pos_weight, keep)
+    return Values(x, y, tuple(rest), pos_weight, keep, label_smoothing, gamma)
 
 
 def _summed(plan: Plan, each: Any, operands: Operands, **options: Any) -> Any:
@@ -105,8 +112,8 @@ def reduced(plan: Plan, each: Any, operands: Operands, values: Values) -> Any:
 def losses(plan: Plan, values: Values) -> Any:
     """Of each element."""
     each = formula.probabilities_loss if plan.probabilities else formula.logits_loss
-    x, y, weights, p, _ = values
-    return values.only(each(jnp, x, y, product(weights), p, plan.terms.label_smoothing, plan.terms.gamma))
+    x, y, weights, p, _, *numbers = values
+    return values.only(each(jnp, x, y, product(weights), p, *numbers))
 
 
 def loss(*operands: Any, plan: Plan) -> Any:
@@ -117,8 +124,8 @@ def loss(*operands: Any, plan: Plan) -> Any:
 def _slopes(plan: Plan, values: Values) -> Any:
     """The derivative of each element's loss to the input."""
     each = formula.probabilities_gradient if plan.probabilities else formula.logits_gradient
-    x, y, weights, p, _ = values
-    return each(jnp, x, y, product(weights), p, plan.terms.label_smoothing, plan.terms.gamma)
+    x, y, weights, p, _, *numbers = values
+    return each(jnp, x, y, product(weights), p, *numbers)
 
 
 def tangent(along: Any, *operands: Any, plan: Plan) -> Any:

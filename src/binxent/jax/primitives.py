@@ -1,7 +1,7 @@
 """The loss as a primitive of JAX, with its tangent and its gradient: their derivatives, batching and lowering.
 
 The tangent is linear in the change of the input, and its transpose is the gradient: so reverse mode reaches the kernel,
-and forward mode the formula. Target, weights and pos_weight have derivatives in closed formulas. A derivative of a
+and forward mode the formula. All other operands but the mask have derivatives in closed formulas. A derivative of a
 higher order is that of a formula.
 
 Under one ``jax.jit`` the loss that is differentiated makes the gradient in the same pass, for an incoming gradient of
@@ -101,21 +101,30 @@ def _tangent_of(fun: Callable[..., Any], operands: Operands, tangents: Any) -> A
 
 
 def _tangent_along_others(plan: Plan, operands: Operands, tangents: Any) -> list[Array]:
-    """What the loss changes by as target, weights and pos_weight change, by their closed formulas."""
-    first_after_weights = len(operands) - plan.pos_weight - plan.mask
-    if not any(map(_moves, tangents[1 : len(operands) - plan.mask])):
+    """What the loss changes by as all but the input and the mask change, by their closed formulas."""
+    after_arrays = len(operands) - plan.traced_label_smoothing - plan.traced_gamma
+    after_pos_weight = after_arrays - plan.mask
+    after_weights = after_pos_weight - plan.pos_weight
+    if not any(map(_moves, (*tangents[1:after_pos_weight], *tangents[after_arrays:]))):
         return []
     values = arithmetic(plan, operands)
-    x, y, weights, p, _ = values
-    smoothing, gamma = plan.terms.label_smoothing, plan.terms.gamma
-    to_target, to_weight, to_pos_weight = (
+    x, y, weights, p, _, smoothing, gamma = values
+    to_target, to_weight, to_pos_weight, to_label_smoothing, to_gamma = (
         (
             formula.probabilities_gradient_to_target,
             formula.probabilities_loss,
             formula.probabilities_gradient_to_pos_weight,
+            formula.probabilities_gradient_to_label_smoothing,
+            formula.probabilities_gradient_to_gamma,
         )
         if plan.probabilities
-        else (formula.logits_gradient_to_target, formula.logits_loss, formula.logits_gradient_to_pos_weight)
+        else (
+            formula.logits_gradient_to_target,
+            formula.logits_loss,
+            formula.logits_gradient_to_pos_weight,
+            formula.logits_gradient_to_label_smoothing,
+            formula.logits_gradient_to_gamma,
+        )
     )
 
     def along(k: int) -> Any:
@@ -124,15 +133,19 @@ def _tangent_along_others(plan: Plan, operands: Operands, tangents: Any) -> list
     each, changes = [], []  # the latter of all weights' product
     if _moves(tangents[1]):
         each.append(to_target(jnp, x, product(weights), p, smoothing, gamma) * along(1))
-    for k in range(2, first_after_weights):
+    for k in range(2, after_weights):
         if _moves(tangents[k]):
             others = product(weights[: k - 2] + weights[k - 1 :])
             each.append(to_weight(jnp, x, y, others, p, smoothing, gamma) * along(k))
             changes.append(along(k) if others is None else others * along(k))
     if changes and plan.divisor == options.WEIGHTS:  # which changes likewise
         each.append(-mean(plan, losses(plan, values), operands, values) * functools.reduce(jnp.add, changes))
-    if plan.pos_weight and _moves(tangents[first_after_weights]):
-        each.append(to_pos_weight(jnp, x, y, product(weights), smoothing, gamma) * along(first_after_weights))
+    if plan.pos_weight and _moves(tangents[after_weights]):
+        each.append(to_pos_weight(jnp, x, y, product(weights), smoothing, gamma) * along(after_weights))
+    if plan.traced_label_smoothing and _moves(tangents[after_arrays]):
+        each.append(to_label_smoothing(jnp, x, y, product(weights), p, gamma) * along(after_arrays))
+    if plan.traced_gamma and _moves(tangents[-1]):
+        each.append(to_gamma(jnp, x, y, product(weights), p, smoothing, gamma) * along(-1))
     return [reduced(plan, functools.reduce(jnp.add, each), operands, values)]
 
 
