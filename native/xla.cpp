@@ -168,8 +168,16 @@ double scalar(const CallFrame& frame, int64_t index) {
 // In alphabetical order, as XLA sorts them.
 enum Attribute {
     divided_by, divisor, gamma, gradient, ignore_index, ignores, incoming, label_smoothing, loss, mask, outer,
-    pos_weight, probabilities, saved
+    pos_weight, probabilities, saved, traced_gamma, traced_label_smoothing
 };
+
+double number(const xla::Buffer& buffer) {
+    if (product(buffer.dims, int(buffer.rank)) != 1) throw std::invalid_argument("an option is no single number");
+    View view;
+    view.data = static_cast<char*>(buffer.data);
+    view.dtype = dtype_of(buffer.dtype);
+    return read_number(view);
+}
 
 // Whether the gradient that was saved, and lies where the result does, is the result: each incoming gradient is 1.
 bool is_done(const CallFrame& frame) {
@@ -234,8 +242,12 @@ class Batch {
         job.input = scalar(frame, probabilities) != 0 ? Input::probabilities : Input::logits;
         job.ignores = scalar(frame, ignores) != 0;
         job.ignore_index = scalar(frame, ignore_index);
-        job.label_smoothing = scalar(frame, label_smoothing);
-        job.gamma = scalar(frame, gamma);
+        int64_t arrays = arguments.size;  // and after these the options that are operands
+        const bool gamma_is_last = scalar(frame, traced_gamma) != 0;
+        job.gamma = gamma_is_last ? number(*arguments.buffers[--arrays]) : scalar(frame, gamma);
+        const bool smoothing_is_last = scalar(frame, traced_label_smoothing) != 0;
+        job.label_smoothing = smoothing_is_last ? number(*arguments.buffers[--arrays]) : scalar(frame, label_smoothing);
+        if (job.gamma != job.gamma) job.label_smoothing = job.gamma;  // the loops, which ask for gamma > 0, pass it on
         job.divided_by = Divisor(int(scalar(frame, divided_by)));
         job.divisor = scalar(frame, divisor);
 
@@ -247,12 +259,12 @@ class Batch {
         items_ = product(full.size, batch_dims);
         job.size = product(full.size + batch_dims, full.dims - batch_dims);
         const int others = 2 + has_saved_ + has_pos_weight_ + has_mask_ + (has_incoming_ && !each_element_);
-        job.weights = int(arguments.size) - others;
+        job.weights = int(arrays) - others;
         if (job.weights < 0 || job.weights > max_weights || results.size != want_loss_ + (scalar(frame, gradient) != 0))
             throw std::invalid_argument("no such number of operands or results");
-        operands_.reserve(arguments.size);
+        operands_.reserve(arrays);
         results_.reserve(results.size);
-        for (int64_t k = 0; k < arguments.size; ++k)
+        for (int64_t k = 0; k < arrays; ++k)
             if (!(has_saved_ && k == 1)) operands_.emplace_back(*arguments.buffers[k], full, batch_dims);
         for (int64_t k = 0; k < results.size; ++k) results_.emplace_back(*results.buffers[k], full, batch_dims);
         for (int k = 0; k < int(operands_.size()); ++k) place(pattern_, k) = operands_[k].first;

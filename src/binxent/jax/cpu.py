@@ -14,36 +14,43 @@ from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, 
 from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
-from binxent import formula, kernel, options
-from binxent.jax import definition
-from binxent.jax.definition import Array, Operands, Plan, full_shape, result_dtype
+from binxent import definition, formula
+from binxent.call import KEPT, WEIGHTS
+from binxent.jax.program import Given, Plan, full_shape, prepared
+from binxent.kernels import native
+from binxent.options import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-jax.ffi.register_ffi_target("binxent", kernel.xla_handler, platform="cpu")
+    from binxent.jax.arrays import Array
+
+jax.ffi.register_ffi_target("binxent", native.xla_handler, platform="cpu")
 
 
 def several_devices() -> bool:
     return jax.default_backend() == "cpu" and jax.device_count() > 1
 
 
-def _call(plan: Plan, results: tuple[Any, ...], operands: Operands, *given: str, **more: Any) -> Sequence[Array]:
+def _call(plan: Plan, results: tuple[Any, ...], operands: Given, *given: str, **more: Any) -> Sequence[Array]:
+    call, terms = plan.call, plan.call.terms or Terms()
     flags = {name: name in given for name in ("incoming", "saved", "loss", "gradient")}
-    from_data = isinstance(plan.divisor, str)
-    ignores = plan.terms.ignore_index is not None
+    from_data = isinstance(call.divisor, str)
+    ignores = terms.ignore_index is not None
     return jax.ffi.ffi_call("binxent", results, **more)(
         *operands,
-        divided_by=np.int64(("given", options.KEPT, options.WEIGHTS).index(plan.divisor) if from_data else 0),
-        divisor=np.float64(1 if from_data else plan.divisor),
-        gamma=np.float64(plan.terms.gamma),
-        ignore_index=np.float64(plan.terms.ignore_index if ignores else 0),
+        divided_by=np.int64(("given", KEPT, WEIGHTS).index(call.divisor) if from_data else 0),
+        divisor=np.float64(1 if from_data else call.divisor),
+        gamma=np.float64(terms.gamma),
+        ignore_index=np.float64(terms.ignore_index if ignores else 0),
         ignores=ignores,
-        label_smoothing=np.float64(plan.terms.label_smoothing),
-        mask=plan.mask,
+        label_smoothing=np.float64(terms.label_smoothing),
+        mask="mask" in plan.given,
         outer=np.int64(plan.outer),
-        pos_weight=plan.pos_weight,
-        probabilities=plan.probabilities,
+        pos_weight="pos_weight" in plan.given,
+        probabilities=call.loss.probabilities,
+        traced_gamma="gamma" in plan.given,
+        traced_label_smoothing="label_smoothing" in plan.given,
         **flags,
     )
 
@@ -51,7 +58,7 @@ def _call(plan: Plan, results: tuple[Any, ...], operands: Operands, *given: str,
 def loss(*operands: Any, plan: Plan, dtype: Any = None) -> Sequence[Array]:
     """The loss; and with it the gradient for an incoming gradient of 1, if the plan is fused."""
     shape = full_shape(*operands)
-    value = jax.ShapeDtypeStruct(shape[: plan.outer], dtype or result_dtype(*operands[:2]))
+    value = jax.ShapeDtypeStruct(shape[: plan.outer], dtype or np.dtype(plan.call.dtype))
     if not plan.fused:
         return _call(plan, (value,), operands, "loss")
     return _call(plan, (value, jax.ShapeDtypeStruct(shape, operands[0].dtype)), operands, "loss", "gradient")
@@ -111,31 +118,38 @@ def _partition(local: Callable[..., Any], plan: Plan, mesh: Any, operands: Any, 
     return mesh, fun, jax.tree.map(sharding, results), jax.tree.map(sharding, operands)
 
 
-def _measured_by_all(plan: Plan, operands: Operands, summed: tuple[str, ...]) -> Any:
+def _measured_by_all(plan: Plan, operands: Given, summed: tuple[str, ...]) -> Any:
     """A divisor that the operands give, of all shards together."""
-    values = definition.arithmetic(plan, operands, jnp.float64)
-    return jax.lax.psum(definition.measured(plan, operands, values).astype(jnp.float64), summed)
+    xp, values = prepared(plan, operands, wide=jnp.float64)
+    return jax.lax.psum(definition.measured(xp, plan.call, values).astype(jnp.float64), summed)
 
 
 def loss_of_shard(*operands: Any, plan: Plan, summed: tuple[str, ...] = ()) -> Sequence[Array]:
     if not summed:
         return loss(*operands, plan=plan)
+    divisor = plan.call.divisor
     with jax.enable_x64(True):  # the devices' sums are added in float64 and rounded once
-        (part,) = loss(*operands, plan=plan._replace(divisor=1.0), dtype=np.dtype(np.float64))
+        (part,) = loss(*operands, plan=plan.divided_by(1.0), dtype=np.dtype(np.float64))
         total = jax.lax.psum(part, summed)
-        if isinstance(plan.divisor, str):
+        if isinstance(divisor, str):
             total = formula.divided(jnp, total, _measured_by_all(plan, operands, summed).reshape(total.shape))
         else:
-            total /= plan.divisor
-        return [total.astype(result_dtype(*operands[:2]))]
+            total /= divisor
+        return [total.astype(plan.call.dtype)]
 
 
 def gradient_of_shard(incoming: Any, *operands: Any, plan: Plan, summed: tuple[str, ...] = ()) -> Sequence[Array]:
-    if not summed or not isinstance(plan.divisor, str):
+    if not summed or not isinstance(plan.call.divisor, str):
         return gradient(incoming, *operands, plan=plan)
     with jax.enable_x64(True):  # one factor, in float64, as the kernel makes it of a divisor of its own
         factor = formula.divided(jnp, incoming.astype(jnp.float64), _measured_by_all(plan, operands, summed))
-        return gradient(factor, *operands, plan=plan._replace(divisor=1.0))
+        return gradient(factor, *operands, plan=plan.divided_by(1.0))
+
+
+def _reads(plan: Plan, types: Sequence[Any]) -> bool:
+    """The kernel has one label_smoothing and one gamma for a call; vmap may have made one of each item."""
+    learnt = sum(name in plan.given for name in ("label_smoothing", "gamma"))
+    return all(math.prod(a.shape) == 1 for a in types[len(types) - learnt :])
 
 
 def lowering(local: Callable[..., Any], formula: Callable[..., Any]) -> Any:
@@ -157,6 +171,8 @@ def lowering(local: Callable[..., Any], formula: Callable[..., Any]) -> Any:
         if ctx.module_context.lowering_parameters.for_export:
             # An exported program outlives this version of the kernel, and goes where there is none; and its sizes,
             # which the kernel's call has as constants, may be symbols.
+            fun = functools.partial(formula, plan=plan)
+        elif not _reads(plan, ctx.avals_in):
             fun = functools.partial(formula, plan=plan)
         elif alone:
             fun = functools.partial(local, plan=plan)

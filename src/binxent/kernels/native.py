@@ -24,6 +24,7 @@ name, device = "native", "cpu"
 TAGS: Mapping[str, int] = _native.DTYPES
 INPUT_OUT_OF_RANGE: int = _native.INPUT_OUT_OF_RANGE
 TARGET_OUT_OF_RANGE: int = _native.TARGET_OUT_OF_RANGE
+xla_handler = _native.xla_handler  # of XLA's foreign function interface, in a capsule
 new_tensor = _native.new_tensor  # of the shape (or of none) and dtype of a tensor that offers DLPack's interface
 
 

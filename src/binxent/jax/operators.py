@@ -1,7 +1,7 @@
 """The loss as a primitive of JAX, with its tangent and its gradient: their derivatives, batching and lowering.
 
 The tangent is linear in the change of the input, and its transpose is the gradient: so reverse mode reaches the kernel,
-and forward mode the formula. Target, weights and pos_weight have derivatives in closed formulas. A derivative of a
+and forward mode the formula. All other operands but the mask have derivatives in closed formulas. A derivative of a
 higher order is that of a formula.
 
 Under one ``jax.jit`` the loss that is differentiated makes the gradient in the same pass, for an incoming gradient of
@@ -19,12 +19,13 @@ from jax._src.dispatch import prim_requires_devices_during_lowering
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
-from binxent import formula, options
-from binxent.jax import cpu, definition
-from binxent.jax.definition import Array, Operands, Plan, arithmetic, losses, mean, product, reduced
+from binxent.jax import cpu, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from binxent.jax.arrays import Array
+    from binxent.jax.program import Given, Plan
 
 loss_p = Primitive("binxent_loss")  # a second result, if the plan is fused: the gradient
 tangent_p = Primitive("binxent_tangent")  # of the tangent, that gradient if the plan is fused, and the operands
@@ -32,19 +33,19 @@ gradient_p = Primitive("binxent_gradient")  # of the incoming gradient, brought 
 
 
 def _loss(*operands: Any, plan: Plan) -> list[Array]:
-    loss = definition.loss(*operands, plan=plan)
+    loss = program.loss(*operands, plan=plan)
     if not plan.fused:
         return [loss]
     one = jnp.ones((1,) * operands[0].ndim, loss.dtype)
-    return [loss, definition.gradient(one, *operands, plan=plan)]
+    return [loss, program.gradient(one, *operands, plan=plan)]
 
 
 def _tangent(along: Any, *operands: Any, plan: Plan) -> list[Array]:
-    return [definition.tangent(along, *operands[plan.fused :], plan=plan)]
+    return [program.tangent("input", along, *operands[plan.fused :], plan=plan)]
 
 
 def _gradient(incoming: Any, *operands: Any, plan: Plan) -> list[Array]:
-    return [definition.gradient(incoming, *operands[plan.fused :], plan=plan)]
+    return [program.gradient(incoming, *operands[plan.fused :], plan=plan)]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -89,7 +90,7 @@ def _moves(tangent: Any) -> bool:
     return not isinstance(tangent, ad.Zero)
 
 
-def _tangent_of(fun: Callable[..., Any], operands: Operands, tangents: Any) -> Any:
+def _tangent_of(fun: Callable[..., Any], operands: Given, tangents: Any) -> Any:
     """Of any function, along the operands that have a tangent."""
     moving = [k for k, tangent in enumerate(tangents) if _moves(tangent)]
 
@@ -100,50 +101,22 @@ def _tangent_of(fun: Callable[..., Any], operands: Operands, tangents: Any) -> A
     return jax.jvp(along, [operands[k] for k in moving], [tangents[k] for k in moving])[1]
 
 
-def _tangent_along_others(plan: Plan, operands: Operands, tangents: Any) -> list[Array]:
-    """What the loss changes by as target, weights and pos_weight change, by their closed formulas."""
-    first_after_weights = len(operands) - plan.pos_weight - plan.mask
-    if not any(map(_moves, tangents[1 : len(operands) - plan.mask])):
-        return []
-    values = arithmetic(plan, operands)
-    x, y, weights, p, _ = values
-    smoothing, gamma = plan.terms.label_smoothing, plan.terms.gamma
-    to_target, to_weight, to_pos_weight = (
-        (
-            formula.probabilities_gradient_to_target,
-            formula.probabilities_loss,
-            formula.probabilities_gradient_to_pos_weight,
-        )
-        if plan.probabilities
-        else (formula.logits_gradient_to_target, formula.logits_loss, formula.logits_gradient_to_pos_weight)
-    )
-
-    def along(k: int) -> Any:
-        return values.only(tangents[k].astype(x.dtype))
-
-    each, changes = [], []  # the latter of all weights' product
-    if _moves(tangents[1]):
-        each.append(to_target(jnp, x, y, product(weights), p, smoothing, gamma) * along(1))
-    for k in range(2, first_after_weights):
-        if _moves(tangents[k]):
-            others = product(weights[: k - 2] + weights[k - 1 :])
-            each.append(to_weight(jnp, x, y, others, p, smoothing, gamma) * along(k))
-            changes.append(along(k) if others is None else others * along(k))
-    if changes and plan.divisor == options.WEIGHTS:  # which changes likewise
-        each.append(-mean(plan, losses(plan, values), operands, values) * functools.reduce(jnp.add, changes))
-    if plan.pos_weight and _moves(tangents[first_after_weights]):
-        each.append(to_pos_weight(jnp, x, y, product(weights), p, smoothing, gamma) * along(first_after_weights))
-    return [reduced(plan, functools.reduce(jnp.add, each), operands, values)]
+def _tangents_along_others(plan: Plan, operands: Given, tangents: Any) -> list[Array]:
+    """What the loss changes by as each of the others changes, but the mask, by their closed formulas."""
+    moving = zip(("target", *plan.given), tangents[1:], strict=True)
+    return [
+        program.tangent(name, along, *operands, plan=plan) for name, along in moving if name != "mask" and _moves(along)
+    ]
 
 
-def _loss_jvp(operands: Operands, tangents: Any, *, plan: Plan) -> Any:
+def _loss_jvp(operands: Given, tangents: Any, *, plan: Plan) -> Any:
     wanted = 1 + plan.fused
     # One loss is likely to be the end of the program, with an incoming gradient of 1; one of several is not.
     fused = plan.fused or (plan.may_fuse and _moves(tangents[0]) and plan.outer == 0 < operands[0].ndim)
     plan = plan._replace(fused=fused)
     loss, *saved = loss_p.bind(*operands, plan=plan)
     parts = tangent_p.bind(tangents[0], *saved, *operands, plan=plan) if _moves(tangents[0]) else []
-    parts += _tangent_along_others(plan, operands, tangents)
+    parts += _tangents_along_others(plan, operands, tangents)
     # What is saved is only ever handed to the other two, whose derivatives are taken along the operands.
     still = [ad.Zero(jax.typeof(a)) for a in saved]
     return [loss, *saved][:wanted], [functools.reduce(jnp.add, parts), *still][:wanted]
@@ -152,7 +125,7 @@ def _loss_jvp(operands: Operands, tangents: Any, *, plan: Plan) -> Any:
 def _define_linear(primitive: Primitive, fun: Callable[..., Any]) -> None:
     """Linear in the first operand. Along the others the derivative is the formula's; what was saved depends on them."""
 
-    def jvp(operands: Operands, tangents: Any, *, plan: Plan) -> Any:
+    def jvp(operands: Given, tangents: Any, *, plan: Plan) -> Any:
         first = 1 + plan.fused
         parts = primitive.bind(tangents[0], *operands[1:], plan=plan) if _moves(tangents[0]) else []
         if any(map(_moves, tangents[first:])):
@@ -163,7 +136,7 @@ def _define_linear(primitive: Primitive, fun: Callable[..., Any]) -> None:
     ad.primitive_jvps[primitive] = jvp
 
 
-def _to_linear(linear: Any, result: Any, operands: Operands) -> Any:
+def _to_linear(linear: Any, result: Any, operands: Given) -> Any:
     """The cotangents: vmap may have given the linear operand axes of size 1 that others have in full."""
     axes = tuple(d for d, size in enumerate(linear.aval.shape) if size != result.shape[d])
     return [jnp.sum(result, axes, keepdims=True) if axes else result, *(None for _ in operands)]

@@ -1,0 +1,73 @@
+"""JAX's operations, as the definition needs them: of arrays of one rank, whose leading axes may not be summed."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from binxent import definition
+
+if TYPE_CHECKING:
+    from binxent.call import Call
+
+Array = jax.Array
+
+
+class Arrays:
+    """JAX's operations on arrays that broadcast to ``shape``.
+
+    The ``outer`` leading axes are not summed: all of them for the reduction "none"; vmap adds its own. An axis that is
+    summed remains, of size 1. ``wide`` replaces the arithmetic's type.
+    """
+
+    exp = staticmethod(jnp.exp)
+    log = staticmethod(jnp.log)
+    log1p = staticmethod(jnp.log1p)
+    where = staticmethod(jnp.where)
+    isinf = staticmethod(jnp.isinf)
+    zeros_like = staticmethod(jnp.zeros_like)
+    clip = staticmethod(jnp.clip)
+
+    def __init__(self, shape: tuple[int, ...] = (), outer: int = 0, wide: Any = None) -> None:
+        self.shape, self.outer, self.wide = shape, outer, wide
+
+    def cast(self, array: Array, dtype: str) -> Array:
+        if dtype != "bool":
+            return array.astype(dtype)
+        # Strict promotion compares no boolean with 0.
+        return array if array.dtype == jnp.bool else array != 0
+
+    def widen(self, array: Array, dtype: str) -> Array:
+        return array.astype(self.wide or (jnp.float64 if dtype == "float64" else jnp.float32))
+
+    def _summed(self, array: Array, **options: Any) -> Array:
+        axes = tuple(range(self.outer, len(self.shape)))
+        result: Array = jnp.sum(jnp.broadcast_to(array, self.shape), axes, keepdims=True, **options)
+        return result
+
+    def sum(self, array: Array) -> Array:
+        return self._summed(array)
+
+    def count(self, keep: Array, like: Array) -> Array:
+        return self._summed(keep, dtype=jnp.uint32)  # float32 would cease to count at 2²⁴
+
+    def size(self, array: Array) -> Array:
+        """In an exported program it may be a symbol, which is no operand of a division."""
+        return jnp.asarray(math.prod(self.shape[self.outer :]), array.dtype)
+
+    def rows(self, array: Array) -> Array:
+        return jnp.asarray(self.shape[self.outer], array.dtype)
+
+    def like(self, array: Array, operand: Array) -> Array:
+        """Every gradient has the full shape: JAX sums what vmap has broadcast."""
+        return jnp.broadcast_to(array, self.shape)
+
+    def number(self, number: float, x: Array) -> float:
+        return number
+
+    def probability(self, call: Call, x: Array, y: Array) -> Array:
+        result: Array = definition.nan_outside(self, call, x, y)
+        return result

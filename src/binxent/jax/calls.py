@@ -1,0 +1,197 @@
+"""A call from Python: what an operand may be, what is static, and how operands lie on a mesh."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.interpreters.partial_eval import DynamicJaxprTracer
+from jax.sharding import NamedSharding, PartitionSpec
+
+from binxent import definition, formula, options
+from binxent.call import FLOATING, Operands, plan
+from binxent.jax import cpu, operators
+from binxent.jax.arrays import Array, Arrays
+from binxent.jax.program import Plan
+from binxent.kernels import native
+from binxent.options import Terms
+
+if TYPE_CHECKING:
+    from binxent.formula import Loss
+
+_BROADCAST = ("weight", "sample_weight", "pos_weight", "mask")
+_LEARNT = ("label_smoothing", "gamma")
+
+
+def _checked(name: str, value: Any, *, floating: bool = False) -> Array:
+    """An array that the kernel can read."""
+    if not isinstance(value, (jax.Array, np.ndarray, np.generic, bool, int, float)):
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}; wrap it in jax.numpy.asarray(…)")
+    array = jnp.asarray(value)
+    known = FLOATING if floating else tuple(native.TAGS)
+    if array.dtype.name not in known:
+        raise TypeError(f"{name}: dtype {array.dtype} is not supported; expected one of {', '.join(known)}")
+    return array
+
+
+def _vary_alike(first: Array, others: list[Array]) -> Array:
+    """Inside ``jax.shard_map`` the input varies over the mesh's axes that any operand varies over.
+
+    An ordinary operation on both makes it so, whose transpose adds up what it must; XLA removes it.
+    """
+    always = jnp.ones_like(first, bool)
+    for other in others:
+        first = jax.lax.select(always, first, jnp.broadcast_to(other, first.shape).astype(first.dtype))
+    return first
+
+
+def _divide_alike(operands: list[Array]) -> list[Array]:
+    """On a mesh of explicit axes, each operand is divided as any of them is: a selection does not see to that itself.
+
+    Where they contradict one another they stay as they are, and JAX refuses them.
+    """
+    full, shardings = operands[0].shape, [jax.typeof(a).sharding for a in operands]
+    axes = [{s.spec[d] for s in shardings} - {None} for d in range(len(full))]
+    names = [name for given in axes for part in given for name in (part if isinstance(part, tuple) else (part,))]
+    if not names or len({*names}) < len(names) or any(len(given) > 1 for given in axes):
+        return operands
+    mesh = next(s.mesh for s in shardings if any(s.spec))
+
+    def divide(array: Array) -> Array:
+        parts = (next(iter(axes[d]), None) if n == full[d] else None for d, n in enumerate(array.shape))
+        spec = PartitionSpec(*parts)
+        if jax.typeof(array).sharding.spec == spec:
+            return array
+        divided: Array = jax.sharding.reshard(array, NamedSharding(mesh, spec))
+        return divided
+
+    return [divide(array) for array in operands]
+
+
+def _known(number: Any) -> Any:
+    """Its value; 0 where only a compiled program will have one."""
+    value = _primal(number)
+    if isinstance(value, Tracer):
+        return 0.0
+    return float(value) if isinstance(value, float) else value  # JAX's own floats say more of themselves
+
+
+def static_terms(ignore_index: Any, label_smoothing: Any, gamma: Any, target: Any) -> options.Terms | None:
+    """Static: part of the key of a compiled program."""
+    if isinstance(ignore_index, Tracer):
+        given = "ignore_index: expected a number, got one that is traced"
+        raise TypeError(f"{given}; pass it as a static argument of jax.jit, or close over it")
+    dtype = "" if ignore_index is None else str(getattr(target, "dtype", "float32"))
+    terms = options.terms(ignore_index, _known(label_smoothing), _known(gamma), dtype)
+    if terms is not None and terms.ignore_index != terms.ignore_index:
+        return terms._replace(ignore_index=math.nan)  # the one NaN that a key is found by again
+    return terms
+
+
+def _number(name: str, value: Any, rank: int) -> Array:
+    """A traced option, of the rank given; NaN out of its range, since a compiled program cannot raise."""
+    array = _checked(name, value)
+    if array.dtype == bool or math.prod(array.shape) != 1:
+        raise TypeError(f"{name}: expected a number, got {array.dtype} of shape {array.shape}")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        array = array.astype(jnp.float32)
+    valid = jnp.isfinite(array) & (array >= 0)
+    if name == "label_smoothing":
+        valid &= array <= 1
+    array += jnp.where(valid, jnp.zeros_like(array), jnp.nan)  # and so are its derivatives
+    return array.reshape((1,) * rank)
+
+
+@functools.partial(jax.jit, static_argnames=("loss", "reduction", "terms", "may_fuse"), inline=True)
+def _compute(
+    given: dict[str, Any], *, loss: Loss, reduction: str, terms: options.Terms | None, may_fuse: bool
+) -> Array:
+    """The loss of the operands by their names, in the order of ``Operands``."""
+    # JAX has sorted the names.
+    names = [name for name in Operands._fields if name in given]
+    arrays = {name: _checked(name, given[name], floating=name == "input") for name in names}
+    x, y = arrays["input"], arrays["target"]
+    if y.dtype.name in FLOATING:
+        dtype = jnp.result_type(x, y)  # a Python number takes the other's type, as everywhere in JAX
+        x, y = (a.astype(dtype) if jax.typeof(a).weak_type else a for a in (x, y))
+    shapes = (arrays[name].shape if name in arrays else None for name in _BROADCAST)
+    meant: Any = ((x.dtype.name, y.dtype.name), x.shape, y.shape, *shapes, *(terms or Terms()))
+    call = plan(loss, reduction, *meant)
+    if not isinstance(call.divisor, str):
+        # A float: an integer from 2³¹ on would not fit the int32 that JAX makes of it.
+        call = call._replace(divisor=float(call.divisor))
+    if "sample_weight" in arrays:
+        arrays["sample_weight"] = jnp.expand_dims(arrays["sample_weight"], range(1, x.ndim))
+    if "mask" in arrays:
+        arrays["mask"] = jax.lax.stop_gradient(arrays["mask"])
+    rest = [
+        _number(name, array, x.ndim) if name in _LEARNT else jnp.expand_dims(array, range(x.ndim - array.ndim))
+        for name, array in [*arrays.items()][2:]
+    ]
+    x, y, *rest = _divide_alike([x, y, *rest])
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        x = _vary_alike(x, [y, *rest])
+    outer = x.ndim if reduction == "none" else 0
+    return operators.compute(x, y, *rest, plan=Plan(call, tuple(names[2:]), outer, may_fuse))
+
+
+def _primal(value: Any) -> Any:
+    """What is differentiated, if it is."""
+    while isinstance(value, Tracer) and (primal := getattr(value, "primal", None)) is not None:
+        value = primal
+    return value
+
+
+def _under_jit(value: Any) -> bool:
+    """Whether it is part of a program that is being traced, seen through differentiation and vmap."""
+    while isinstance(value, Tracer) and not isinstance(value, DynamicJaxprTracer):
+        value = getattr(value, "primal", getattr(value, "val", None))
+    return isinstance(value, DynamicJaxprTracer)
+
+
+def compute(
+    loss: Loss,
+    input: Any,
+    target: Any,
+    weight: Any,
+    reduction: str,
+    pos_weight: Any,
+    sample_weight: Any,
+    mask: Any,
+    ignore_index: Any,
+    label_smoothing: Any,
+    gamma: Any,
+) -> Array:
+    options.check_reduction(reduction)
+    terms = static_terms(ignore_index, label_smoothing, gamma, target)
+    numbers = {"label_smoothing": label_smoothing, "gamma": gamma}
+    traced = {name: number for name, number in numbers.items() if isinstance(number, Tracer)}
+    if terms is not None:
+        terms = terms._replace(**dict.fromkeys(traced, 0.0))
+    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, **traced)
+    given = {name: value for name, value in operands._asdict().items() if value is not None}
+    given |= {"input": input, "target": target}  # None is refused by its name
+    # Under one jit the backward follows in the same program; else what it takes over would have to be copied.
+    may_fuse = any(map(_under_jit, given.values())) and not cpu.several_devices()
+    result: Array = _compute(given, loss=loss, reduction=reduction, terms=terms, may_fuse=may_fuse)
+    if loss.probabilities:
+        _refuse_out_of_range(*map(_primal, (result, input, target, mask)), ignore_index=terms and terms.ignore_index)
+    return result
+
+
+def _refuse_out_of_range(loss: Any, input: Any, target: Any, mask: Any, *, ignore_index: float | None) -> None:
+    """Where the values are at hand, on CPU, NaN is followed to an element that is no probability."""
+    if isinstance(loss, Tracer) or not loss.is_fully_addressable:
+        return
+    if any(device.platform != "cpu" for device in loss.devices()) or not np.isnan(loss).any():
+        return
+    input, target = np.asarray(input), np.asarray(target)
+    keep = definition.kept(Arrays(), target, None if mask is None else np.asarray(mask), ignore_index)
+    for name, array in (("input", input), ("target", target)):
+        if formula.only(np, keep, ~((array >= 0) & (array <= 1))).any():
+            raise ValueError(definition.refusal_of_probability(name, array, keep))

@@ -1,0 +1,101 @@
+"""The two losses as pure functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from binxent.formula import LOGITS, PROBABILITIES
+from binxent.jax.calls import compute
+
+if TYPE_CHECKING:
+    from binxent.jax.arrays import Array
+
+
+def binary_cross_entropy_with_logits(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    reduction: str = "mean",
+    pos_weight: Any = None,
+    *,
+    sample_weight: Any = None,
+    mask: Any = None,
+    ignore_index: float | None = None,
+    label_smoothing: Any = 0.0,
+    gamma: Any = 0.0,
+) -> Array:
+    """Binary cross-entropy of logits.
+
+    ``w · [p·y·softplus(−x) + (1−y)·softplus(x)]`` for each element, with x the input, y the target, w the weight and
+    p the pos_weight; then the mean (divided by the number of elements), the sum, or none.
+
+    Args:
+        input: logits, of any shape; float16, bfloat16, float32 or float64.
+        target: of the input's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in
+            [0, 1], which is not enforced.
+        weight: broadcasts to the input.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count). Static under
+            ``jax.jit``, as ``ignore_index``.
+        pos_weight: broadcasts to the input; multiplies the loss of positives.
+        sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
+        mask: broadcasts to the input; an element where it is 0 or False is ignored: it adds 0 to the loss, to the
+            gradient and to what ``"mean"`` divides by, whatever it holds, NaN too. The mean of nothing is 0.
+        ignore_index: elements whose target it is are ignored likewise; an integer such as -100, or NaN.
+        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
+        gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
+            answer, to this power. It and ``label_smoothing`` are part of a compiled program where they are numbers, and
+            its operands, with derivatives, where they are traced; out of range a traced one makes the loss NaN.
+
+    Returns:
+        A scalar, or an array of the input's shape for ``"none"``; of the wider floating dtype of input and target.
+
+    Raises:
+        TypeError: an argument is no array or number, or of a dtype that is not supported; ``ignore_index`` is traced.
+        ValueError: a shape does not fit, the reduction is unknown, or a number is out of its range.
+
+    Differences from ``optax.sigmoid_binary_cross_entropy``, which gives the loss of each element: it reduces, target
+    and input do not broadcast, and there are weights and options; float16 and bfloat16 are computed in float32 and
+    rounded once.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> target = jnp.ones((10, 64))
+        >>> output = jnp.full((10, 64), 1.5)
+        >>> loss, gradient = jax.value_and_grad(binary_cross_entropy_with_logits)(output, target)
+        >>> print(f"{loss:.4f}", gradient.shape)
+        0.2014 (10, 64)
+    """
+    terms = (ignore_index, label_smoothing, gamma)
+    return compute(LOGITS, input, target, weight, reduction, pos_weight, sample_weight, mask, *terms)
+
+
+def binary_cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    reduction: str = "mean",
+    *,
+    pos_weight: Any = None,
+    sample_weight: Any = None,
+    mask: Any = None,
+    ignore_index: float | None = None,
+    label_smoothing: Any = 0.0,
+    gamma: Any = 0.0,
+) -> Array:
+    """Binary cross-entropy of probabilities.
+
+    ``w · [p·y·(−log q) + (1−y)·(−log(1−q))]`` for each element, with q the input, y the target, w the weight and p
+    the pos_weight; both logarithms are clamped at −100. Then the mean, the sum, or none.
+
+    Arguments, results and errors are those of ``binary_cross_entropy_with_logits``; besides, input and target must
+    lie in [0, 1]. Called with values on CPU, a ValueError names the first element that does not; inside ``jax.jit``
+    or another trace, and on accelerators, such an element is NaN in the loss and in the gradient.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> binary_cross_entropy(jnp.array([0.5, 0.9]), jnp.array([1, 1]), reduction="none").round(4)
+        Array([0.6931, 0.1054], dtype=float32)
+    """
+    terms = (ignore_index, label_smoothing, gamma)
+    return compute(PROBABILITIES, input, target, weight, reduction, pos_weight, sample_weight, mask, *terms)

@@ -1,0 +1,129 @@
+"""The two losses as callables that keep their parameters and are pytrees."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import jax
+
+from binxent import options
+from binxent.formula import LOGITS, PROBABILITIES, Loss
+from binxent.jax.calls import compute, static_terms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from binxent.jax.arrays import Array
+
+_PARAMETERS = ("weight", "reduction", "pos_weight", *options.Terms._fields)
+_L = TypeVar("_L", bound="_Loss")
+
+
+class _Loss:
+    """What the two classes share. They are pytrees: an array that is kept is a leaf, all else is static.
+
+    Of ``label_smoothing`` and ``gamma`` that depends on what was given.
+    """
+
+    loss: ClassVar[Loss]
+    weight: Any
+    reduction: str
+    pos_weight: Any
+    ignore_index: float | None
+    label_smoothing: Any
+    gamma: Any
+    _leaves: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        options.check_reduction(self.reduction)
+        terms = static_terms(self.ignore_index, self.label_smoothing, self.gamma, None)
+        if terms is not None and terms.ignore_index is math.nan:
+            object.__setattr__(self, "ignore_index", math.nan)
+        numbers = (name for name in ("label_smoothing", "gamma") if isinstance(getattr(self, name), jax.Array))
+        # Kept, and not asked for again: what JAX puts in the place of a leaf need not be an array.
+        object.__setattr__(self, "_leaves", ("weight", "pos_weight", *numbers))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()  # a NaN that was pickled is another one
+
+    def __call__(self, input: Any, target: Any, *, sample_weight: Any = None, mask: Any = None) -> Array:
+        given = (self.weight, self.reduction, self.pos_weight, sample_weight, mask)
+        return compute(self.loss, input, target, *given, self.ignore_index, self.label_smoothing, self.gamma)
+
+    def __repr__(self) -> str:
+        given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
+        for name, default in {"weight": None, "pos_weight": None, **options.Terms()._asdict()}.items():
+            value = getattr(self, name)
+            if name in self._leaves and hasattr(value, "dtype"):
+                given[name] = f"{value.dtype}{list(value.shape)}"
+            elif value != default:
+                given[name] = repr(value)
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in given.items())})"
+
+    def _flatten(self) -> tuple[list[Any], tuple[Any, ...]]:
+        static = tuple((name, getattr(self, name)) for name in _PARAMETERS if name not in self._leaves)
+        return [getattr(self, name) for name in self._leaves], (self._leaves, static)
+
+    def _flatten_with_keys(self) -> tuple[list[Any], tuple[Any, ...]]:
+        leaves, rest = self._flatten()
+        return [*zip(map(jax.tree_util.GetAttrKey, self._leaves), leaves, strict=True)], rest
+
+    @classmethod
+    def _unflatten(cls: type[_L], rest: tuple[Any, ...], leaves: Iterable[Any]) -> _L:
+        names, static = rest
+        loss = object.__new__(cls)
+        loss.__dict__.update(static, _leaves=names, **dict(zip(names, leaves, strict=True)))
+        return loss
+
+
+def _pytree(cls: type[_L]) -> type[_L]:
+    jax.tree_util.register_pytree_with_keys(cls, cls._flatten_with_keys, cls._unflatten, cls._flatten)
+    return cls
+
+
+@_pytree
+@dataclass(frozen=True, eq=False, repr=False)
+class BCEWithLogitsLoss(_Loss):
+    """``binary_cross_entropy_with_logits`` with its parameters kept.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> loss = BCEWithLogitsLoss(reduction="sum", pos_weight=jnp.array([3.0]))
+        >>> jax.jit(jax.grad(loss))(jnp.zeros(2), jnp.array([1, 0]))
+        Array([-1.5,  0.5], dtype=float32)
+    """
+
+    loss = LOGITS
+
+    weight: Any = None
+    reduction: str = "mean"
+    pos_weight: Any = None
+    _: KW_ONLY
+    ignore_index: float | None = None
+    label_smoothing: Any = 0.0
+    gamma: Any = 0.0
+
+
+@_pytree
+@dataclass(frozen=True, eq=False, repr=False)
+class BCELoss(_Loss):
+    """``binary_cross_entropy`` with its parameters kept.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> BCELoss()(jnp.array([0.5]), jnp.array([1])).round(4)
+        Array(0.6931, dtype=float32)
+    """
+
+    loss = PROBABILITIES
+
+    weight: Any = None
+    reduction: str = "mean"
+    _: KW_ONLY
+    pos_weight: Any = None
+    ignore_index: float | None = None
+    label_smoothing: Any = 0.0
+    gamma: Any = 0.0

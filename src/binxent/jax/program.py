@@ -1,0 +1,67 @@
+"""What one loss in a program computes: its plan, and loss, tangent and gradient by the definition.
+
+XLA compiles these where the kernel does not run; derivatives of higher order are taken of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from binxent import definition, formula
+from binxent.call import Call, Operands
+from binxent.jax.arrays import Array, Arrays
+
+# input, target, and the operands that the plan names; of one rank, each axis 1 or full
+Given = tuple[Any, ...]
+
+
+class Plan(NamedTuple):
+    call: Call
+    given: tuple[str, ...]  # the names of the operands after input and target, in the order of ``Operands``
+    outer: int  # how many leading axes are not summed: all for "none"; vmap adds its own
+    may_fuse: bool  # whether the kernel may make the gradient along with a loss that is differentiated
+    fused: bool = False  # whether it does
+
+    def divided_by(self, divisor: float) -> Plan:
+        return self._replace(call=self.call._replace(divisor=divisor))
+
+
+def full_shape(*arrays: Any) -> tuple[int, ...]:
+    return jnp.broadcast_shapes(*(tuple(a.shape) for a in arrays))
+
+
+def named(plan: Plan, given: Given) -> Operands:
+    return Operands(*given[:2], **dict(zip(plan.given, given[2:], strict=True)))
+
+
+def prepared(plan: Plan, given: Given, *others: Any, wide: Any = None) -> tuple[Arrays, definition.Values]:
+    xp = Arrays(full_shape(*others, *given), plan.outer, wide)
+    return xp, definition.prepare(xp, plan.call, named(plan, given))
+
+
+def reduced(plan: Plan, xp: Arrays, values: definition.Values, each: Array) -> Array:
+    """What the reduction makes of a value for each element; the axes that are summed go."""
+    total = definition.mean(xp, plan.call, values, each)
+    return xp.cast(total.reshape(total.shape[: plan.outer]), plan.call.dtype)
+
+
+def loss(*given: Any, plan: Plan) -> Array:
+    xp, values = prepared(plan, given)
+    return reduced(plan, xp, values, definition.elements(xp, plan.call, values))
+
+
+def tangent(name: str, along: Array, *given: Any, plan: Plan) -> Array:
+    """What the loss changes by, to first order, as the operand of that name changes by ``along``."""
+    xp, values = prepared(plan, given, along)
+    change = formula.only(xp, values.keep, xp.widen(along, plan.call.dtype))
+    return reduced(plan, xp, values, definition.slope(xp, plan.call, values, name) * change)
+
+
+def gradient(incoming: Array, *given: Any, plan: Plan) -> Array:
+    """To the input, for an incoming gradient of the operands' rank: the transpose of ``tangent``."""
+    xp, values = prepared(plan, given, incoming)
+    dtype = given[0].dtype.name
+    result: Array = definition.gradient(xp, plan.call, named(plan, given), values, "input", dtype, incoming)
+    return result
