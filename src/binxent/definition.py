@@ -80,9 +80,10 @@ class Values(NamedTuple):
     normalizer: Array | None
     keep: Array | None  # which elements are not ignored; None: all
 
-    def arguments(self, weight: Array | None) -> tuple[Any, ...]:
-        """What the functions of ``formula`` take."""
-        return self.x, self.y, weight, self.pos_weight, self.label_smoothing, self.gamma
+
+def _arguments(values: Values, weight: Array | None) -> tuple[Any, ...]:
+    """What the functions of ``formula`` take."""
+    return values.x, values.y, weight, values.pos_weight, values.label_smoothing, values.gamma
 
 
 def kept(xp: Arrays, target: Array, mask: Array | None, ignore_index: float | None) -> Array | None:
@@ -148,7 +149,7 @@ def weight(values: Values) -> Array | None:
 
 
 def _elements(xp: Arrays, call: Call, values: Values, by: Array | None) -> Array:
-    return formula.only(xp, values.keep, call.loss.loss(xp, *values.arguments(by)))
+    return formula.only(xp, values.keep, call.loss.loss(xp, *_arguments(values, by)))
 
 
 def elements(xp: Arrays, call: Call, values: Values) -> Array:
@@ -201,7 +202,7 @@ def slope(xp: Arrays, call: Call, values: Values, name: str) -> Array:
         if call.divisor == WEIGHTS:  # a weight is part of the divisor too
             bracket = bracket - mean(xp, call, values, _elements(xp, call, values, w))
         return bracket if others is None else bracket * others
-    return call.loss.derivatives[name](xp, *values.arguments(w))
+    return call.loss.derivatives[name](xp, *_arguments(values, w))
 
 
 def saturated(xp: Arrays, call: Call, gradient: Array, dtype: str) -> Array:

@@ -109,12 +109,23 @@ def _number(name: str, value: Any, rank: int) -> Array:
 
 @functools.partial(jax.jit, static_argnames=("loss", "reduction", "terms", "may_fuse"), inline=True)
 def _compute(
-    given: dict[str, Any], *, loss: Loss, reduction: str, terms: options.Terms | None, may_fuse: bool
+    input: Any,
+    target: Any,
+    weight: Any,
+    sample_weight: Any,
+    pos_weight: Any,
+    mask: Any,
+    label_smoothing: Any,
+    gamma: Any,
+    *,
+    loss: Loss,
+    reduction: str,
+    terms: options.Terms | None,
+    may_fuse: bool,
 ) -> Array:
-    """The loss of the operands by their names, in the order of ``Operands``."""
-    # JAX has sorted the names.
-    names = [name for name in Operands._fields if name in given]
-    arrays = {name: _checked(name, given[name], floating=name == "input") for name in names}
+    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma)
+    names = [name for name, operand in operands._asdict().items() if operand is not None]
+    arrays = {name: _checked(name, getattr(operands, name), floating=name == "input") for name in names}
     x, y = arrays["input"], arrays["target"]
     if y.dtype.name in FLOATING:
         dtype = jnp.result_type(x, y)  # a Python number takes the other's type, as everywhere in JAX
@@ -174,11 +185,12 @@ def compute(
     if terms is not None:
         terms = terms._replace(**dict.fromkeys(traced, 0.0))
     operands = Operands(input, target, weight, sample_weight, pos_weight, mask, **traced)
-    given = {name: value for name, value in operands._asdict().items() if value is not None}
-    given |= {"input": input, "target": target}  # None is refused by its name
+    for name in ("input", "target"):
+        if getattr(operands, name) is None:
+            _checked(name, None)
     # Under one jit the backward follows in the same program; else what it takes over would have to be copied.
-    may_fuse = any(map(_under_jit, given.values())) and not cpu.several_devices()
-    result: Array = _compute(given, loss=loss, reduction=reduction, terms=terms, may_fuse=may_fuse)
+    may_fuse = any(map(_under_jit, operands)) and not cpu.several_devices()
+    result: Array = _compute(*operands[:8], loss=loss, reduction=reduction, terms=terms, may_fuse=may_fuse)
     if loss.probabilities:
         _refuse_out_of_range(*map(_primal, (result, input, target, mask)), ignore_index=terms and terms.ignore_index)
     return result

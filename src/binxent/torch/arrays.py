@@ -18,7 +18,13 @@ from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entro
 
 from binxent import definition, formula, options
 from binxent.call import Call, Operands, plan
-from binxent.torch.watched import is_autocast_available, is_exporting, is_tracing, under_dispatch_mode
+from binxent.torch.context import (
+    in_transform,
+    is_autocast_available,
+    is_exporting,
+    is_tracing,
+    under_dispatch_mode,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,13 +203,28 @@ def _saturated(gradient: Tensor) -> Tensor:
     return gradient.clamp(-definition.LARGEST_FLOAT16, definition.LARGEST_FLOAT16)
 
 
+class _Saturating(torch.autograd.Function):
+    """The tensor, whose gradient is saturated. Up to torch 2.11 Dynamo cannot trace a hook that does it."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _saturated(gradient)
+
+
 def loss(call: Call, operands: Operands, check_range: bool = False) -> Tensor:
     """The loss by the definition, which autograd differentiates."""
     if not is_tracing():
         _check_options(call, operands)
     if call.loss.probabilities and operands.input.dtype == torch.float16 and operands.input.requires_grad:
         wide = ARRAYS.widen(operands.input, call.dtype)
-        wide.register_hook(_saturated)
+        if torch.compiler.is_compiling() and not in_transform():
+            wide = _Saturating.apply(wide)  # type: ignore[no-untyped-call]
+        else:
+            wide.register_hook(_saturated)
         operands = operands._replace(input=wide)
     result: Tensor = definition.loss(CHECKING_ARRAYS if check_range else ARRAYS, call, operands)
     return result

@@ -13,9 +13,9 @@ from binxent import definition
 from binxent.call import FLOATING, Operands
 from binxent.kernels import Outputs, native
 from binxent.torch import arrays
-from binxent.torch.arrays import ARRAYS, DTYPE, with_values
+from binxent.torch.arrays import ARRAYS, DTYPE
+from binxent.torch.context import in_transform
 from binxent.torch.operands import TAG
-from binxent.torch.watched import in_transform
 
 if TYPE_CHECKING:
     from binxent.call import Call
@@ -169,21 +169,19 @@ def _input_gradient(ctx: Any, call: Call, operands: Operands, incoming: Tensor) 
 
 def loss(call: Call, operands: Operands, inplace: bool = False) -> Tensor:
     input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma, _ = operands
-    learnt = label_smoothing is not None or gamma is not None
-    if learnt:
-        call = with_values(call, operands)
     if _is_grad_enabled() and (
         input.requires_grad
         or target.requires_grad
         or (weight is not None and weight.requires_grad)
         or (sample_weight is not None and sample_weight.requires_grad)
         or (pos_weight is not None and pos_weight.requires_grad)
-        or learnt
+        or (label_smoothing is not None and label_smoothing.requires_grad)
+        or (gamma is not None and gamma.requires_grad)
     ):
         if inplace:
             _check_inplace(operands)
         result: Tensor
-        if learnt:
+        if label_smoothing is not None or gamma is not None:
             result = _apply(call, inplace, *operands[:8])
         elif weight is sample_weight is pos_weight is mask is None:
             result = _apply(call, inplace, input, target)

@@ -21,8 +21,8 @@ from binxent import options
 from binxent.call import Operands, known_plan, plan
 from binxent.torch import arrays, eager, operators
 from binxent.torch.arrays import LOGITS, NAME, PROBABILITIES
+from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_watched
 from binxent.torch.operands import NAMES, OFF, check, is_plain, split_options
-from binxent.torch.watched import in_transform, is_autocast_available, is_exporting, is_watched
 
 if TYPE_CHECKING:
     from binxent.formula import Loss
@@ -72,12 +72,14 @@ def _loss(
     given: tuple[Any, ...],
     reduction: str,
     ignore_index: float | None,
+    label_smoothing: Any,
+    gamma: Any,
     *,
     inplace_backward: bool = False,
     check_range: bool = False,
 ) -> Tensor:
     compiling = _is_compiling()
-    input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma = given
+    input, target, weight, sample_weight, pos_weight, mask = given
     plain = (
         is_plain(input, compiling)
         and is_plain(target, compiling)
@@ -87,15 +89,15 @@ def _loss(
         and (mask is None or is_plain(mask, compiling))
     )
     if not plain:
-        for name, operand in zip(NAMES, given, strict=False):
+        for name, operand in zip(NAMES, given, strict=True):
             if operand is not None or name in ("input", "target"):
                 check(_name(loss), name, operand)
     if input.dtype is not _FLOAT32 and not input.is_floating_point():
         raise NotImplementedError(f'"{_name(loss)}" not implemented for {input.dtype}: input must be floating point')
     learnt_smoothing = learnt_gamma = None
-    if smoothing is not OFF or gamma is not OFF:
-        smoothing, gamma, learnt_smoothing, learnt_gamma = split_options(
-            _name(loss), ignore_index, smoothing, gamma, target, compiling
+    if label_smoothing is not OFF or gamma is not OFF:
+        label_smoothing, gamma, learnt_smoothing, learnt_gamma = split_options(
+            _name(loss), ignore_index, label_smoothing, gamma, target, compiling
         )
         plain = plain and all(
             option is None or is_plain(option, compiling) for option in (learnt_smoothing, learnt_gamma)
@@ -113,7 +115,7 @@ def _loss(
             None if pos_weight is None else pos_weight.shape,
             None if mask is None else mask.shape,
             ignore_index,
-            smoothing,
+            label_smoothing,
             gamma,
         )
     except options.RefusalError as refusal:
@@ -133,6 +135,8 @@ def _loss(
         return arrays.loss(call, operands, check_range)
     if not plain or is_watched():
         return arrays.loss(call, operands, check_range)
+    if learnt_smoothing is not None or learnt_gamma is not None:
+        call = arrays.with_values(call, operands)
     return eager.loss(call, operands, inplace_backward)
 
 
@@ -206,9 +210,8 @@ def binary_cross_entropy_with_logits(
         >>> binary_cross_entropy_with_logits(output, target, pos_weight=pos_weight)
         tensor(0.2014)
     """
-    operands = (input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma)
     # torch.compile cannot trace what hands over to a subclass: there it sees each operation of the formula.
-    if has_torch_function(operands) and not _is_compiling():
+    if has_torch_function(input, target, weight, sample_weight, pos_weight, mask) and not _is_compiling():
         ours: dict[str, Any] = {
             "sample_weight": sample_weight,
             "mask": mask,
@@ -219,7 +222,7 @@ def binary_cross_entropy_with_logits(
         }
         result: Tensor = handle_torch_function(
             binary_cross_entropy_with_logits,
-            operands,
+            (input, target, weight, sample_weight, pos_weight, mask),
             input,
             target,
             weight=weight,
@@ -233,9 +236,11 @@ def binary_cross_entropy_with_logits(
     reduction = _check_reduction(size_average, reduce, reduction)
     return _loss(
         LOGITS,
-        operands,
+        (input, target, weight, sample_weight, pos_weight, mask),
         reduction,
         ignore_index,
+        label_smoothing,
+        gamma,
         inplace_backward=inplace_backward,
     )
 
@@ -284,9 +289,8 @@ def binary_cross_entropy(
         >>> binary_cross_entropy(torch.tensor([0.5, 0.9]), torch.tensor([1, 1]), reduction="none")
         tensor([0.6931, 0.1054])
     """
-    operands = (input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma)
     # torch.compile cannot trace what hands over to a subclass: there it sees each operation of the formula.
-    if has_torch_function(operands) and not _is_compiling():
+    if has_torch_function(input, target, weight, sample_weight, pos_weight, mask) and not _is_compiling():
         ours: dict[str, Any] = {
             "pos_weight": pos_weight,
             "sample_weight": sample_weight,
@@ -298,7 +302,7 @@ def binary_cross_entropy(
         }
         result: Tensor = handle_torch_function(
             binary_cross_entropy,
-            operands,
+            (input, target, weight, sample_weight, pos_weight, mask),
             input,
             target,
             weight=weight,
@@ -311,9 +315,11 @@ def binary_cross_entropy(
     reduction = _check_reduction(size_average, reduce, reduction)
     return _loss(
         PROBABILITIES,
-        operands,
+        (input, target, weight, sample_weight, pos_weight, mask),
         reduction,
         ignore_index,
+        label_smoothing,
+        gamma,
         check_range=check_range,
     )
 

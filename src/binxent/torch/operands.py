@@ -11,7 +11,7 @@ from torch import Tensor
 from binxent import options
 from binxent.kernels import native
 from binxent.torch.arrays import DTYPE, NAME
-from binxent.torch.watched import is_exporting, is_watched
+from binxent.torch.context import is_exporting, is_watched
 
 NAMES = ("input", "target", "weight", "sample_weight", "pos_weight", "mask")
 LEARNABLE = ("label_smoothing", "gamma")
@@ -84,7 +84,7 @@ def split_options(
         if isinstance(option, Tensor) and _must_stay_a_tensor(option, compiling):
             tensors[name], numbers[name] = _scalar(function, name, option), OFF
     if compiling and not is_exporting():
-        checked = options.checked_terms(ignore_index, *numbers.values(), NAME[target.dtype])
+        checked = options.checked_terms(ignore_index, numbers["label_smoothing"], numbers["gamma"], NAME[target.dtype])
         for name, number in numbers.items():
             if number is not OFF:
                 # A product, of which AOTAutograd makes one of tensors; in torch.full it would keep the number.

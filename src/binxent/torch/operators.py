@@ -14,7 +14,7 @@ from torch import Tensor
 from binxent.call import Operands
 from binxent.torch import arrays, eager
 from binxent.torch.arrays import DTYPE, planned, with_values
-from binxent.torch.watched import in_transform
+from binxent.torch.context import in_transform
 
 if TYPE_CHECKING:
     from binxent.call import Call
@@ -37,7 +37,8 @@ def _flat(call: Call, operands: Operands) -> tuple[Any, ...]:
 
 def _read(arguments: tuple[Any, ...]) -> tuple[Call, Operands]:
     operands = Operands(*arguments[:8])
-    return planned(*arguments[8:], operands), operands
+    probabilities, reduction, dtype, ignore_index = arguments[8:]
+    return planned(probabilities, reduction, dtype, ignore_index, operands), operands
 
 
 def _loss(*arguments: Any) -> Tensor:

@@ -1,11 +1,11 @@
-"""Who is watching: compilers, tracers, transforms and modes, which must see torch's own operations."""
+"""What torch does around a call: transforms, dispatch modes, traces, export and autocast."""
 
 from __future__ import annotations
 
 import torch
 from torch.autograd import forward_ad
 
-# Bound once: looking up an attribute of an attribute takes longer than most of these take to answer.
+# Bound once: an attribute of an attribute takes longer to find than most of these take to answer.
 _transforms_active, _tracing_state = torch._C._are_functorch_transforms_active, torch._C._get_tracing_state
 _len_dispatch_stack = torch._C._len_torch_dispatch_stack
 _is_key_included, _PRE_DISPATCH = torch._C._dispatch_tls_is_dispatch_key_included, torch._C.DispatchKey.PreDispatch
@@ -22,9 +22,9 @@ def under_dispatch_mode() -> bool:
 
 
 def is_watched() -> bool:
-    """Whether eager code is watched: by a transform, a mode or a trace.
+    """Whether a transform, a mode or a trace must see torch's own operations in eager code.
 
-    It asks what ``in_transform`` and ``under_dispatch_mode`` ask, in one call instead of three: a small loss feels it.
+    It asks what the two functions above ask, without their calls, which a loss of 64 elements would feel.
     """
     return (
         _transforms_active()
@@ -36,7 +36,7 @@ def is_watched() -> bool:
 
 
 def is_tracing() -> bool:
-    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    return torch.compiler.is_compiling() or _tracing_state() is not None
 
 
 def is_exporting() -> bool:
@@ -48,6 +48,6 @@ def is_autocast_available(device: str) -> bool:
     return torch.amp.is_autocast_available(device)
 
 
-# Dynamo asks once and puts the answer into its graph: up to torch 2.11 it cannot trace the question. Setting this is
-# what torch.compiler.assume_constant_result does, whose import costs a second.
+# Dynamo asks this once and puts the answer into its graph, since up to torch 2.11 it cannot trace the question. Setting
+# the attribute is what torch.compiler.assume_constant_result does, whose import costs a second.
 is_autocast_available._dynamo_marked_constant = True  # type: ignore[attr-defined]
