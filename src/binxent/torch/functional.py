@@ -15,7 +15,8 @@ from torch.nn import _reduction as torch_reduction
 # Bound here, since somebody may set ours in their place.
 from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entropy
 from torch.nn.functional import binary_cross_entropy_with_logits as torch_binary_cross_entropy_with_logits
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import handle_torch_function
+from torch.overrides import has_torch_function_variadic as has_torch_function
 
 from binxent import options
 from binxent.call import Operands, known_plan, plan
@@ -53,17 +54,22 @@ def _name(loss: Loss) -> str:
     return "binary_cross_entropy" if loss.probabilities else "binary_cross_entropy_with_logits"
 
 
+def _other_size(loss: Loss, input: Tensor, target: Tensor) -> ValueError:
+    """In torch's words, which the two functions do not share."""
+    if not loss.probabilities:
+        return ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
+    return ValueError(
+        f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is "
+        "deprecated. Please ensure they have the same size."
+    )
+
+
 def _refuse(loss: Loss, refusal: options.RefusalError, input: Tensor, target: Tensor) -> NoReturn:
     """Raise what torch raises."""
+    if refusal.argument == "target":
+        raise _other_size(loss, input, target) from None
     if refusal.argument in ("weight", "pos_weight", "mask"):
         raise RuntimeError(f"{_name(loss)}(): {refusal}") from None
-    if refusal.argument == "target":
-        if not loss.probabilities:
-            raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})") from None
-        raise ValueError(
-            f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is "
-            "deprecated. Please ensure they have the same size."
-        ) from None
     raise refusal
 
 
@@ -89,6 +95,8 @@ def _loss(
         and (mask is None or is_plain(mask, compiling))
     )
     if not plain:
+        if isinstance(input, Tensor) and isinstance(target, Tensor) and target.shape != input.shape:
+            raise _other_size(loss, input, target)
         for name, operand in zip(NAMES, given, strict=True):
             if operand is not None or name in ("input", "target"):
                 check(_name(loss), name, operand)
