@@ -36,7 +36,7 @@ constexpr size_t alignment = 64;  // as torch's and Paddle's own
 constexpr size_t aligned(size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 
 void destroy(Managed* managed) {
-    delete static_cast<Memory*>(managed->owner);
+    if (managed->owner != managed) delete static_cast<Memory*>(managed->owner);
     std::free(managed);
 }
 
@@ -63,8 +63,10 @@ nb::object new_tensor(nb::handle like, bool scalar) {
         step *= shape[d] > 0 ? shape[d] : 1;  // as the frameworks have it
     }
     void* const data = large ? large->data() : piece + header;
-    Managed* const managed = new (piece)
-        Managed{{1, 0}, large.release(), destroy, 0, {data, {cpu, 0}, dims, model.dtype, shape, strides, 0}};
+    // Paddle never destroys what has no owner.
+    void* const owner = large ? static_cast<void*>(large.release()) : piece;
+    Managed* const managed =
+        new (piece) Managed{{1, 0}, owner, destroy, 0, {data, {cpu, 0}, dims, model.dtype, shape, strides, 0}};
     void* tensor = nullptr;
     if (api->give(managed, &tensor) != 0) {
         destroy(managed);
