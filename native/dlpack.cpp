@@ -2,7 +2,6 @@
 
 #include <cstdlib>
 #include <memory>
-#include <new>
 
 #include "memory.h"
 
@@ -52,8 +51,7 @@ nb::object new_tensor(nb::handle like, bool scalar) {
     std::unique_ptr<Memory> large(bytes >= large_memory ? new Memory(bytes) : nullptr);
     // In one piece: the description, the shape and the strides, and the data unless they are large.
     const size_t header = aligned(sizeof(Managed) + 2 * dims * sizeof(int64_t));
-    char* const piece = static_cast<char*>(std::aligned_alloc(alignment, header + (large ? 0 : aligned(bytes))));
-    if (!piece) throw std::bad_alloc();
+    char* const piece = static_cast<char*>(allocate(header + (large ? 0 : aligned(bytes))));
     int64_t* const shape = reinterpret_cast<int64_t*>(piece + sizeof(Managed));
     int64_t* const strides = shape + dims;
     int64_t step = 1;

@@ -3,8 +3,11 @@
 // A first loop, which vectorises, finds the place of each element in the tables; a second, which cannot, adds it there.
 #include "statistics.h"
 
+#include <cstdlib>
+
 #include "convert.h"
 #include "math.h"
+#include "memory.h"
 #include "run.h"
 
 namespace binxent::BINXENT_ISA {
@@ -44,9 +47,9 @@ class Counter {
     const Chunk& chunk_;
     // Labels repeat along the rows. A period is a whole number of rows, long enough for a loop over it to vectorise.
     const int64_t period_;
+    double* const loss_;    // sums, one for each place in the period
     int32_t* const cell_;   // where the cells of an element's label begin
     int32_t* const score_;  // likewise in the scores
-    double* const loss_;    // sums, one for each place in the period
 
     T x_buffer_[piece], target_buffer_[piece], loss_buffer_[piece];
     int32_t cell_at_[piece], score_at_[piece], probability_[piece];
@@ -122,10 +125,11 @@ class Counter {
     explicit Counter(const Chunk& chunk)
         : chunk_(chunk),
           period_((piece + chunk.labels - 1) / chunk.labels * chunk.labels),
-          cell_(new int32_t[period_]),
-          score_(new int32_t[period_]),
-          loss_(new double[period_]()) {
+          loss_(static_cast<double*>(allocate(period_ * (sizeof(double) + 2 * sizeof(int32_t))))),
+          cell_(reinterpret_cast<int32_t*>(loss_ + period_)),
+          score_(cell_ + period_) {
         for (int64_t i = 0; i < period_; ++i) {
+            loss_[i] = 0;
             const int32_t label = int32_t(i % chunk.labels);
             cell_[i] = label * int32_t(chunk.calibration_bins) * 4;
             score_[i] = label * ((chunk.last_score + 1) * 4 + score_padding);
@@ -141,9 +145,7 @@ class Counter {
             chunk_.loss_lost[i % chunk_.labels] += lost == lost ? lost : 0;  // an infinite loss is its own sum
             sum = next;
         }
-        delete[] cell_;
-        delete[] score_;
-        delete[] loss_;
+        free(loss_);
     }
 
     // Elements [start, start + n), which lie in one period; or a flag of job.h, and nothing of them.
