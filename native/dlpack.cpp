@@ -2,7 +2,6 @@
 
 #include <cstdlib>
 #include <memory>
-#include <new>
 
 #include "memory.h"
 
@@ -36,7 +35,7 @@ constexpr size_t alignment = 64;  // as torch's and Paddle's own
 constexpr size_t aligned(size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 
 void destroy(Managed* managed) {
-    delete static_cast<Memory*>(managed->owner);
+    if (managed->owner != managed) delete static_cast<Memory*>(managed->owner);
     std::free(managed);
 }
 
@@ -52,8 +51,7 @@ nb::object new_tensor(nb::handle like, bool scalar) {
     std::unique_ptr<Memory> large(bytes >= large_memory ? new Memory(bytes) : nullptr);
     // In one piece: the description, the shape and the strides, and the data unless they are large.
     const size_t header = aligned(sizeof(Managed) + 2 * dims * sizeof(int64_t));
-    char* const piece = static_cast<char*>(std::aligned_alloc(alignment, header + (large ? 0 : aligned(bytes))));
-    if (!piece) throw std::bad_alloc();
+    char* const piece = static_cast<char*>(allocate(header + (large ? 0 : aligned(bytes))));
     int64_t* const shape = reinterpret_cast<int64_t*>(piece + sizeof(Managed));
     int64_t* const strides = shape + dims;
     int64_t step = 1;
@@ -63,8 +61,10 @@ nb::object new_tensor(nb::handle like, bool scalar) {
         step *= shape[d] > 0 ? shape[d] : 1;  // as the frameworks have it
     }
     void* const data = large ? large->data() : piece + header;
-    Managed* const managed = new (piece)
-        Managed{{1, 0}, large.release(), destroy, 0, {data, {cpu, 0}, dims, model.dtype, shape, strides, 0}};
+    // Paddle never destroys what has no owner.
+    void* const owner = large ? static_cast<void*>(large.release()) : piece;
+    Managed* const managed =
+        new (piece) Managed{{1, 0}, owner, destroy, 0, {data, {cpu, 0}, dims, model.dtype, shape, strides, 0}};
     void* tensor = nullptr;
     if (api->give(managed, &tensor) != 0) {
         destroy(managed);

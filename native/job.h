@@ -1,6 +1,7 @@
 // What one call of the kernel asks for: addresses, dtype tags, shapes and strides, and no framework.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace binxent {
@@ -79,9 +80,11 @@ constexpr unsigned score_without_bin = 4;                             // of Chun
 struct Chunk;
 
 // What loss.cpp and statistics.cpp offer, once for each instruction set.
+// Nothing is allocated in a task, where no failure could be told: the first two work in memory that is given to them.
 struct Kernel {
-    unsigned (*run_blocks)(const Job&, int64_t first_block, int64_t last_block);
-    void (*measure_blocks)(const Job&, int64_t first_block, int64_t last_block);  // the parts of the divisor
+    unsigned (*run_blocks)(const Job&, int64_t first_block, int64_t last_block, char* workspace) noexcept;
+    void (*measure_blocks)(const Job&, int64_t first_block, int64_t last_block, char* workspace) noexcept;  // the divisor
+    size_t (*workspace_size)(const Job&, int64_t blocks);  // in bytes, for one thread and so many blocks at a time
     Wide (*add_up)(const Wide*, int64_t n);
     void (*write_value)(const Job&, int64_t blocks);
     double (*read_number)(const View&);

@@ -111,6 +111,28 @@ bool is_packed(const View& v) {
            reinterpret_cast<uintptr_t>(v.data) % sizeof(T) == 0;
 }
 
+constexpr int64_t tile_of(int64_t n) { return n < tile_size ? n : tile_size; }
+
+// The memory that a thread works in, given out from its beginning on. workspace_size adds up what is taken.
+class Space {
+    char* next_;
+
+  public:
+    explicit Space(char* begin) : next_(begin) {}
+
+    template <class T>
+    static int64_t size(int64_t n) {
+        return (n * int64_t(sizeof(T)) + cache_line - 1) / cache_line * cache_line;
+    }
+
+    template <class T>
+    T* take(int64_t n) {
+        T* const taken = reinterpret_cast<T*>(next_);
+        next_ += size<T>(n);
+        return taken;
+    }
+};
+
 // Reads an operand tile by tile as T: in place where it lies so, else converted into a buffer.
 template <class T>
 class Reader {
@@ -118,44 +140,56 @@ class Reader {
     int64_t origin_ = 0;  // the element that stored_ begins with
     int64_t period_ = 0;
     T* stored_ = nullptr;  // a broadcast row, repeated so that a tile can start anywhere in it; or the whole piece
-    bool direct_ = false;
-    alignas(cache_line) T buffer_[tile_size];
+    T* buffer_ = nullptr;  // of a tile; null where the operand is read in place
+
+    // How many elements a constant or a broadcast row has before it repeats; 0 for any other.
+    static int64_t period(const View& view, int64_t n) {
+        if (view.dims == 1 && view.stride[0] == 0) return 1;
+        const bool row = view.dims == 2 && view.stride[0] == 0 && view.shape[1] <= max_period;
+        return row && n > tile_size ? view.shape[1] : 0;
+    }
 
   public:
-    Reader(const View& view, int64_t first, int64_t n) : view_(view) {
-        if (!view) return;
-        const int inner = view.dims - 1;
-        direct_ = is_packed<T>(view);
-        const bool constant = view.dims == 1 && view.stride[0] == 0;
-        const bool row = view.dims == 2 && view.stride[0] == 0 && view.shape[1] <= max_period;
-        if (constant || (row && n > tile_size)) {
-            period_ = constant ? 1 : view.shape[1];
-            stored_ = new T[period_ + tile_size];
-            load_run(view.dtype, view.data, view.stride[inner], period_, stored_);
-            for (int64_t i = period_; i < period_ + tile_size; ++i) stored_[i] = stored_[i - period_];
+    Reader(const View& view, int64_t first, int64_t n, Space& space) : view_(view) {
+        if (!view || is_packed<T>(view)) return;
+        T* const taken = space.take<T>(needed(view, n));
+        if ((period_ = period(view, n))) {
+            stored_ = taken;
+            load_run(view.dtype, view.data, view.stride[view.dims - 1], period_, stored_);
+            for (int64_t i = period_; i < period_ + tile_of(n); ++i) stored_[i] = stored_[i - period_];
         } else if (is_transposed(view)) {
             origin_ = first;
-            stored_ = new T[n];
+            stored_ = taken;
             transpose<T, true>(view, first, n, stored_, [&](char* from, int64_t stride, int64_t count, T* to) {
                 load_run(view.dtype, from, stride, count, to);
             });
+        } else {
+            buffer_ = taken;
         }
     }
     Reader(const Reader&) = delete;
-    ~Reader() { delete[] stored_; }
+
+    // Elements of space, for a piece of n.
+    static int64_t needed(const View& view, int64_t n) {
+        if (!view || is_packed<T>(view)) return 0;
+        const int64_t repeated = period(view, n);
+        return repeated ? repeated + tile_of(n) : is_transposed(view) ? n : tile_of(n);
+    }
 
     int64_t period() const { return period_; }  // of a broadcast row; 0 if there is none
 
     const T* tile(int64_t start, int64_t n) {
-        if (direct_) return reinterpret_cast<const T*>(view_.data) + start;
         if (period_) return stored_ + start % period_;
         if (stored_) return stored_ + (start - origin_);
+        if (!buffer_) return reinterpret_cast<const T*>(view_.data) + start;
         for_each_run(view_, start, n, [&](const char* from, int64_t stride, int64_t first, int64_t count) {
             load_run(view_.dtype, from, stride, count, buffer_ + first);
         });
         return buffer_;
     }
 };
+
+bool is_apart(const View& output, const View& operand) { return output.data != operand.data; }
 
 // Writes an output tile by tile: in place where T can lie there, else converted from a buffer; a transposed one at the
 // end, as a whole.
@@ -164,31 +198,35 @@ class Writer {
     const View& view_;
     const int64_t origin_, size_;
     T* stored_ = nullptr;
-    bool direct_ = false;
-    alignas(cache_line) T buffer_[tile_size];
+    T* buffer_ = nullptr;  // of a tile; null where the output is made in place
 
   public:
-    Writer(const View& view, int64_t first, int64_t n, bool may_be_direct) : view_(view), origin_(first), size_(n) {
-        if (!view) return;
-        direct_ = may_be_direct && is_packed<T>(view);
-        if (is_transposed(view)) stored_ = new T[n];
+    Writer(const View& view, int64_t first, int64_t n, bool may_be_direct, Space& space)
+        : view_(view), origin_(first), size_(n) {
+        if (const int64_t elements = needed(view, n, may_be_direct))
+            (view && is_transposed(view) ? stored_ : buffer_) = space.take<T>(elements);
     }
     Writer(const Writer&) = delete;
+
+    // Elements of space, for a piece of n. What is not asked for is made all the same.
+    static int64_t needed(const View& view, int64_t n, bool may_be_direct) {
+        if (may_be_direct && view && is_packed<T>(view)) return 0;
+        return view && is_transposed(view) ? n : tile_of(n);
+    }
     ~Writer() {
         if (!stored_) return;
         transpose<T, false>(view_, origin_, size_, stored_, [&](char* to, int64_t stride, int64_t count, T* from) {
             store_run(view_.dtype, to, stride, count, from);
         });
-        delete[] stored_;
     }
 
     // Where the tile is made; then it is written.
     T* tile(int64_t start) {
-        if (direct_) return reinterpret_cast<T*>(view_.data) + start;
-        return stored_ ? stored_ + (start - origin_) : buffer_;
+        if (stored_) return stored_ + (start - origin_);
+        return buffer_ ? buffer_ : reinterpret_cast<T*>(view_.data) + start;
     }
     void write(int64_t start, int64_t n) {
-        if (direct_ || stored_ || !view_) return;
+        if (!buffer_ || !view_) return;
         for_each_run(view_, start, n, [&](char* to, int64_t stride, int64_t first, int64_t count) {
             store_run(view_.dtype, to, stride, count, buffer_ + first);
         });
@@ -442,17 +480,20 @@ template <class T>
 class Weights {
     const int count_;
     Reader<T> one_, two_, three_, four_;
-    alignas(cache_line) T product_[tile_size];
+    T* const product_;
 
   public:
     const T* values[max_weights + 1];  // of each in the last tile, and room for the pos_weight's
 
-    Weights(const Job& job, int64_t first, int64_t size)
+    Weights(const Job& job, int64_t first, int64_t size, Space& space)
         : count_(job.weights),
-          one_(job.weight[0], first, size),
-          two_(job.weight[1], first, size),
-          three_(job.weight[2], first, size),
-          four_(job.weight[3], first, size) {}
+          one_(job.weight[0], first, size, space),
+          two_(job.weight[1], first, size, space),
+          three_(job.weight[2], first, size, space),
+          four_(job.weight[3], first, size, space),
+          product_(space.take<T>(product_needed(job, size))) {}
+
+    static int64_t product_needed(const Job& job, int64_t n) { return job.weights > 1 ? tile_of(n) : 0; }
 
     Reader<T>& reader(int k) {
         Reader<T>* const readers[max_weights] = {&one_, &two_, &three_, &four_};
@@ -477,17 +518,22 @@ class Kept {
     const T ignored_;
     Reader<T> mask_;
     const bool masked_;
-    alignas(cache_line) T kept_[tile_size];
+    T* const kept_;
 
   public:
-    Kept(const Job& job, int64_t first, int64_t size)
+    Kept(const Job& job, int64_t first, int64_t size, Space& space)
         : ignores_(job.ignores),
           ignores_nan_(job.ignore_index != job.ignore_index),
           ignored_(T(job.ignore_index)),
-          mask_(job.mask, first, size),
-          masked_(job.mask) {
-        if (!job.selects() && job.divided_by != Divisor::given)
-            for (T& one : kept_) one = T(1);
+          mask_(job.mask, first, size, space),
+          masked_(job.mask),
+          kept_(space.take<T>(needed(job, size))) {
+        if (!job.selects())
+            for (int64_t i = 0; i < needed(job, size); ++i) kept_[i] = T(1);
+    }
+
+    static int64_t needed(const Job& job, int64_t n) {
+        return job.ignores || job.divided_by != Divisor::given ? tile_of(n) : 0;
     }
 
     const T* tile(const T* target, int64_t start, int64_t n) {
@@ -514,11 +560,11 @@ class Kept {
 // Calls compute(start, n, loss, gradient, sum, beyond) for every tile, which adds its losses to the two sums, and writes
 // what it made.
 template <class T, class Compute>
-inline void for_each_tile(const Job& job, int64_t first_block, int64_t last_block, Compute compute) {
+inline void for_each_tile(const Job& job, int64_t first_block, int64_t last_block, Space& space, Compute compute) {
     const int64_t first = first_block * block_size, size = piece_size(job, first_block, last_block);
     // In place of the logits, a tile is read whole before it is written.
-    Writer<T> losses(job.loss, first, size, true);
-    Writer<T> gradients(job.gradient, first, size, job.gradient.data != job.x.data);
+    Writer<T> losses(job.loss, first, size, true, space);
+    Writer<T> gradients(job.gradient, first, size, is_apart(job.gradient, job.x), space);
     BlockSum sum;
     for (int64_t block = first_block; block < last_block; ++block) {
         const int64_t end = (block + 1) * block_size < job.size ? (block + 1) * block_size : job.size;
@@ -534,7 +580,7 @@ inline void for_each_tile(const Job& job, int64_t first_block, int64_t last_bloc
 }
 
 template <class T>
-unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
+unsigned run(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
     const int64_t first = first_block * block_size, size = piece_size(job, first_block, last_block);
     const bool selects = job.selects();
     const bool selects_by_target = job.ignores && !job.mask && job.ignore_index == job.ignore_index;
@@ -546,14 +592,15 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
     Extremes<T> extremes(job, factor);
     const bool may_be_extreme = !extremes.none();
 
-    Reader<T> x(job.x, first, size), target(job.target, first, size), pos_weight(job.pos_weight, first, size);
-    Weights<T> weights(job, first, size);
-    Kept<T> kept(job, first, size);
+    Reader<T> x(job.x, first, size, space), target(job.target, first, size, space);
+    Reader<T> pos_weight(job.pos_weight, first, size, space);
+    Weights<T> weights(job, first, size, space);
+    Kept<T> kept(job, first, size, space);
     for (int k = 0; k < job.weights; ++k) extremes.settle(k, weights.reader(k));
     extremes.settle(job.weights, pos_weight);
-    alignas(cache_line) T ones[tile_size];
+    T* const ones = space.take<T>(tile_of(size));
     if (may_be_extreme || job.weights > 0 || job.gamma > 0 || job.input == Input::probabilities)
-        for (T& one : ones) one = T(1);
+        for (int64_t i = 0; i < tile_of(size); ++i) ones[i] = T(1);
 
     Step<T> step;
     if (job.weights > 0)
@@ -566,8 +613,8 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block) {
         step = choose<T, Kind::plain>(selects, want_loss, bool(job.gradient));
 
     unsigned flags = 0;
-    for_each_tile<T>(job, first_block, last_block, [&](int64_t start, int64_t n, T* loss, T* gradient,
-                                                        BlockSum& sum, WideSum& beyond) {
+    for_each_tile<T>(job, first_block, last_block, space, [&](int64_t start, int64_t n, T* loss, T* gradient,
+                                                               BlockSum& sum, WideSum& beyond) {
         Tile<T> tile{x.tile(start, n), target.tile(start, n), ones, ones, ones, T(0), loss, gradient};
         if (job.weights > 0) tile.weight = weights.tile(start, n);
         if (job.pos_weight) tile.pos_weight = pos_weight.tile(start, n);
@@ -609,7 +656,7 @@ bool is_plain_bfloat16(const Job& job) {
            Factor(job).after == 1 && Extremes<float>(job, Factor(job)).none();
 }
 
-void run_plain_bfloat16(const Job& job, int64_t first_block, int64_t last_block) {
+void run_plain_bfloat16(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
     const auto* const x = reinterpret_cast<const BFloat16*>(job.x.data);
     const auto* const target = reinterpret_cast<const BFloat16*>(job.target.data);
     const bool want_loss = job.loss || job.value;
@@ -618,12 +665,12 @@ void run_plain_bfloat16(const Job& job, int64_t first_block, int64_t last_block)
     const auto step = !job.gradient ? logits_tile<float, kind, false, true, false, BFloat16>
                       : want_loss   ? logits_tile<float, kind, false, true, true, BFloat16>
                                     : logits_tile<float, kind, false, false, true, BFloat16>;
-    for_each_tile<float>(job, first_block, last_block, [&](int64_t start, int64_t n, float* loss, float* gradient,
-                                                            BlockSum& sum, WideSum&) {
+    const auto compute = [&](int64_t start, int64_t n, float* loss, float* gradient, BlockSum& sum, WideSum&) {
         const Tile<float, BFloat16> tile{x + start, target + start, nullptr, nullptr, nullptr, 0, loss, gradient};
         step(n, tile, Smoothing<float>(0), factor);
         if (job.value) sum.add(loss, n);
-    });
+    };
+    for_each_tile<float>(job, first_block, last_block, space, compute);
 }
 
 // How many of n packed elements are not `value`, without a conversion.
@@ -668,14 +715,14 @@ int64_t count_packed(const View& v, int64_t start, int64_t n, double value) {
 
 // The sum of the weights of what is kept, or how much is kept: a pass of its own, before the gradient is divided by it.
 template <class T>
-void measure(const Job& job, int64_t first_block, int64_t last_block) {
+void measure(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
     const int64_t first = first_block * block_size, size = piece_size(job, first_block, last_block);
     const bool by_weights = job.divided_by == Divisor::weights && job.weights > 0;
     const View none = View(), &targets = job.ignores ? job.target : none;
-    Reader<T> target(targets, first, size);
-    Weights<T> weights(job, first, by_weights ? size : 0);
-    Kept<T> kept(job, first, size);
-    T counted[tile_size];
+    Reader<T> target(targets, first, size, space);
+    Weights<T> weights(job, first, by_weights ? size : 0, space);
+    Kept<T> kept(job, first, size, space);
+    T* const counted = space.take<T>(tile_of(size));
     const double most = power_of_two(Stands<double>::coefficient / (job.weights > 0 ? job.weights : 1)), least = 1 / most;
     BlockSum sum;
     for (int64_t block = first_block; block < last_block; ++block) {
@@ -711,22 +758,50 @@ void measure(const Job& job, int64_t first_block, int64_t last_block) {
     }
 }
 
-void measure_blocks(const Job& job, int64_t first_block, int64_t last_block) {
+// A sum of weights is made in double; a count is exact in float, and so is what tells the elements apart.
+bool measures_in_double(const Job& job) { return job.in_double() || job.divided_by == Divisor::weights; }
+
+void measure_blocks(const Job& job, int64_t first_block, int64_t last_block, char* workspace) noexcept {
     if (first_block == last_block) return;
     const DefaultRounding mode;
-    // A sum of weights is made in double; a count is exact in float, and so is what tells the elements apart.
-    job.in_double() || job.divided_by == Divisor::weights ? measure<double>(job, first_block, last_block)
-                                                          : measure<float>(job, first_block, last_block);
+    Space space(workspace);
+    measures_in_double(job) ? measure<double>(job, first_block, last_block, space)
+                            : measure<float>(job, first_block, last_block, space);
 }
 
-unsigned run_blocks(const Job& job, int64_t first_block, int64_t last_block) {
+unsigned run_blocks(const Job& job, int64_t first_block, int64_t last_block, char* workspace) noexcept {
     if (first_block == last_block) return 0;  // an empty array has no memory that could be read
     const DefaultRounding mode;
+    Space space(workspace);
     if (is_plain_bfloat16(job)) {
-        run_plain_bfloat16(job, first_block, last_block);
+        run_plain_bfloat16(job, first_block, last_block, space);
         return 0;
     }
-    return job.in_double() ? run<double>(job, first_block, last_block) : run<float>(job, first_block, last_block);
+    return job.in_double() ? run<double>(job, first_block, last_block, space)
+                           : run<float>(job, first_block, last_block, space);
+}
+
+// What run takes of its space for a piece of n elements, or else measure.
+template <class T>
+int64_t space_needed(const Job& job, int64_t n, bool to_run) {
+    const auto read = [n](const View& view) { return Space::size<T>(Reader<T>::needed(view, n)); };
+    const int64_t tile = Space::size<T>(tile_of(n));
+    int64_t bytes = read(job.target) + read(job.mask) + Space::size<T>(Kept<T>::needed(job, n));
+    for (int k = 0; k < job.weights; ++k) bytes += read(job.weight[k]);
+    bytes += Space::size<T>(Weights<T>::product_needed(job, n));
+    if (!to_run) return bytes + tile;  // counted
+    bytes += Space::size<T>(Writer<T>::needed(job.loss, n, true));
+    bytes += Space::size<T>(Writer<T>::needed(job.gradient, n, is_apart(job.gradient, job.x)));
+    return bytes + read(job.x) + read(job.pos_weight) + tile;  // of ones
+}
+
+size_t workspace_size(const Job& job, int64_t blocks) {
+    const int64_t n = piece_size(job, 0, blocks);
+    const int64_t to_run = job.in_double() ? space_needed<double>(job, n, true) : space_needed<float>(job, n, true);
+    if (job.divided_by == Divisor::given) return to_run;
+    const int64_t to_measure =
+        measures_in_double(job) ? space_needed<double>(job, n, false) : space_needed<float>(job, n, false);
+    return to_run > to_measure ? to_run : to_measure;
 }
 
 Wide add_up_wide(const Wide* values, int64_t n) {
@@ -770,6 +845,6 @@ double read_number(const View& view) {
 }  // namespace
 
 extern const Kernel kernel;
-const Kernel kernel{run_blocks, measure_blocks, add_up, write_value, read_number, count};
+const Kernel kernel{run_blocks, measure_blocks, workspace_size, add_up, write_value, read_number, count};
 
 }  // namespace binxent::BINXENT_ISA

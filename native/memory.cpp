@@ -4,12 +4,15 @@
 
 #include <atomic>
 #include <cstdint>
-#include <new>
+#include <cstdio>
+#include <cstdlib>
+
+#include "environment.h"
 
 namespace binxent {
 namespace {
 
-constexpr size_t huge_page = size_t(2) << 20;
+constexpr size_t huge_page = size_t(2) << 20, cache_line = 64;
 
 struct Block {
     char* data;
@@ -22,6 +25,12 @@ struct Block {
 constexpr int max_kept = 8;
 Block kept[max_kept];
 int kept_blocks = 0;
+size_t kept_bytes = 0;
+
+size_t most_bytes_kept() {
+    const int64_t mib = number_in(max_kept_variable, 0, most_kept_mib);
+    return mib < 0 ? SIZE_MAX : size_t(mib) << 20;
+}
 
 // Nobody waits: who finds it taken asks the system. So a forked child, whose parent held it, is not stuck.
 std::atomic_flag taken = ATOMIC_FLAG_INIT;
@@ -36,9 +45,10 @@ class Turn {
     explicit operator bool() const { return mine_; }
 };
 
+// No data where the system lends none.
 Block map(size_t size) {
     void* const mapped = mmap(nullptr, size + huge_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapped == MAP_FAILED) throw std::bad_alloc();
+    if (mapped == MAP_FAILED) return {nullptr, 0};
     char* const begin = static_cast<char*>(mapped);
     char* const data = begin + (huge_page - reinterpret_cast<uintptr_t>(begin) % huge_page) % huge_page;
     if (data > begin) munmap(begin, data - begin);
@@ -66,6 +76,7 @@ bool take_kept(size_t size, Block& block) {
         if (kept[i].size >= size && kept[i].size < 2 * size && (best < 0 || kept[i].size < kept[best].size)) best = i;
     if (best < 0) return false;
     block = kept[best];
+    kept_bytes -= block.size;
     --kept_blocks;
     for (int i = best; i < kept_blocks; ++i) kept[i] = kept[i + 1];
     return true;
@@ -73,8 +84,10 @@ bool take_kept(size_t size, Block& block) {
 
 bool keep(Block block) {
     const Turn turn;
-    if (!turn || kept_blocks == max_kept || !offer_to_system(block)) return false;
+    if (!turn || kept_blocks == max_kept || kept_bytes + block.size > most_bytes_kept()) return false;
+    if (!offer_to_system(block)) return false;
     kept[kept_blocks++] = block;
+    kept_bytes += block.size;
     return true;
 }
 
@@ -89,12 +102,13 @@ void advise_huge_pages(char* data, size_t size) {
 }
 
 Memory::Memory(size_t bytes) {
-    if (bytes > SIZE_MAX / 4) throw std::bad_alloc();  // whose sum with a page would be a small number again
+    if (bytes > SIZE_MAX / 4) throw OutOfMemory(bytes);  // whose sum with a page would be a small number again
     const size_t size = (bytes + huge_page - 1) / huge_page * huge_page;
     Block block;
     if (!take_kept(size, block)) {
         release_memory();
         block = map(size);
+        if (!block.data) throw OutOfMemory(bytes);
     }
     data_ = block.data;
     size_ = block.size;
@@ -105,14 +119,42 @@ Memory::~Memory() {
     if (!keep(block)) unmap(block);
 }
 
-size_t release_memory() {
+void Memory::operator delete(void* memory) { std::free(memory); }
+
+size_t release_memory() noexcept {
     const Turn turn;
-    size_t bytes = 0;
-    while (turn && kept_blocks > 0) {
-        unmap(kept[--kept_blocks]);
-        bytes += kept[kept_blocks].size;
-    }
+    if (!turn) return 0;
+    const size_t bytes = kept_bytes;
+    while (kept_blocks > 0) unmap(kept[--kept_blocks]);
+    kept_bytes = 0;
     return bytes;
+}
+
+OutOfMemory::OutOfMemory(size_t bytes) {
+    std::snprintf(text_, sizeof text_, "binxent could not allocate %zu bytes", bytes);
+}
+
+const char* OutOfMemory::what() const noexcept { return text_; }
+
+void* try_allocate(size_t bytes) noexcept {
+    if (bytes > SIZE_MAX / 4) return nullptr;
+    const size_t size = bytes / cache_line * cache_line + cache_line;  // of 0 bytes, null would be no failure
+    void* memory = std::aligned_alloc(cache_line, size);
+    if (!memory && release_memory() > 0) memory = std::aligned_alloc(cache_line, size);
+    return memory;
+}
+
+void* allocate(size_t bytes) {
+    void* const memory = try_allocate(bytes);
+    if (!memory) throw OutOfMemory(bytes);
+    return memory;
+}
+
+Workspace::Workspace(size_t bytes) noexcept
+    : data_(bytes <= sizeof little_ ? little_ : static_cast<char*>(try_allocate(bytes))) {}
+
+Workspace::~Workspace() {
+    if (data_ != little_) std::free(data_);
 }
 
 }  // namespace binxent

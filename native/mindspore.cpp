@@ -7,10 +7,12 @@
 // contiguous.
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "memory.h"
 #include "run.h"
 
 using namespace binxent;
@@ -160,6 +162,14 @@ int run_operator(Input input, Reduction reduction, bool is_gradient, const Opera
     return 0;
 }
 
+std::vector<int64_t> shape_of(const int64_t* sizes, int dims) {
+    try {
+        return {sizes, sizes + dims};
+    } catch (const std::bad_alloc&) {
+        throw OutOfMemory(dims * sizeof(int64_t));
+    }
+}
+
 }  // namespace
 
 // For each operator MindSpore looks for a second function, which tells the shape of the output where shapes are not
@@ -171,7 +181,7 @@ int run_operator(Input input, Reduction reduction, bool is_gradient, const Opera
     }                                                                                                             \
     EXPORTED std::vector<int64_t> name##InferShape(int* dims, int64_t** shapes, void*) {                          \
         if (reduction != Reduction::none && !is_gradient) return {};                                              \
-        return {shapes[0], shapes[0] + dims[0]};                                                                  \
+        return shape_of(shapes[0], dims[0]);                                                                      \
     }
 #define OPERATORS(input, reduction)                                                                               \
     OPERATOR(binxent_mindspore_##input##_##reduction, Input::input, Reduction::reduction, false)                  \

@@ -4,12 +4,15 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/tuple.h>
 
+#include <cstdlib>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 #include <utility>
 
 #include "dlpack.h"
+#include "environment.h"
 #include "memory.h"
 #include "paddle.h"
 #include "run.h"
@@ -233,14 +236,27 @@ std::pair<unsigned, int64_t> count_chunk(bool probabilities, nb::handle x, nb::h
 using Bytes = nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>;
 
 Bytes new_bytes(size_t size) {
-    Memory* const memory = new Memory(size);
-    const nb::capsule owner(memory, [](void* self) noexcept { delete static_cast<Memory*>(self); });
-    return Bytes(memory->data(), {size}, owner);
+    std::unique_ptr<Memory> memory(new Memory(size));
+    void* const data = memory->data();
+    const nb::capsule owner(memory.get(), [](void* self) noexcept { delete static_cast<Memory*>(self); });
+    memory.release();
+    return Bytes(data, {size}, owner);
+}
+
+// A variable that says nothing that is understood counts as one that is not set; but not without a word.
+void warn_of(const char* variable, int64_t lowest, int64_t highest) {
+    const char* const value = std::getenv(variable);
+    if (!value || !*value || number_in(variable, lowest, highest) >= 0) return;
+    const std::string expected = "a whole number from " + std::to_string(lowest) + " to " + std::to_string(highest);
+    if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "%s='%s' is ignored: expected %s", variable, value, expected.c_str()))
+        throw nb::python_error();
 }
 
 }  // namespace
 
 NB_MODULE(_native, m) {
+    warn_of(num_threads_variable, 1, most_threads);
+    warn_of(max_kept_variable, 0, most_kept_mib);
     if (!instruction_set())
         throw nb::import_error("BINXENT_ISA names an instruction set that this machine or this build of binxent lacks");
     m.def("compute", &compute, nb::arg("probabilities"), nb::arg("x"), nb::arg("target"),
@@ -257,6 +273,7 @@ NB_MODULE(_native, m) {
     m.def("runs", &runs_so_far);
     m.def("num_threads", &num_threads);
     m.def("set_num_threads", &set_num_threads, nb::arg("threads"));
+    m.def("set_default_num_threads", &set_default_num_threads, nb::arg("threads"));
     m.attr("instruction_set") = instruction_set();
     m.attr("MAX_ROWS_IN_CELL") = max_rows_in_cell;
     m.attr("CELL_COUNT_SHIFT") = cell_count_shift;

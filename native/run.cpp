@@ -31,8 +31,6 @@ extern const Kernel kernel;
 
 namespace {
 
-constexpr int64_t parallel_size = 65536;         // below this, waking a thread costs more than it brings
-
 struct InstructionSet {
     const char* name;
     const Kernel& kernel;
@@ -71,10 +69,16 @@ void advise_huge_output(const View& output) {
         advise_huge_pages(output.data, output.shape[0] * output.stride[0]);
 }
 
-struct Shared {
-    const Job& job;
+// How a job is divided.
+struct Division {
     int64_t blocks, blocks_per_task;
-    std::atomic<unsigned> flags{0};
+
+    explicit Division(const Job& job) : blocks((job.size + block_size - 1) / block_size) {
+        const int64_t share = blocks / 16;  // of a job that is not run alone
+        blocks_per_task = job.size < parallel_size ? blocks : share < 1 ? 1 : share > 32 ? 32 : share;
+    }
+
+    int64_t tasks() const { return (blocks + blocks_per_task - 1) / blocks_per_task; }
 
     int64_t first_of(int64_t task) const {
         const int64_t block = task * blocks_per_task;
@@ -82,14 +86,42 @@ struct Shared {
     }
 };
 
-void run_task(int64_t begin, int64_t end, void* context) {
+struct Shared {
+    Job& job;
+    const Division& division;
+    std::atomic<unsigned> flags{0};
+};
+
+void run_task(int64_t begin, int64_t end, void* context, char* workspace) noexcept {
     Shared& shared = *static_cast<Shared*>(context);
-    shared.flags |= chosen()->kernel.run_blocks(shared.job, shared.first_of(begin), shared.first_of(end));
+    const Division& division = shared.division;
+    shared.flags |=
+        chosen()->kernel.run_blocks(shared.job, division.first_of(begin), division.first_of(end), workspace);
 }
 
-void measure_task(int64_t begin, int64_t end, void* context) {
+void measure_task(int64_t begin, int64_t end, void* context, char* workspace) noexcept {
     Shared& shared = *static_cast<Shared*>(context);
-    chosen()->kernel.measure_blocks(shared.job, shared.first_of(begin), shared.first_of(end));
+    const Division& division = shared.division;
+    chosen()->kernel.measure_blocks(shared.job, division.first_of(begin), division.first_of(end), workspace);
+}
+
+size_t workspace_size(const Job& job, const Division& division) {
+    return chosen()->kernel.workspace_size(job, division.blocks_per_task);
+}
+
+// Both passes, in whatever way in_parallel(task) covers them.
+template <class InParallel>
+unsigned run(Shared& shared, InParallel in_parallel) {
+    Job& job = shared.job;
+    if (job.divided_by != Divisor::given) {
+        in_parallel(measure_task);
+        const Wide divisor = chosen()->kernel.add_up(job.block_sum, shared.division.blocks);
+        job.divisor = divisor.part;
+        job.divisor_exponent = divisor.exponent;
+    }
+    in_parallel(run_task);
+    if (job.value) chosen()->kernel.write_value(job, shared.division.blocks);
+    return shared.flags.load();
 }
 
 bool is_floating(DType dtype) {
@@ -165,38 +197,42 @@ double read_number(const View& view) { return chosen()->kernel.read_number(view)
 
 unsigned count(Chunk& chunk) { return chosen()->kernel.count(chunk); }
 
+namespace {
+
+unsigned run_alone(Job& job, const Division& division, char* workspace) {
+    ++runs;
+    Wide sums[parallel_size / block_size];
+    job.block_sum = sums;
+    Shared shared{job, division};
+    return run(shared, [&](Task task) { task(0, 1, &shared, workspace); });
+}
+
+}  // namespace
+
+size_t workspace_size(const Job& job) { return workspace_size(job, Division(job)); }
+
+unsigned run_alone(Job& job, char* workspace) noexcept { return run_alone(job, Division(job), workspace); }
+
 unsigned run(Job& job, ParallelFor lent) {
     check_output("loss", job.loss);
     check_output("value", job.value);
     check_output("gradient", job.gradient);
+    const Division division(job);
+    const size_t bytes = workspace_size(job, division);
+    Workspace workspace(bytes);
+    if (!workspace.data()) throw OutOfMemory(bytes);
+    if (job.size < parallel_size) return run_alone(job, division, workspace.data());
     ++runs;
-    const int64_t blocks = (job.size + block_size - 1) / block_size;
-    Wide few[64];
-    std::unique_ptr<Wide[]> many;
-    if (job.value || job.divided_by != Divisor::given) {
-        if (blocks > 64) many.reset(new Wide[blocks]);
-        job.block_sum = many ? many.get() : few;
-    }
+    std::unique_ptr<Wide, void (*)(void*)> sums(nullptr, std::free);
+    if (job.value || job.divided_by != Divisor::given)
+        sums.reset(static_cast<Wide*>(allocate(division.blocks * sizeof(Wide))));
+    job.block_sum = sums.get();
     if (job.gradient.data != job.x.data) advise_huge_output(job.gradient);
     advise_huge_output(job.loss);
-    const int64_t share = blocks / 16;
-    Shared shared{job, blocks, share < 1 ? 1 : share > 32 ? 32 : share};
-    const int64_t tasks = (blocks + shared.blocks_per_task - 1) / shared.blocks_per_task;
-    const auto in_parallel = [&](Body body) {
-        if (job.size < parallel_size)
-            body(0, tasks, &shared);
-        else
-            parallel_for(tasks, body, &shared, lent);
-    };
-    if (job.divided_by != Divisor::given) {
-        in_parallel(measure_task);
-        const Wide divisor = chosen()->kernel.add_up(job.block_sum, blocks);
-        job.divisor = divisor.part;
-        job.divisor_exponent = divisor.exponent;
-    }
-    in_parallel(run_task);
-    if (job.value) chosen()->kernel.write_value(job, blocks);
-    return shared.flags.load();
+    Shared shared{job, division};
+    return run(shared, [&](Task task) {
+        parallel_for(division.tasks(), task, &shared, {workspace.data(), bytes}, lent);
+    });
 }
 
 }  // namespace binxent

@@ -7,8 +7,14 @@
 
 namespace binxent {
 
-// The job's outputs are written; the flags of job.h are returned. `lent` may be null.
+// The job's outputs are written; the flags of job.h are returned. `lent` may be null. OutOfMemory is thrown before
+// anything is written.
 unsigned run(Job& job, ParallelFor lent);
+
+// The same for a job of less than parallel_size, in memory of workspace_size(job) that is given: it cannot fail.
+constexpr int64_t parallel_size = 65536;  // elements; below, waking a thread costs more than it brings
+unsigned run_alone(Job& job, char* workspace) noexcept;
+size_t workspace_size(const Job& job);
 
 // The one number that a view holds.
 double read_number(const View& view);

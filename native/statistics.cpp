@@ -3,8 +3,11 @@
 // A first loop, which vectorises, finds the place of each element in the tables; a second, which cannot, adds it there.
 #include "statistics.h"
 
+#include <cstdlib>
+
 #include "convert.h"
 #include "math.h"
+#include "memory.h"
 #include "run.h"
 
 namespace binxent::BINXENT_ISA {
@@ -123,8 +126,8 @@ class Counter {
     explicit Counter(Chunk& chunk)
         : chunk_(chunk),
           period_(loss_sums(chunk.labels)),
-          cell_(new int32_t[period_]),
-          score_(new int32_t[period_]) {
+          cell_(static_cast<int32_t*>(allocate(2 * period_ * sizeof(int32_t)))),
+          score_(cell_ + period_) {
         for (int64_t i = 0; i < period_; ++i) {
             const int32_t label = int32_t(i % chunk.labels);
             cell_[i] = label * int32_t(chunk.calibration_bins) * 4;
@@ -133,8 +136,7 @@ class Counter {
     }
     Counter(const Counter&) = delete;
     ~Counter() {
-        delete[] cell_;
-        delete[] score_;
+        free(cell_);
     }
 
     void add_losses() {

@@ -7,9 +7,13 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
+#include <new>
 #include <thread>
-#include <vector>
+
+#include "environment.h"
+#include "memory.h"
 
 namespace binxent {
 namespace {
@@ -18,49 +22,90 @@ namespace {
 // computes a task has no bearing on its result.
 struct Work {
     const int64_t tasks;
-    const Body body;
+    const Task task;
     void* const context;
+    const Room room;
     std::atomic<int64_t> next{0};
-    int helpers_wanted = 0;  // guarded by the pool's mutex, as the next
+
+    Work* queued_next = nullptr;  // guarded by the pool's mutex, as what follows
+    int helpers_wanted = 0;
     int helpers = 0;
 
-    void draw() {
-        for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) body(i, i + 1, context);
+    void draw(char* workspace) noexcept {
+        for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) task(i, i + 1, context, workspace);
+    }
+
+    // In a thread that has no memory yet. If there is none for it, the others draw on until nothing is left.
+    void help() noexcept {
+        if (next.load(std::memory_order_relaxed) >= tasks) return;
+        void* const workspace = try_allocate(room.bytes);
+        if (workspace) draw(static_cast<char*>(workspace));
+        std::free(workspace);
+    }
+};
+
+// What waits for helpers, the oldest first. It is linked through the work itself: adding to it cannot fail.
+class Queue {
+    Work* first_ = nullptr;
+
+  public:
+    Work* first() const { return first_; }
+
+    void add(Work& work) {
+        Work** end = &first_;
+        while (*end) end = &(*end)->queued_next;
+        *end = &work;
+    }
+
+    void remove(Work& work) {
+        for (Work** link = &first_; *link; link = &(*link)->queued_next)
+            if (*link == &work) {
+                *link = work.queued_next;
+                return;
+            }
     }
 };
 
 class Pool {
     std::mutex mutex_;
     std::condition_variable arrived_, left_;
-    std::vector<Work*> open_;
+    Queue queue_;
     int threads_ = 0;
 
     void help() {
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
-            arrived_.wait(lock, [&] { return !open_.empty(); });
-            Work* work = open_.back();
-            ++work->helpers;
-            if (--work->helpers_wanted == 0) open_.pop_back();
+            arrived_.wait(lock, [&] { return queue_.first(); });
+            Work& work = *queue_.first();
+            ++work.helpers;
+            if (--work.helpers_wanted == 0) queue_.remove(work);
             lock.unlock();
-            work->draw();
+            work.help();
             lock.lock();
-            if (--work->helpers == 0) left_.notify_all();
+            if (--work.helpers == 0) left_.notify_all();
+        }
+    }
+
+    // As many as can be: a limit on processes, a container or the memory may allow no more.
+    void start(int threads) noexcept {
+        try {
+            for (; threads_ < threads; ++threads_) std::thread(&Pool::help, this).detach();
+        } catch (const std::exception&) {
         }
     }
 
   public:
-    void run(Work& work, int helpers) {
+    void run(Work& work, int helpers) noexcept {
         {
             std::lock_guard<std::mutex> lock(mutex_);
-            for (; threads_ < helpers; ++threads_) std::thread(&Pool::help, this).detach();
-            work.helpers_wanted = helpers;
-            open_.insert(open_.begin(), &work);
+            start(helpers);
+            work.helpers_wanted = std::min(helpers, threads_);
+            if (work.helpers_wanted > 0) queue_.add(work);
         }
         arrived_.notify_all();
-        work.draw();
+        work.draw(work.room.callers);
         std::unique_lock<std::mutex> lock(mutex_);
-        open_.erase(std::remove(open_.begin(), open_.end(), &work), open_.end());
+        queue_.remove(work);
         left_.wait(lock, [&] { return work.helpers == 0; });
     }
 };
@@ -79,10 +124,11 @@ bool is_forked_child = false;
                                                               making_pool.unlock();
                                                           });
 
-Pool& the_pool() {
+// Null if there is no memory for one.
+Pool* the_pool() {
     std::lock_guard<std::mutex> lock(making_pool);
-    if (!pool) pool = new Pool;
-    return *pool;
+    if (!pool) pool = new (std::nothrow) Pool;
+    return pool;
 }
 
 int processors() {
@@ -92,33 +138,35 @@ int processors() {
     return std::max(1u, std::thread::hardware_concurrency());
 }
 
-std::atomic<int> threads_set{0};
+std::atomic<int> threads_set{0}, default_threads{0};
 
 }  // namespace
 
 void set_num_threads(int threads) { threads_set = threads; }
+void set_default_num_threads(int threads) { default_threads = threads; }
 
 int num_threads() {
     if (const int threads = threads_set; threads > 0) return threads;
-    for (const char* name : {"BINXENT_NUM_THREADS", "OMP_NUM_THREADS"})
-        if (const char* value = std::getenv(name))
-            if (const int threads = std::atoi(value); threads > 0) return threads;
+    if (const int threads = int(number_in(num_threads_variable, 1, most_threads)); threads > 0) return threads;
+    if (const int threads = default_threads; threads > 0) return threads;
     return processors();
 }
 
-void parallel_for(int64_t tasks, Body body, void* context, ParallelFor lent) {
-    Work work{tasks, body, context};
+void parallel_for(int64_t tasks, Task task, void* context, Room room, ParallelFor lent) noexcept {
+    Work work{tasks, task, context, room};
     if (lent && !is_forked_child) {
         // It may split the range into equal parts; we draw from our own counter, whatever part we are given.
-        const Body draw = [](int64_t, int64_t, void* self) { static_cast<Work*>(self)->draw(); };
-        if (lent(0, tasks, 1, draw, &work) != 0) work.draw();
+        const Body draw = [](int64_t, int64_t, void* self) { static_cast<Work*>(self)->help(); };
+        lent(0, tasks, 1, draw, &work);
+        work.draw(room.callers);  // what is left by an executor that failed, or by threads without memory
         return;
     }
     const int threads = int(std::min<int64_t>(tasks, num_threads()));
-    if (threads <= 1)
-        work.draw();
+    Pool* const pool = threads > 1 ? the_pool() : nullptr;
+    if (pool)
+        pool->run(work, threads - 1);
     else
-        the_pool().run(work, threads - 1);
+        work.draw(room.callers);
 }
 
 }  // namespace binxent

@@ -5,10 +5,12 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <new>
 #include <stdexcept>
 #include <utility>
 #include <vector>
 
+#include "memory.h"
 #include "run.h"
 
 namespace binxent {
@@ -16,7 +18,7 @@ namespace {
 
 using xla::CallFrame;
 
-constexpr int64_t serial_size = 65536;  // elements that one thread computes: of several small items
+constexpr int64_t serial_size = parallel_size;  // elements that one thread computes: of several small items
 
 DType dtype_of(int element) {
     switch (element) {
@@ -99,7 +101,9 @@ int lend_xla_threads(int64_t begin, int64_t end, int64_t, Body body, void* conte
         frame.api->error_destroy(&destroy);
         return 1;
     }
-    (new Lent(end, body, context))->run(frame, std::min(end - begin, threads) - 1);
+    Lent* const lent = new (std::nothrow) Lent(end, body, context);
+    if (!lent) return 1;
+    lent->run(frame, std::min(end - begin, threads) - 1);
     return 0;
 }
 
@@ -202,7 +206,7 @@ class Batch {
 
     const bool has_incoming_, has_saved_, has_pos_weight_, has_mask_, want_loss_;
     bool each_element_;
-    std::vector<Batched> operands_, results_;
+    std::vector<Batched, Allocator<Batched>> operands_, results_;
     Item pattern_;
     int64_t items_;
 
@@ -220,12 +224,13 @@ class Batch {
         return item.job.gradient;
     }
 
-    void run_items(Item& item, int64_t begin, int64_t end, ParallelFor lent) const {
+    template <class Run>
+    void run_items(Item& item, int64_t begin, int64_t end, Run run) const {
         for (int64_t i = begin; i < end; ++i) {
             for (int k = 0; k < int(operands_.size()); ++k) place(item, k).data = operands_[k][i];
             for (int k = 0; k < int(results_.size()); ++k) place_result(item, k).data = results_[k][i];
             if (item.incoming) item.job.incoming = read_number(item.incoming);
-            binxent::run(item.job, lent);
+            run(item.job);
         }
     }
 
@@ -273,16 +278,26 @@ class Batch {
 
     void run() {
         const int64_t size = pattern_.job.size, share = size < serial_size ? serial_size / std::max<int64_t>(1, size) : 0;
-        if (share == 0 || items_ <= share) return run_items(pattern_, 0, items_, lend_xla_threads);
-        const auto run_share = [](int64_t begin, int64_t end, void* self) {
+        if (share == 0 || items_ <= share)
+            return run_items(pattern_, 0, items_, [](Job& job) { binxent::run(job, lend_xla_threads); });
+        const auto run_share = [](int64_t begin, int64_t end, void* self, char* workspace) noexcept {
             const auto [batch, share] = *static_cast<std::pair<const Batch*, int64_t>*>(self);
             Item item = batch->pattern_;
-            batch->run_items(item, begin * share, std::min(end * share, batch->items_), nullptr);
+            const int64_t last = std::min(end * share, batch->items_);
+            batch->run_items(item, begin * share, last, [&](Job& job) { run_alone(job, workspace); });
         };
         std::pair<const Batch*, int64_t> context{this, share};
-        parallel_for((items_ + share - 1) / share, run_share, &context, lend_xla_threads);
+        const size_t bytes = workspace_size(pattern_.job);
+        Workspace workspace(bytes);
+        if (!workspace.data()) throw OutOfMemory(bytes);
+        parallel_for((items_ + share - 1) / share, run_share, &context, {workspace.data(), bytes}, lend_xla_threads);
     }
 };
+
+xla::Error* new_error(const CallFrame& frame, const std::exception& failure, int code) {
+    xla::ErrorCreate create{sizeof create, nullptr, failure.what(), code};
+    return frame.api->error_create(&create);
+}
 
 }  // namespace
 
@@ -300,9 +315,10 @@ xla::Error* xla_handler(CallFrame* frame) {
         frame_of_this_thread = frame;
         if (!is_done(*frame)) Batch(*frame).run();
         return nullptr;
+    } catch (const std::bad_alloc& failure) {
+        return new_error(*frame, failure, xla::error_resource_exhausted);
     } catch (const std::exception& failure) {
-        xla::ErrorCreate create{sizeof create, nullptr, failure.what(), xla::error_invalid_argument};
-        return frame->api->error_create(&create);
+        return new_error(*frame, failure, xla::error_invalid_argument);
     }
 }
 

@@ -11,7 +11,7 @@ constexpr int major_version = 0, minor_version = 3, oldest_minor_version = 1;
 
 enum : int { extension_metadata = 1 };
 enum : int { stage_execute = 3 };
-enum : int { error_invalid_argument = 3 };
+enum : int { error_invalid_argument = 3, error_resource_exhausted = 8 };
 enum : int { argument_buffer = 1, result_buffer = 1, attribute_scalar = 3 };
 enum ElementType : int {
     pred = 1, s8 = 2, s16 = 3, s32 = 4, s64 = 5, u8 = 6, f16 = 10, f32 = 11, f64 = 12, bf16 = 16

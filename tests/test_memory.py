@@ -85,10 +85,36 @@ def test_the_system_may_take_back_what_is_kept() -> None:
 
 
 def test_too_much_is_a_memory_error() -> None:
-    with pytest.raises(MemoryError):
-        kernel.new_bytes(1 << 60)
-    with pytest.raises(MemoryError):
-        kernel.new_bytes((1 << 64) - 1)
+    for size in (1 << 60, (1 << 64) - 1):
+        with pytest.raises(MemoryError, match=f"binxent could not allocate {size} bytes"):
+            kernel.new_bytes(size)
+
+
+@pytest.mark.parametrize(("most", "kept"), [(None, 48), ("48", 48), ("47", 32), ("20", 16), ("0", 0), ("x", 48)])
+def test_the_environment_bounds_what_is_kept(most: str | None, kept: int) -> None:
+    code = """
+        from binxent import kernel
+        arrays = [kernel.new_bytes(16 << 20) for _ in range(3)]
+        arrays.clear()
+        print(kernel.release_memory() >> 20)
+    """
+    assert int(processes.python(code, BINXENT_MAX_KEPT_MIB=most)) == kept
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="the system has no such limit")
+def test_what_is_kept_does_not_stand_in_the_way_of_our_own() -> None:
+    code = """
+        import resource
+        from pathlib import Path
+        from binxent import kernel
+        array = kernel.new_bytes(256 << 20)
+        del array
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + (64 << 20), -1))
+        array = kernel.new_bytes(300 << 20)
+        print(len(array) >> 20)
+    """
+    assert processes.python(code) == "300"
 
 
 def test_gradients_that_are_kept_in_use_do_not_change() -> None:

@@ -99,11 +99,85 @@ def test_a_lent_executor_runs_it(executor: Executor) -> None:
 
 @pytest.mark.parametrize(
     ("ours", "openmp", "threads"),
-    [("3", None, 3), ("3", "5", 3), (None, "5", 5), ("", "5", 5), ("0", "5", 5), ("x", "4", 4), ("-2", "4", 4)],
+    [
+        ("3", None, 3),
+        (" 3 ", "5", 3),
+        (None, "5", 5),
+        ("", "5", 5),
+        ("0", "5", 5),
+        ("x", "4", 4),
+        ("-2", "4", 4),
+        ("4096", "5", 4096),
+        ("4097", "5", 5),
+        ("4294967298", "5", 5),  # 2, in 32 bits
+        ("18446744073709551618", "5", 5),  # 2, in 64
+        ("2.5", "5", 5),
+        ("2x", "5", 5),
+        (None, "3,2", 3),  # one number for each level of nesting
+        ("7", "4294967298", 7),
+    ],
 )
 def test_the_environment_sets_the_number_of_threads(ours: str | None, openmp: str | None, threads: int) -> None:
     code = "from binxent import kernel; print(kernel.num_threads())"
     assert int(processes.python(code, BINXENT_NUM_THREADS=ours, OMP_NUM_THREADS=openmp)) == threads
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        *(("BINXENT_NUM_THREADS", value, "from 1 to 4096") for value in ("0", "x", "-2", "4294967298", "2.5")),
+        *(("BINXENT_MAX_KEPT_MIB", value, f"from 0 to {2**40}") for value in ("x", "-2", "1 GiB", "9" * 30)),
+    ],
+)
+def test_a_variable_that_is_not_understood_is_ignored_and_says_so(variable: str, value: str, expected: str) -> None:
+    code = """
+        import warnings
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            from binxent import kernel
+        print(*(f"{line.category.__name__}: {line.message}" for line in said), sep="\\n")
+    """
+    wanted = f"RuntimeWarning: {variable}='{value}' is ignored: expected a whole number {expected}"
+    assert processes.python(code, **{variable: value}) == wanted
+
+
+@pytest.mark.parametrize("variable", ["BINXENT_NUM_THREADS", "BINXENT_MAX_KEPT_MIB"])
+@pytest.mark.parametrize("value", [None, "", "3"])
+def test_a_variable_that_is_understood_is_not_spoken_of(variable: str, value: str | None) -> None:
+    assert (
+        processes.python("import warnings; warnings.simplefilter('error'); import binxent.numpy", **{variable: value})
+        == ""
+    )
+
+
+def test_what_a_framework_sets_is_not_what_was_asked_for() -> None:
+    """Importing Paddle sets OMP_NUM_THREADS to 1; a module of that name stands for it here."""
+    code = """
+        import os, sys, types
+        {first}
+        os.environ["OMP_NUM_THREADS"] = "{set_to}"
+        sys.modules["{module}"] = types.ModuleType("{module}")
+        import binxent.numpy
+        from binxent import kernel
+        kernel.set_num_threads(9)
+        kernel.set_num_threads(0)
+        print(kernel.num_threads(), len(os.sched_getaffinity(0)))
+    """
+
+    def threads(first: str = "", set_to: int = 1, module: str = "paddle", **variables: str) -> list[str]:
+        unset = {"OMP_NUM_THREADS": None, "BINXENT_NUM_THREADS": None}
+        return processes.python(
+            code.format(first=first, set_to=set_to, module=module), **{**unset, **variables}
+        ).split()
+
+    used, available = threads()
+    assert used == available
+    used, available = threads("import binxent.numpy")
+    assert used == available
+    assert threads(OMP_NUM_THREADS="1")[0] == "1"
+    assert threads(BINXENT_NUM_THREADS="3")[0] == "3"
+    assert threads(set_to=5)[0] == "5"
+    assert threads(module="another")[0] == "1"
 
 
 @linux
@@ -185,6 +259,43 @@ def test_other_python_threads_go_on() -> None:
     caller.join()
     # With the GIL held there would be one, before the call or after it.
     assert naps > 10, f"{naps} naps of a millisecond in {took:.3f} s"
+
+
+# What a thread has
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_a_stack_of_64_kib_is_enough(dtype: str) -> None:
+    """For all that one call can need. In a process of its own, which would end where it is not."""
+    code = f"""
+        import threading
+        import numpy as np
+        from tests.kernel_calls import compute
+        from tests.reference import DTYPES
+        rng = np.random.default_rng(0)
+        x, y = (rng.random((300, 301)).astype(DTYPES["{dtype}"]) for _ in range(2))
+        done = []
+
+        def everything():
+            for a, b in zip(*((array, array[:, ::2], array.T) for array in (x, y))):
+                loss, gradient, value = np.empty_like(a), np.empty_like(a), np.empty(())
+                compute(a, b, value=value, loss=loss, gradient=gradient)
+                four = (b[:1], b[:1].astype(np.float64), b[:, :1], b)
+                for probabilities in (False, True):
+                    for gamma in (0.0, 2.0):
+                        options = dict(probabilities=probabilities, terms=(-100.0, 0.1, gamma), divisor="weights")
+                        outputs = dict(loss=loss, gradient=gradient, value=value)
+                        compute(a, b, *four, pos_weight=b[:1], mask=b > 0.1, **options, **outputs)
+            done.append(True)
+
+        threading.stack_size(64 * 1024)
+        thread = threading.Thread(target=everything)
+        thread.start()
+        thread.join()
+        assert done
+        print("enough")
+    """
+    assert processes.python(code) == "enough"
 
 
 # Forks

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from binxent import _native
+from binxent import _native, threads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,7 @@ TARGET_OUT_OF_RANGE: int = _native.TARGET_OUT_OF_RANGE
 
 library: str = _native.__file__  # for a framework that loads operators from it by name
 instruction_set: str = _native.instruction_set
+_native.set_default_num_threads(threads.asked_for())
 num_threads = _native.num_threads
 set_num_threads = _native.set_num_threads
 compute = _native.compute

@@ -448,7 +448,7 @@ def test_threads_are_not_left_at_paddles_one():
         report = "print(binxent.kernel.num_threads(), len(os.sched_getaffinity(0)))"
         return python(f"import os, {', '.join(modules)}\n{report}", **variables).split()
 
-    for order in (("paddle", "binxent.paddle"), ("binxent.paddle", "paddle")):
+    for order in (("paddle", "binxent.paddle"), ("binxent.paddle", "paddle"), ("paddle", "binxent.numpy")):
         used, available = threads(*order, OMP_NUM_THREADS=None)
         assert used == available
         assert threads(*order, OMP_NUM_THREADS="1")[0] == "1"

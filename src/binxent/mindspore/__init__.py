@@ -7,10 +7,7 @@ On CPU the kernel computes it: in PyNative mode under the tape of ``eager``, in 
 
 from __future__ import annotations
 
-from binxent.mindspore import eager
 from binxent.mindspore.cells import BCELoss, BCEWithLogitsLoss
 from binxent.mindspore.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 
 __all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
-
-eager.restore_threads()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import mindspore as ms
@@ -24,16 +23,6 @@ _POOLED = 1 << 20  # elements, from which MindSpore's pool of used memory saves 
 # 1, or the scale of mixed precision. Where another one comes, the kernel runs again, so this only ever decides what is
 # computed twice, never a result.
 _expected_incoming = 1.0
-
-
-def restore_threads() -> None:
-    """Importing MindSpore sets OMP_NUM_THREADS to 1 where it is not set, and the kernel would take that for a wish.
-
-    It does so behind Python's back: ``os.environ`` still has what the caller asked for.
-    """
-    asked = {"OMP_NUM_THREADS", "BINXENT_NUM_THREADS"} & os.environ.keys()
-    if not asked and kernel.num_threads() == 1:
-        kernel.set_num_threads(len(os.sched_getaffinity(0)))
 
 
 def _empty(shape: tuple[int, ...], size: int, dtype: Any) -> Tensor:

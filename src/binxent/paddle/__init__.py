@@ -46,8 +46,6 @@ Given = tuple[Any, Any, Any, Any, Any, Any]
 # ignore_index, label_smoothing, gamma
 Numbers = tuple[Any, Any, Any]
 
-eager.restore_threads()
-
 
 def _name(dtype: Any) -> str:
     return str(dtype).removeprefix("paddle.")
