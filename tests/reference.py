@@ -241,15 +241,17 @@ def assert_reduced_close(
 mpmath.mp.dps = 80
 
 
-def textbook_logits_loss(x: Any, y: Any, w: Any = 1, p: Any = 1) -> Any:
+def textbook_logits_loss(x: Any, y: Any, w: Any = 1, p: Any = 1, smoothing: Any = 0, gamma: Any = 0) -> Any:
     sigma = 1 / (1 + mpmath.exp(-mpmath.mpf(x)))
+    y = mpmath.mpf(y) * (1 - smoothing) + mpmath.mpf(smoothing) / 2
     return -mpmath.mpf(w) * (
-        mpmath.mpf(p) * mpmath.mpf(y) * mpmath.log(sigma) + (1 - mpmath.mpf(y)) * mpmath.log(1 - sigma)
+        mpmath.mpf(p) * y * (1 - sigma) ** gamma * mpmath.log(sigma) + (1 - y) * sigma**gamma * mpmath.log(1 - sigma)
     )
 
 
-def textbook_probabilities_loss(q: Any, y: Any, w: Any = 1, p: Any = 1) -> Any:
-    q, y = mpmath.mpf(q), mpmath.mpf(y)
+def textbook_probabilities_loss(q: Any, y: Any, w: Any = 1, p: Any = 1, smoothing: Any = 0, gamma: Any = 0) -> Any:
+    q = mpmath.mpf(q)
+    y = mpmath.mpf(y) * (1 - smoothing) + mpmath.mpf(smoothing) / 2
     minus_log = mpmath.mpf(100) if q == 0 else min(-mpmath.log(q), mpmath.mpf(100))
     minus_log1m = mpmath.mpf(100) if q == 1 else min(-mpmath.log(1 - q), mpmath.mpf(100))
-    return mpmath.mpf(w) * (mpmath.mpf(p) * y * minus_log + (1 - y) * minus_log1m)
+    return mpmath.mpf(w) * (mpmath.mpf(p) * y * (1 - q) ** gamma * minus_log + (1 - y) * q**gamma * minus_log1m)

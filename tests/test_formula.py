@@ -105,6 +105,76 @@ def test_probabilities_against_the_textbook(w: float, p: float) -> None:
             assert mpmath.almosteq(derivative, rise + fall, 1e-6, 1e-30)
 
 
+LEARNT = [(0.0, 0.0), (0.1, 0.0), (0.0, 2.0), (0.25, 0.5)]  # label_smoothing and gamma
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+@pytest.mark.parametrize(("smoothing", "gamma"), LEARNT)
+@pytest.mark.parametrize(("w", "p"), WEIGHTS)
+def test_the_derivatives_to_the_options_against_the_textbook(
+    kind: str, smoothing: float, gamma: float, w: float, p: float
+) -> None:
+    textbook = textbook_logits_loss if kind == "logits" else textbook_probabilities_loss
+    to_smoothing = getattr(formula, f"{kind}_gradient_to_label_smoothing")
+    to_gamma = getattr(formula, f"{kind}_gradient_to_gamma")
+    for x, y in itertools.product(LOGITS if kind == "logits" else PROBABILITIES, TARGETS):
+        operands = arrays(x, y, w, p)
+        exact_smoothing = numerically(lambda t: textbook(x, y, w, p, t, gamma), smoothing)
+        exact_gamma = numerically(lambda t: textbook(x, y, w, p, smoothing, t), gamma)
+        smoothed = y * (1 - smoothing) + smoothing / 2
+        branches = [textbook(x, k, w, gamma=gamma) * p**k for k in (0, 1)]
+        slopes = [numerically(lambda t, k=k: textbook(x, k, w, gamma=t), gamma) * p**k for k in (0, 1)]
+        # The exponent is gamma times a rounded logarithm: its error, in ulp of 1, is one of the power.
+        amplified = 8 + 2 * gamma * float(max(textbook(x, 0), textbook(x, 1)))
+        assert_exact(
+            to_smoothing(np, *operands, gamma), exact_smoothing, *((0.5 - y) * b for b in branches), within=amplified
+        )
+        assert_exact(
+            to_gamma(np, *operands, smoothing, gamma),
+            exact_gamma,
+            slopes[0] * (1 - smoothed),
+            slopes[1] * smoothed,
+            within=amplified,
+        )
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+@pytest.mark.parametrize(("smoothing", "gamma"), LEARNT)
+@pytest.mark.parametrize("y", TARGETS)
+def test_the_options_may_be_differentiated_automatically(kind: str, smoothing: float, gamma: float, y: float) -> None:
+    """The second derivatives too: of the loss, and of the slopes in closed form."""
+    loss = getattr(formula, f"{kind}_loss")
+    to_smoothing = getattr(formula, f"{kind}_gradient_to_label_smoothing")
+    to_gamma = getattr(formula, f"{kind}_gradient_to_gamma")
+    for x in POINTS if kind == "logits" else PROBABILITIES[2:-1]:
+        given = (y, 2.0, 3.0)
+        closed_smoothing = float(to_smoothing(np, *arrays(x, *given), gamma))
+        closed_gamma = float(to_gamma(np, *arrays(x, *given), smoothing, gamma))
+        for order, smoothing_slope, gamma_slope in (
+            (1, closed_smoothing, closed_gamma),
+            (2, 0.0, jets.derivative(lambda t: to_gamma(jets, x, *given, smoothing, t), gamma)),
+        ):
+            found = jets.derivative(lambda t: loss(jets, x, *given, t, gamma), smoothing, order)
+            assert found == pytest.approx(smoothing_slope, rel=1e-12, abs=1e-14)
+            found = jets.derivative(lambda t: loss(jets, x, *given, smoothing, t), gamma, order)
+            assert found == pytest.approx(gamma_slope, rel=1e-12, abs=1e-14)
+
+
+@pytest.mark.parametrize("x", [inf, -inf])
+@pytest.mark.parametrize("y", [0.0, 0.5, 1.0])
+def test_the_options_at_infinite_logits(x: float, y: float) -> None:
+    """An array that holds 0 gives what the number 0 gives."""
+    operands, none = arrays(x, y), np.zeros(())
+    for function in (formula.logits_loss, formula.logits_gradient):
+        np.testing.assert_array_equal(
+            function(np, *operands, None, None, none, none), function(np, *operands, None, None)
+        )
+    for gamma in (0.0, none, 2.0):
+        assert formula.logits_gradient_to_gamma(np, *operands, None, None, 0.0, gamma) == 0
+        slope = formula.logits_gradient_to_label_smoothing(np, *operands, None, None, gamma)
+        assert slope == (0 if y == 0.5 else inf if (x > 0) == (y == 1) else -inf)
+
+
 def test_without_weights_is_with_ones() -> None:
     x, y = np.meshgrid(LOGITS, TARGETS)
     one = np.ones_like(x)
@@ -222,6 +292,10 @@ def test_the_dtype_is_kept(dtype: Any) -> None:
         formula.probabilities_gradient(np, x, y, w, p),
         formula.probabilities_gradient_to_target(np, x, w, p),
         formula.probabilities_gradient_to_pos_weight(np, x, y, w),
+        formula.logits_gradient_to_label_smoothing(np, x, y, w, p, 2.0),
+        formula.logits_gradient_to_gamma(np, x, y, w, p, 0.1, 2.0),
+        formula.probabilities_gradient_to_label_smoothing(np, x, y, w, p, 2.0),
+        formula.probabilities_gradient_to_gamma(np, x, y, w, p, 0.1, 2.0),
     ):
         assert value.dtype == dtype
 

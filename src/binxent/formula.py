@@ -31,6 +31,13 @@ Options change what y, 1 − y and the two branches are, and nothing else:
       d/dx   = w · [ (1−y)·σ(x)^γ·(σ(x) + γ·σ(−x)·softplus(x)) − p·y·σ(−x)^γ·(σ(−x) + γ·σ(x)·softplus(−x)) ]
       d/dq   = w · [ (1−y)·q^γ·(q − γ·(1−q)·log(1−q)) − p·y·(1−q)^γ·(1−q − γ·q·log q) ] / max(q·(1−q), 1e-12)
 
+Either may be a number or an array, with derivatives of its own, where b(x) is the loss of a positive, and that of a
+negative is b(−x), or b(1−q)::
+
+    d/dε   = w · (½−y) · [ p·b(x) − b(−x) ]
+    d/dγ   = −w · [ p·y·σ(−x)^γ + (1−y)·σ(x)^γ ] · softplus(x)·softplus(−x)
+    d/dγ   = −w · [ p·y·(1−q)^γ + (1−y)·q^γ ] · log(q)·log(1−q)
+
 A coefficient of exactly 0 times ±inf is 0; 0 times NaN stays NaN.
 
 Every choice between the sides of 0 is a ``where`` on x < 0, so that near 0 the function is one analytic expression:
@@ -43,6 +50,7 @@ from typing import Any
 
 Array = Any
 Namespace = Any
+Option = Any  # a number, or an array of one element, which may be learnt
 
 LOG_CLAMP = 100.0
 TINY_PRODUCT = 1e-12  # the least denominator of d/dq: it bounds the gradient by 1e12
@@ -85,33 +93,51 @@ def _weighted(xp: Namespace, weight: Array | None, bracket: Array) -> Array:
     return bracket if weight is None else _times(xp, weight, bracket)
 
 
-def smoothed(target: Array, label_smoothing: float) -> Array:
-    return target * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else target
+def is_off(option: Option) -> bool:
+    """Whether an option is the number 0. An array may hold any value, and is never off."""
+    return isinstance(option, (int, float)) and option == 0
 
 
-def coefficients(target: Array, pos_weight: Array | None, label_smoothing: float = 0.0) -> tuple[Array, Array]:
+def smoothed(target: Array, label_smoothing: Option) -> Array:
+    return target if is_off(label_smoothing) else target * (1 - label_smoothing) + label_smoothing / 2
+
+
+def coefficients(target: Array, pos_weight: Array | None, label_smoothing: Option = 0.0) -> tuple[Array, Array]:
     """p·y, of the branch that wants a larger logit, and 1 − y, of the other."""
     positive, negative = smoothed(target, label_smoothing), smoothed(1 - target, label_smoothing)
     return positive if pos_weight is None else pos_weight * positive, negative
 
 
-def _branch(xp: Namespace, x: Array, gamma: float) -> Array:
+def _finite(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    """Where x is infinite, and x with a 0 there: no power or product of two softplus may meet 0 · inf."""
+    infinite = xp.isinf(x)
+    return infinite, xp.where(infinite, xp.zeros_like(x), x)
+
+
+def _branch(xp: Namespace, x: Array, gamma: Option) -> Array:
     """The loss of a positive; that of a negative is the branch of −x."""
-    loss = softplus(xp, -x)
-    if gamma == 0:
-        return loss
-    infinite = xp.isinf(loss)  # and its power 1, whose derivative of 0 must not meet it
-    finite = xp.where(infinite, xp.zeros_like(loss), loss)
-    return xp.where(infinite, loss, finite * xp.exp(-gamma * softplus(xp, x)))
+    if is_off(gamma):
+        return softplus(xp, -x)
+    infinite, finite = _finite(xp, x)
+    return xp.where(infinite, softplus(xp, -x), softplus(xp, -finite) * xp.exp(-gamma * softplus(xp, finite)))
 
 
-def _slope(xp: Namespace, x: Array, gamma: float) -> Array:
+def _slope(xp: Namespace, x: Array, gamma: Option) -> Array:
     """The branch's derivative."""
-    slope = sigmoid(xp, -x)
-    if gamma == 0:
-        return -slope
-    slope = slope + gamma * _times(xp, sigmoid(xp, x), softplus(xp, -x))
-    return -slope * xp.exp(-gamma * softplus(xp, x))
+    if is_off(gamma):
+        return -sigmoid(xp, -x)
+    infinite, finite = _finite(xp, x)
+    slope = sigmoid(xp, -finite) + gamma * sigmoid(xp, finite) * softplus(xp, -finite)
+    return -xp.where(infinite, sigmoid(xp, -x), slope * xp.exp(-gamma * softplus(xp, finite)))
+
+
+def _slope_to_gamma(xp: Namespace, x: Array, gamma: Option) -> Array:
+    """The branch's derivative with respect to gamma."""
+    infinite, finite = _finite(xp, x)
+    slope = softplus(xp, finite) * softplus(xp, -finite)
+    if not is_off(gamma):
+        slope = slope * xp.exp(-gamma * softplus(xp, finite))
+    return -xp.where(infinite, xp.zeros_like(x), slope)
 
 
 def logits_loss(
@@ -120,11 +146,11 @@ def logits_loss(
     target: Array,
     weight: Array | None = None,
     pos_weight: Array | None = None,
-    label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
 ) -> Array:
     positive, negative = coefficients(target, pos_weight, label_smoothing)
-    if gamma:
+    if not is_off(gamma):
         bracket = _times(xp, positive, _branch(xp, x, gamma)) + _times(xp, negative, _branch(xp, -x, gamma))
     else:
         # What both softplus have in common, log1p(e), is taken once. For p = 1 it is not the target's, whose automatic
@@ -141,8 +167,8 @@ def logits_gradient(
     target: Array,
     weight: Array | None = None,
     pos_weight: Array | None = None,
-    label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
 ) -> Array:
     positive, negative = coefficients(target, pos_weight, label_smoothing)
     return _weighted(xp, weight, positive * _slope(xp, x, gamma) - negative * _slope(xp, -x, gamma))
@@ -153,10 +179,10 @@ def logits_gradient_to_target(
     x: Array,
     weight: Array | None = None,
     pos_weight: Array | None = None,
-    label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
 ) -> Array:
-    if gamma:
+    if not is_off(gamma):
         positive = _branch(xp, x, gamma)
         bracket = (positive if pos_weight is None else pos_weight * positive) - _branch(xp, -x, gamma)
     else:
@@ -165,7 +191,7 @@ def logits_gradient_to_target(
             # What both softplus have in common, log1p(e), is added once: for p = 1 the rest is −x, for p = 0 nothing.
             rest = xp.where(x < 0, _times(xp, pos_weight, bracket), bracket)
             bracket = rest + (pos_weight - 1) * xp.log1p(_e(xp, x))
-    return _weighted(xp, weight, bracket if label_smoothing == 0 else bracket * (1 - label_smoothing))
+    return _weighted(xp, weight, bracket if is_off(label_smoothing) else bracket * (1 - label_smoothing))
 
 
 def logits_gradient_to_pos_weight(
@@ -173,10 +199,36 @@ def logits_gradient_to_pos_weight(
     x: Array,
     target: Array,
     weight: Array | None = None,
-    label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
 ) -> Array:
     return _weighted(xp, weight, _times(xp, smoothed(target, label_smoothing), _branch(xp, x, gamma)))
+
+
+def logits_gradient_to_label_smoothing(
+    xp: Namespace,
+    x: Array,
+    target: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    gamma: Option = 0.0,
+) -> Array:
+    difference = logits_gradient_to_target(xp, x, None, pos_weight, 0.0, gamma)
+    return _weighted(xp, weight, _times(xp, 0.5 - target, difference))
+
+
+def logits_gradient_to_gamma(
+    xp: Namespace,
+    x: Array,
+    target: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
+) -> Array:
+    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    bracket = positive * _slope_to_gamma(xp, x, gamma) + negative * _slope_to_gamma(xp, -x, gamma)
+    return _weighted(xp, weight, bracket)
 
 
 def logits_curvature(
@@ -185,23 +237,23 @@ def logits_curvature(
     target: Array,
     weight: Array | None = None,
     pos_weight: Array | None = None,
-    label_smoothing: float = 0.0,
+    label_smoothing: Option = 0.0,
 ) -> Array:
     """d²/dx², without gamma."""
     positive, negative = coefficients(target, pos_weight, label_smoothing)
     return _weighted(xp, weight, (negative + positive) * sigmoid(xp, x) * sigmoid(xp, -x))
 
 
-def focal_power(xp: Namespace, minus_log: Array, gamma: float) -> Array:
+def focal_power(xp: Namespace, minus_log: Array, gamma: Option) -> Array:
     """t^γ of the probability t of the wrong answer, whose −log t is given; 0 where that is clamped."""
     power = xp.exp(-gamma * minus_log)
     return xp.where(minus_log < LOG_CLAMP, power, xp.zeros_like(power))
 
 
-def _branches(xp: Namespace, q: Array, gamma: float) -> tuple[Array, Array]:
+def _branches(xp: Namespace, q: Array, gamma: Option) -> tuple[Array, Array]:
     """The loss of a positive and that of a negative."""
     positive, negative = minus_log(xp, q), minus_log1m(xp, q)
-    if gamma == 0:
+    if is_off(gamma):
         return positive, negative
     return positive * focal_power(xp, negative, gamma), negative * focal_power(xp, positive, gamma)
 
@@ -212,8 +264,8 @@ def probabilities_loss(
     target: Array,
     weight: Array | None = None,
     pos_weight: Array | None = None,
-    label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
 ) -> Array:
     positive, negative = coefficients(target, pos_weight, label_smoothing)
     of_positive, of_negative = _branches(xp, q, gamma)
@@ -226,12 +278,12 @@ def probabilities_gradient(
     target: Array,
     weight: Array | None = None,
     pos_weight: Array | None = None,
-    label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
 ) -> Array:
     positive, negative = coefficients(target, pos_weight, label_smoothing)
     rising, falling = q, 1 - q
-    if gamma:
+    if not is_off(gamma):
         of_positive, of_negative = minus_log(xp, q), minus_log1m(xp, q)
         rising = focal_power(xp, of_positive, gamma) * (q + gamma * (1 - q) * of_negative)
         falling = focal_power(xp, of_negative, gamma) * (1 - q + gamma * q * of_positive)
@@ -245,12 +297,12 @@ def probabilities_gradient_to_target(
     q: Array,
     weight: Array | None = None,
     pos_weight: Array | None = None,
-    label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
 ) -> Array:
     positive, negative = _branches(xp, q, gamma)
     bracket = (positive if pos_weight is None else pos_weight * positive) - negative
-    return _weighted(xp, weight, bracket if label_smoothing == 0 else bracket * (1 - label_smoothing))
+    return _weighted(xp, weight, bracket if is_off(label_smoothing) else bracket * (1 - label_smoothing))
 
 
 def probabilities_gradient_to_pos_weight(
@@ -258,10 +310,39 @@ def probabilities_gradient_to_pos_weight(
     q: Array,
     target: Array,
     weight: Array | None = None,
-    label_smoothing: float = 0.0,
-    gamma: float = 0.0,
+    label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
 ) -> Array:
     return _weighted(xp, weight, smoothed(target, label_smoothing) * _branches(xp, q, gamma)[0])
+
+
+def probabilities_gradient_to_label_smoothing(
+    xp: Namespace,
+    q: Array,
+    target: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    gamma: Option = 0.0,
+) -> Array:
+    difference = probabilities_gradient_to_target(xp, q, None, pos_weight, 0.0, gamma)
+    return _weighted(xp, weight, (0.5 - target) * difference)
+
+
+def probabilities_gradient_to_gamma(
+    xp: Namespace,
+    q: Array,
+    target: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
+) -> Array:
+    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    of_positive, of_negative = minus_log(xp, q), minus_log1m(xp, q)
+    if not is_off(gamma):
+        positive = positive * focal_power(xp, of_negative, gamma)
+        negative = negative * focal_power(xp, of_positive, gamma)
+    return _weighted(xp, weight, -(positive + negative) * of_positive * of_negative)
 
 
 def kept(target: Array, mask: Array | None, ignore_index: float | None) -> Array | None:

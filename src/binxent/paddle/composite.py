@@ -78,31 +78,20 @@ def _converted(operands: Operands, terms: options.Terms | None, dtype: Any) -> t
     return converted(input), converted(label), weight, None if pos_weight is None else converted(pos_weight), keep
 
 
-class _Number:
+class _Number(float):
     """A number that meets operands as a tensor: in a static graph Paddle rounds any other to float32."""
 
-    def __init__(self, number: float) -> None:
-        self.number = number
-
-    def __bool__(self) -> bool:
-        return self.number != 0
-
-    def __eq__(self, other: object) -> bool:
-        return self.number == other
-
-    __hash__ = None  # type: ignore[assignment]
-
     def __neg__(self) -> Any:
-        return paddle.full([], -self.number, paddle.float64)
+        return paddle.full([], -float(self), paddle.float64)
 
     def __rsub__(self, other: float) -> Any:
-        return paddle.full([], other - self.number, paddle.float64)
+        return paddle.full([], other - float(self), paddle.float64)
 
     def __truediv__(self, other: float) -> Any:
-        return paddle.full([], self.number / other, paddle.float64)
+        return paddle.full([], float(self) / other, paddle.float64)
 
     def __mul__(self, other: Any) -> Any:
-        return paddle.full([], self.number, paddle.float64) * other
+        return paddle.full([], float(self), paddle.float64) * other
 
 
 def _changes(terms: options.Terms | None, x: Any) -> dict[str, Any]:
