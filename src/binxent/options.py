@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 REDUCTIONS = ("none", "mean", "sum", "batchmean", "weighted_mean")
 
@@ -33,6 +33,11 @@ def terms(ignore_index: object, label_smoothing: object, gamma: object, target_d
     """None if there is nothing out of the ordinary."""
     if ignore_index is None and type(label_smoothing) is type(gamma) is float and label_smoothing == 0 == gamma:
         return None
+    meant = checked_terms(ignore_index, label_smoothing, gamma, target_dtype)
+    return None if meant == Terms() else meant
+
+
+def checked_terms(ignore_index: object, label_smoothing: object, gamma: object, target_dtype: str) -> Terms:
     meant = Terms(
         None if ignore_index is None else _number("ignore_index", ignore_index),
         _number("label_smoothing", label_smoothing),
@@ -50,7 +55,7 @@ def terms(ignore_index: object, label_smoothing: object, gamma: object, target_d
                 f"ignore_index: {ignore_index!r}; expected NaN or an integer that {target_dtype}, the target's dtype, "
                 f"has exactly, between {-most} and {most}, such as -100"
             )
-    return None if meant == Terms() else meant
+    return meant
 
 
 def _number(name: str, value: object) -> float:
@@ -66,10 +71,13 @@ def _number(name: str, value: object) -> float:
     return float(value)
 
 
-def shown_terms(loss: object) -> dict[str, str]:
-    """Those of an object of a face's class that are not the default, for its repr."""
-    defaults = Terms()._asdict()
-    return {name: repr(value) for name in defaults if (value := getattr(loss, name)) != defaults[name]}
+def shown_terms(loss: object, learnt: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Those of an object of a face's class that are not the default, for its repr; learnt ones as they are given."""
+    shown = dict(learnt or {})
+    for name, default in Terms()._asdict().items():
+        if name not in shown and (value := getattr(loss, name)) != default:
+            shown[name] = repr(value)
+    return shown
 
 
 def check_reduction(reduction: object) -> str:

@@ -91,6 +91,7 @@ def test_targets_of_other_types_are_never_truncated(kind, backend, reduction, ta
     assert_compiles(kind, operands, backend, reduction=reduction)
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 12), reason="not before 2.12")
 def test_torchs_own_truncates_them():
     x, y = an_input("logits", 300, dtype=torch.float32), (uniform(300) > 0.5).long()
     loss = compiled(lambda x, y: TORCHS["logits"](x, y, reduction="sum"), "inductor")(x, y)
@@ -253,7 +254,9 @@ def test_out_of_range_under_a_compiled_transform(backend, transform):
     if backend == "inductor":
         assert function(q, y).isnan().any()
     else:
-        with pytest.raises(RuntimeError, match="all elements of input should be between 0 and 1"):
+        # Up to 2.11 torch loses the message, of its own loss too, on the way out of a compiled transform.
+        words = "all elements of input should be between 0 and 1"
+        with pytest.raises(RuntimeError, match=words if torch.__version__ >= (2, 12) else f"{words}|dynamicLayerStack"):
             function(q, y)
 
 

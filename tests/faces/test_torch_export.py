@@ -216,6 +216,35 @@ def test_jit_script_of_a_function_says_what_to_do(function):
         torch.jit.script(function)
 
 
+@both_kinds
+@pytest.mark.parametrize("replaced", ["class", "function", "both"])
+def test_jit_script_where_ours_stand_in_torchs_place(kind, replaced, monkeypatch):
+    torchs_module, torchs_function = TORCHS_MODULES[kind], TORCHS[kind]
+    if replaced != "function":
+        monkeypatch.setattr(torch.nn, torchs_module.__name__, OUR_MODULES[kind])
+    if replaced != "class":
+        monkeypatch.setattr(torch.nn.functional, torchs_function.__name__, OURS[kind])
+    x, y = an_input(kind, 4, 3), uniform(4, 3)
+    made = getattr(torch.nn, torchs_module.__name__)(weight=uniform(3), reduction="sum")
+    wanted = torchs_function(x, y, uniform(3), reduction="sum")
+    for module in (made, OUR_MODULES[kind](weight=uniform(3), reduction="sum")):
+        torch.testing.assert_close(torch.jit.script(module)(x, y), wanted)
+        torch.testing.assert_close(torch.jit.script(Net(module))(x, y), wanted)
+    calls = {"logits": calls_torchs_logits, "probabilities": calls_torchs_probabilities}[kind]
+    torch.testing.assert_close(torch.jit.script(calls)(x, y), torchs_function(x, y))
+    refusal = r"TorchScript cannot take .*gamma"
+    with pytest.raises(NotImplementedError, match=refusal):
+        torch.jit.script(OUR_MODULES[kind](gamma=2.0))
+
+
+def calls_torchs_logits(x, y):
+    return torch.nn.functional.binary_cross_entropy_with_logits(x, y)
+
+
+def calls_torchs_probabilities(x, y):
+    return torch.nn.functional.binary_cross_entropy(x, y)
+
+
 def test_jit_script_of_bceloss_with_pos_weight_says_why_not():
     with pytest.raises(NotImplementedError, match="torch's own class has none"):
         torch.jit.script(OUR_MODULES["probabilities"](pos_weight=uniform(3)))

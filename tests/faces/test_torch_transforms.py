@@ -143,6 +143,55 @@ def test_transforms_of_half_precision_are_computed_in_float32(name):
     torch.testing.assert_close(slope.double(), exact, rtol=2**-8, atol=0)
 
 
+def moving(kind, shape, reduction, options):
+    """The loss as a function of its operands, these and directions, in float32."""
+    operands = {
+        name: an_input(kind if name == "input" else "probabilities", *shape, seed=i).float()
+        for i, name in enumerate(NAMES[:4])
+    }
+
+    def function(*values):
+        return OURS[kind](**dict(zip(operands, values, strict=True)), reduction=reduction, **options)
+
+    return function, tuple(operands.values()), tuple(uniform(*shape, seed=9).float() for _ in operands)
+
+
+def dual_tangents(function, values, directions):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(function(*map(forward_ad.make_dual, values, directions))).tangent
+
+
+TANGENTS = {
+    "jvp": lambda f, at, along: jvp(f, at, along)[1],
+    "vmap of jvp": lambda f, at, along: vmap(lambda *v: jvp(f, at, v)[1])(*(v.expand(2, *v.shape) for v in along))[0],
+    "jacfwd": lambda f, at, along: jacfwd(f)(*at),
+    "dual numbers": dual_tangents,
+    "jvp of grad": lambda f, at, along: jvp(grad(lambda *v: f(*v).sum()), at, along)[1],
+}
+
+
+@pytest.mark.parametrize("transform", TANGENTS)
+@pytest.mark.parametrize(
+    "options", [{}, {"gamma": 2.0}, {"label_smoothing": 0.1}, {"gamma": 0.5, "mask": True}], ids=str
+)
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum", "batchmean", "weighted_mean"])
+@both_kinds
+def test_a_tangent_has_the_dtype_of_its_loss(kind, reduction, options, transform):
+    """torch's ``v.sum() / 1.0`` has a float64 tangent, whatever v is; so has a tensor of shape [] times any number."""
+    for shape in [(), (3,), (2, 3)][reduction == "batchmean" :]:
+        given = options | ({"mask": torch.ones(shape)} if "mask" in options else {})
+        function, at, along = moving(kind, shape, reduction, given)
+        found = TANGENTS[transform](function, at, along)
+        assert found.dtype == torch.float32
+        wide = TANGENTS[transform](function, *(tuple(t.double() for t in tensors) for tensors in (at, along)))
+        torch.testing.assert_close(found.double(), wide, rtol=1e-4, atol=1e-5)
+
+
+def test_torchs_own_tangent_is_double():
+    x = torch.ones(3)
+    assert jvp(lambda v: v.sum() / 1.0, (x,), (x,))[1].dtype == torch.float64
+
+
 # vmap
 
 

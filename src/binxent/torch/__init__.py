@@ -7,30 +7,31 @@ Transforms, tracing, tensor subclasses and other devices compute the formula wit
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+# Bound here, since somebody may set ours in their place.
+from torch.nn import BCELoss as TorchBCELoss
+from torch.nn import BCEWithLogitsLoss as TorchBCEWithLogitsLoss
 from torch.nn import _reduction as torch_reduction
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits as torch_binary_cross_entropy_with_logits
+from torch.overrides import handle_torch_function
+from torch.overrides import has_torch_function_variadic as has_torch_function
 
 from binxent import options
 from binxent.torch import compiled, composite, eager
-from binxent.torch.call import TAG, Call, Operands, known_call, under_dispatch_mode
+from binxent.torch.call import Call, Operands, known_call, with_values
+from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_watched
+from binxent.torch.operands import LEARNABLE, NAMES, OFF, check, is_plain, split_options
 
 __all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
 
-_NAMES = ("input", "target", "weight", "sample_weight", "pos_weight", "mask")
 _HALF = (torch.float16, torch.bfloat16)
-_OFF = 0  # the default of label_smoothing and gamma: whatever else is given is looked at
-# An attribute of torch takes longer to find, in each small loss.
-_FLOAT32, _STRIDED, _PARAMETER = torch.float32, torch.strided, torch.nn.Parameter
-_is_compiling = torch.compiler.is_compiling
-_tracing_state = torch._C._get_tracing_state
-
-
-class NotATensorError(TypeError, AttributeError):
-    """An argument is no tensor. torch raises the one or the other, depending on which argument it is."""
+# Bound once: an attribute of torch takes longer to find, in each small loss.
+_FLOAT32, _is_compiling, _REDUCTIONS = torch.float32, torch.compiler.is_compiling, options.REDUCTIONS
 
 
 def _legacy_reduction(size_average: bool | None, reduce: bool | None) -> str:
@@ -41,32 +42,12 @@ def _legacy_reduction(size_average: bool | None, reduce: bool | None) -> str:
 _legacy_reduction._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _check_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+def _torchs_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    """What torch makes of its deprecated arguments, or of a reduction that is none of ours."""
     if size_average is not None or reduce is not None:
         return _legacy_reduction(size_average, reduce)
-    if reduction not in options.REDUCTIONS:
-        torch_reduction.get_enum(reduction)  # raises torch's ValueError, or warns of 'elementwise_mean'
-        return "mean"
-    return reduction
-
-
-def _check_operands(function: str, operands: Operands) -> None:
-    for name, operand in zip(_NAMES, operands, strict=True):
-        if operand is None and name not in ("input", "target"):
-            continue
-        argument = f"{function}(): argument '{name}'"
-        if not isinstance(operand, Tensor):
-            raise NotATensorError(f"{argument} must be Tensor, not {type(operand).__name__}")
-        if isinstance(operand, torch.masked.MaskedTensor):
-            raise TypeError(f"{argument}: the mask of a MaskedTensor would be ignored; pass its .to_tensor(…)")
-        if operand.is_quantized:
-            raise NotImplementedError(f"{argument} is quantized; pass its .dequantize()")
-        if operand.layout != torch.strided or operand.is_nested:
-            raise NotImplementedError(f"{argument} must be strided, and not a nested tensor")
-        if operand.is_complex() and (name != "target" or function == "binary_cross_entropy"):
-            raise NotImplementedError(f"{argument} is of dtype {operand.dtype}; expected a real one")
-        if operand.is_floating_point() and operand.dtype not in TAG:
-            raise NotImplementedError(f"{argument} is of dtype {operand.dtype}; expected at least 16 bits")
+    torch_reduction.get_enum(reduction)  # raises torch's ValueError, or warns of 'elementwise_mean'
+    return "mean"
 
 
 def _check_weight(function: str, name: str, tensor: Tensor, input: Tensor) -> None:
@@ -83,20 +64,9 @@ def _result_dtype(input: Tensor, target: Tensor) -> torch.dtype:
         dtype = torch.promote_types(dtype, target.dtype)
     if dtype in _HALF:
         device = input.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        if is_autocast_available(device) and torch.is_autocast_enabled(device):
             return torch.float32
     return dtype
-
-
-def _is_plain(tensor: Tensor, compiling: bool) -> bool:
-    """Whether it is this machine's memory, just as it is, in a dtype that the kernel reads."""
-    return (
-        (type(tensor) is Tensor or type(tensor) is _PARAMETER)
-        and tensor.is_cpu
-        and tensor.dtype in TAG
-        and (compiling or not tensor.is_neg())  # which torch.compile cannot ask
-        and tensor.layout is _STRIDED
-    )
 
 
 def _loss(
@@ -104,24 +74,26 @@ def _loss(
     operands: Operands,
     reduction: str,
     ignore_index: float | None,
-    label_smoothing: float,
-    gamma: float,
+    label_smoothing: float | Tensor,
+    gamma: float | Tensor,
     *,
     inplace_backward: bool = False,
     check_range: bool = False,
 ) -> Tensor:
     compiling = _is_compiling()
-    input, target, weight, sample_weight, pos_weight, mask = operands
+    input, target, weight, sample_weight, pos_weight, mask, _, _ = operands
     plain = (
-        _is_plain(input, compiling)
-        and _is_plain(target, compiling)
-        and (weight is None or _is_plain(weight, compiling))
-        and (sample_weight is None or _is_plain(sample_weight, compiling))
-        and (pos_weight is None or _is_plain(pos_weight, compiling))
-        and (mask is None or _is_plain(mask, compiling))
+        is_plain(input, compiling)
+        and is_plain(target, compiling)
+        and (weight is None or is_plain(weight, compiling))
+        and (sample_weight is None or is_plain(sample_weight, compiling))
+        and (pos_weight is None or is_plain(pos_weight, compiling))
+        and (mask is None or is_plain(mask, compiling))
     )
     if not plain:
-        _check_operands(function, operands)
+        for name, operand in zip(NAMES, operands, strict=False):
+            if operand is not None or name in ("input", "target"):
+                check(function, name, operand)
     if input.dtype is not _FLOAT32 and not input.is_floating_point():
         raise NotImplementedError(f'"{function}" not implemented for {input.dtype}: input must be floating point')
     if weight is not None:
@@ -131,30 +103,40 @@ def _loss(
     if mask is not None:
         _check_weight(function, "mask", mask, input)
     if sample_weight is not None:
-        shape = options.check_sample_weight(sample_weight.shape, input.shape)
-        operands = (input, target, weight, sample_weight.reshape(shape), pos_weight, mask)
-    terms = None
-    if ignore_index is not None or label_smoothing is not _OFF or gamma is not _OFF:
-        terms = options.terms(ignore_index, label_smoothing, gamma, str(target.dtype).removeprefix("torch."))
+        sample_weight = sample_weight.reshape(options.check_sample_weight(sample_weight.shape, input.shape))
+        operands = (input, target, weight, sample_weight, pos_weight, mask, None, None)
+    terms, learnt = None, False
+    if ignore_index is not None or label_smoothing is not OFF or gamma is not OFF:
+        terms, learnt_smoothing, learnt_gamma = split_options(
+            function, ignore_index, label_smoothing, gamma, target, compiling
+        )
+        learnt = learnt_smoothing is not None or learnt_gamma is not None
+        if learnt:
+            operands = (input, target, weight, sample_weight, pos_weight, mask, learnt_smoothing, learnt_gamma)
+            plain = plain and all(option is None or is_plain(option, compiling) for option in operands[6:])
     dtype = _FLOAT32 if input.dtype is target.dtype is _FLOAT32 else _result_dtype(input, target)
     make = Call if compiling else known_call
     call = make(function == "binary_cross_entropy", reduction, dtype, terms, inplace_backward, check_range)
     if compiling:
         if inplace_backward:
             raise RuntimeError("inplace_backward: not under torch.compile; call the loss without it, or uncompiled.")
-        if plain and not torch.compiler.is_exporting() and not eager.in_transform():
+        if plain and not is_exporting() and not in_transform():
             return compiled.loss(call, operands)
         return composite.loss(call, operands)
-    if not plain or eager.in_transform() or under_dispatch_mode() or _tracing_state() is not None:
+    if not plain or is_watched():
         return composite.loss(call, operands)
-    return eager.loss(call, operands)
+    return eager.loss(with_values(call, operands) if learnt else call, operands)
 
 
 def _beyond_defaults(ours: dict[str, Any]) -> dict[str, Any]:
     """What a subclass of Tensor must know of: one that stands in for torch's function knows none of our options."""
     off = options.Terms()._asdict()
     given = {name: value for name, value in ours.items() if value is not None and value is not False}
-    return {name: value for name, value in given.items() if name not in off or value != off[name]}
+    return {
+        name: value
+        for name, value in given.items()
+        if name not in off or isinstance(value, Tensor) or value != off[name]
+    }
 
 
 def binary_cross_entropy_with_logits(
@@ -169,8 +151,8 @@ def binary_cross_entropy_with_logits(
     sample_weight: Tensor | None = None,
     mask: Tensor | None = None,
     ignore_index: float | None = None,
-    label_smoothing: float = 0,  # not 0.0, which torch.compile would make a symbol, and trace twice
-    gamma: float = 0,
+    label_smoothing: float | Tensor = 0,  # not 0.0, which torch.compile would make a symbol, and trace twice
+    gamma: float | Tensor = 0,
     inplace_backward: bool = False,
 ) -> Tensor:
     """Binary cross-entropy of logits; a drop-in for ``torch.nn.functional.binary_cross_entropy_with_logits``.
@@ -216,9 +198,8 @@ def binary_cross_entropy_with_logits(
         >>> binary_cross_entropy_with_logits(output, target, pos_weight=pos_weight)
         tensor(0.2014)
     """
-    operands = (input, target, weight, sample_weight, pos_weight, mask)
     # torch.compile cannot trace what hands over to a subclass: there it sees each operation of the formula.
-    if has_torch_function(operands) and not _is_compiling():
+    if has_torch_function(input, target, weight, sample_weight, pos_weight, mask) and not _is_compiling():
         ours: dict[str, Any] = {
             "sample_weight": sample_weight,
             "mask": mask,
@@ -229,7 +210,7 @@ def binary_cross_entropy_with_logits(
         }
         result: Tensor = handle_torch_function(
             binary_cross_entropy_with_logits,
-            operands,
+            (input, target, weight, sample_weight, pos_weight, mask),
             input,
             target,
             weight=weight,
@@ -240,12 +221,13 @@ def binary_cross_entropy_with_logits(
             **_beyond_defaults(ours),
         )
         return result
-    reduction = _check_reduction(size_average, reduce, reduction)
+    if size_average is not None or reduce is not None or reduction not in _REDUCTIONS:
+        reduction = _torchs_reduction(size_average, reduce, reduction)
     if isinstance(target, Tensor) and isinstance(input, Tensor) and target.shape != input.shape:
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
     return _loss(
         "binary_cross_entropy_with_logits",
-        operands,
+        (input, target, weight, sample_weight, pos_weight, mask, None, None),
         reduction,
         ignore_index,
         label_smoothing,
@@ -266,8 +248,8 @@ def binary_cross_entropy(
     sample_weight: Tensor | None = None,
     mask: Tensor | None = None,
     ignore_index: float | None = None,
-    label_smoothing: float = 0,
-    gamma: float = 0,
+    label_smoothing: float | Tensor = 0,
+    gamma: float | Tensor = 0,
     check_range: bool = False,
 ) -> Tensor:
     """Binary cross-entropy of probabilities; a drop-in for ``torch.nn.functional.binary_cross_entropy``.
@@ -298,9 +280,8 @@ def binary_cross_entropy(
         >>> binary_cross_entropy(torch.tensor([0.5, 0.9]), torch.tensor([1, 1]), reduction="none")
         tensor([0.6931, 0.1054])
     """
-    operands = (input, target, weight, sample_weight, pos_weight, mask)
     # torch.compile cannot trace what hands over to a subclass: there it sees each operation of the formula.
-    if has_torch_function(operands) and not _is_compiling():
+    if has_torch_function(input, target, weight, sample_weight, pos_weight, mask) and not _is_compiling():
         ours: dict[str, Any] = {
             "pos_weight": pos_weight,
             "sample_weight": sample_weight,
@@ -312,7 +293,7 @@ def binary_cross_entropy(
         }
         result: Tensor = handle_torch_function(
             binary_cross_entropy,
-            operands,
+            (input, target, weight, sample_weight, pos_weight, mask),
             input,
             target,
             weight=weight,
@@ -322,7 +303,8 @@ def binary_cross_entropy(
             **_beyond_defaults(ours),
         )
         return result
-    reduction = _check_reduction(size_average, reduce, reduction)
+    if size_average is not None or reduce is not None or reduction not in _REDUCTIONS:
+        reduction = _torchs_reduction(size_average, reduce, reduction)
     if isinstance(target, Tensor) and isinstance(input, Tensor) and target.shape != input.shape:
         raise ValueError(
             f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is "
@@ -330,7 +312,7 @@ def binary_cross_entropy(
         )
     return _loss(
         "binary_cross_entropy",
-        operands,
+        (input, target, weight, sample_weight, pos_weight, mask, None, None),
         reduction,
         ignore_index,
         label_smoothing,
@@ -339,35 +321,73 @@ def binary_cross_entropy(
     )
 
 
-def _refuse_script() -> NoReturn:
-    raise NotImplementedError(
-        "TorchScript (torch.jit.script) cannot take the functions of binxent.torch: script the module BCELoss or "
-        "BCEWithLogitsLoss, which becomes torch's own, or use torch.jit.trace, torch.compile or torch.export."
-    )
+def _hand_out(ours: Any, torchs: Any) -> None:
+    """Tell torch.jit.script what to compile in our function's place: torch's own, where ours has been set in its place.
+
+    Code that calls torch.nn.functional, such as torch's own modules, knows nothing of our options.
+    """
+
+    def prepare() -> Any:
+        if getattr(torch.nn.functional, ours.__name__) is ours:
+            return torchs
+        raise NotImplementedError(
+            "TorchScript (torch.jit.script) cannot take the functions of binxent.torch: script the module BCELoss or "
+            "BCEWithLogitsLoss, which becomes torch's own, or use torch.jit.trace, torch.compile or torch.export."
+        )
+
+    ours.__prepare_scriptable__ = prepare
 
 
-# torch.jit.script asks these for what it should compile in their place.
-binary_cross_entropy_with_logits.__prepare_scriptable__ = _refuse_script  # type: ignore[attr-defined]
-binary_cross_entropy.__prepare_scriptable__ = _refuse_script  # type: ignore[attr-defined]
+_hand_out(binary_cross_entropy_with_logits, torch_binary_cross_entropy_with_logits)
+_hand_out(binary_cross_entropy, torch_binary_cross_entropy)
 
 
-class _Options:
+class _Off:
+    """The number 0 in a module that has no such attribute: the option is a parameter, or the module was torch's."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, module: Any, owner: type) -> Any:
+        return OFF if module is None else module._parameters.get(self.name, OFF)
+
+
+def _known(option: Any) -> Any:
+    """What can be checked of an option before it is used: nothing of one on the meta device."""
+    if not isinstance(option, Tensor) or option.numel() != 1:
+        return option
+    return OFF if option.is_meta else option.item()
+
+
+class _Options(torch.nn.Module):
     """What both modules have beyond torch's; a torch module that is made one of ours has the defaults."""
 
     reduction: str
     ignore_index: float | None = None
-    label_smoothing: float = 0
-    gamma: float = 0
+    label_smoothing: Any = _Off()
+    gamma: Any = _Off()
     flag: ClassVar[str]  # the name of another option, which is on or off
 
-    def _set(self, ignore_index: float | None, label_smoothing: float, gamma: float, flag: bool) -> None:
-        options.terms(ignore_index, label_smoothing, gamma, "float32")
+    def _set(self, ignore_index: float | None, label_smoothing: Any, gamma: Any, flag: bool) -> None:
+        options.terms(ignore_index, _known(label_smoothing), _known(gamma), "float32")
         self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
         setattr(self, self.flag, flag)
 
+    def register_parameter(self, name: str, param: torch.nn.Parameter | None) -> None:
+        """Takes a learnt option, which torch would refuse because the class has an attribute of that name."""
+        if name in LEARNABLE and isinstance(param, torch.nn.Parameter):
+            vars(self).pop(name, None)
+            self._parameters[name] = param
+        else:
+            super().register_parameter(name, param)
+
     def _shown_options(self) -> dict[str, str]:
-        flag = getattr(self, self.flag)
-        return options.shown_terms(self) | ({self.flag: repr(flag)} if flag else {})
+        """Each option's repr; of a learnt one the type, since on the meta device it has no value."""
+        learnt = {
+            name: type(option).__name__ for name in LEARNABLE if isinstance(option := getattr(self, name), Tensor)
+        }
+        flag = {self.flag: "True"} if getattr(self, self.flag) else {}
+        return options.shown_terms(self, learnt) | flag
 
     def extra_repr(self) -> str:
         """Only what is not the default, so that a plain module prints as torch's own."""
@@ -377,7 +397,7 @@ class _Options:
 
     def _check_scriptable(self) -> None:
         beyond = list(self._shown_options())
-        if getattr(self, "pos_weight", None) is not None and isinstance(self, torch.nn.BCELoss):
+        if getattr(self, "pos_weight", None) is not None and isinstance(self, TorchBCELoss):
             beyond.append("pos_weight")
         if self.reduction in ("batchmean", "weighted_mean"):
             beyond.append(f"reduction={self.reduction!r}")
@@ -388,7 +408,7 @@ class _Options:
             )
 
 
-class BCEWithLogitsLoss(_Options, torch.nn.BCEWithLogitsLoss):
+class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
     """``binary_cross_entropy_with_logits`` as a module; a drop-in for, and a subclass of, torch's own.
 
     Parameters, buffers, ``state_dict`` and ``repr`` are torch's; the options after ``pos_weight`` are as in the
@@ -414,8 +434,8 @@ class BCEWithLogitsLoss(_Options, torch.nn.BCEWithLogitsLoss):
         pos_weight: Tensor | None = None,
         *,
         ignore_index: float | None = None,
-        label_smoothing: float = 0,
-        gamma: float = 0,
+        label_smoothing: float | Tensor = 0,
+        gamma: float | Tensor = 0,
         inplace_backward: bool = False,
     ) -> None:
         super().__init__(weight, size_average, reduce, reduction, pos_weight)
@@ -441,10 +461,10 @@ class BCEWithLogitsLoss(_Options, torch.nn.BCEWithLogitsLoss):
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """TorchScript, which is deprecated, takes torch's own class."""
         self._check_scriptable()
-        return torch.nn.BCEWithLogitsLoss(self.weight, reduction=self.reduction, pos_weight=self.pos_weight)
+        return TorchBCEWithLogitsLoss(self.weight, reduction=self.reduction, pos_weight=self.pos_weight)
 
 
-class BCELoss(_Options, torch.nn.BCELoss):
+class BCELoss(_Options, TorchBCELoss):
     """``binary_cross_entropy`` as a module; a drop-in for, and a subclass of, torch's own.
 
     Parameters, buffers, ``state_dict`` and ``repr`` are torch's; the other options are as in the function. The call
@@ -468,8 +488,8 @@ class BCELoss(_Options, torch.nn.BCELoss):
         *,
         pos_weight: Tensor | None = None,
         ignore_index: float | None = None,
-        label_smoothing: float = 0,
-        gamma: float = 0,
+        label_smoothing: float | Tensor = 0,
+        gamma: float | Tensor = 0,
         check_range: bool = False,
     ) -> None:
         super().__init__(weight, size_average, reduce, reduction)
@@ -497,4 +517,4 @@ class BCELoss(_Options, torch.nn.BCELoss):
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """TorchScript, which is deprecated, takes torch's own class."""
         self._check_scriptable()
-        return torch.nn.BCELoss(self.weight, reduction=self.reduction)
+        return TorchBCELoss(self.weight, reduction=self.reduction)

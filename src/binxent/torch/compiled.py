@@ -12,11 +12,15 @@ import torch
 from torch import Tensor
 
 from binxent.options import Terms
-from binxent.torch import composite, eager
-from binxent.torch.call import Call, Operands, new_like, new_loss, run
+from binxent.torch import composite
+from binxent.torch.call import Call, Operands, new_like, new_loss, run, with_values
+from binxent.torch.context import in_transform
 
-_OPERANDS = "Tensor input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? pos_weight, Tensor? mask"
-_CALL = "bool probabilities, str reduction, ScalarType dtype, float? ignore_index, float label_smoothing, float gamma"
+_OPERANDS = (
+    "Tensor input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? pos_weight, Tensor? mask, "
+    "Tensor? label_smoothing, Tensor? gamma"
+)
+_CALL = "bool probabilities, str reduction, ScalarType dtype, float? ignore_index"
 
 _library = torch.library.Library("binxent", "DEF")
 _library.define(f"loss({_OPERANDS}, {_CALL}) -> Tensor")
@@ -24,17 +28,17 @@ _library.define(f"input_gradient(Tensor incoming, {_OPERANDS}, {_CALL}) -> Tenso
 
 
 def _flat(call: Call) -> tuple[Any, ...]:
-    return (*call[:3], *(call.terms or Terms()))
+    return (*call[:3], None if call.terms is None else call.terms.ignore_index)
 
 
 def _call(arguments: tuple[Any, ...]) -> tuple[Operands, Call]:
-    probabilities, reduction, dtype, *rest = arguments[6:]
-    terms = Terms(*rest)
-    return arguments[:6], Call(probabilities, reduction, dtype, None if terms == Terms() else terms)
+    probabilities, reduction, dtype, ignore_index = arguments[8:]
+    return arguments[:8], Call(probabilities, reduction, dtype, None if ignore_index is None else Terms(ignore_index))
 
 
 def _loss(*arguments: Any) -> Tensor:
     operands, call = _call(arguments)
+    call = with_values(call, operands)
     loss = new_loss(call, operands)
     run(call, operands, loss, None)
     return loss
@@ -42,6 +46,7 @@ def _loss(*arguments: Any) -> Tensor:
 
 def _input_gradient(incoming: Tensor, *arguments: Any) -> Tensor:
     operands, call = _call(arguments)
+    call = with_values(call, operands)
     gradient = new_like(operands[0])
     run(call, operands, None, gradient, incoming if call.reduction == "none" else incoming.item())
     return gradient
@@ -69,9 +74,9 @@ class _OperatorLoss(torch.autograd.Function):
         operands: Operands = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
         # Grad mode is on under create_graph, where a backend keeps autograd's own backward.
-        if eager.in_transform() or torch.is_grad_enabled():
+        if in_transform() or torch.is_grad_enabled():
             return (None, *composite.gradients(call, operands, incoming, needed))
-        rest: tuple[Tensor | None, ...] = (None,) * 5
+        rest: tuple[Tensor | None, ...] = (None,) * 7
         if True in needed[1:]:
             rest = composite.gradients(call, operands, incoming, (False, *needed[1:]))[1:]
         to_input = torch.ops.binxent.input_gradient(incoming, *operands, *_flat(call)) if needed[0] else None
@@ -80,7 +85,7 @@ class _OperatorLoss(torch.autograd.Function):
 
 def _autograd_loss(*arguments: Any) -> Tensor:
     operands, call = _call(arguments)
-    if eager.in_transform():
+    if in_transform():
         return composite.loss(call, operands)
     result: Tensor = _OperatorLoss.apply(call, *operands)  # type: ignore[no-untyped-call]
     return result

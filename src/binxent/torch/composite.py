@@ -9,14 +9,15 @@ needs, in every mode of differentiation.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entropy
 
 from binxent import formula, options
-from binxent.torch.call import Call, Operands, divisor, refuse_out_of_range, under_dispatch_mode
+from binxent.torch.call import Call, Operands, divisor, refuse_out_of_range, with_values
+from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_tracing, under_dispatch_mode
 
 
 class _Wide(NamedTuple):
@@ -31,18 +32,15 @@ class _Wide(NamedTuple):
     sample_weight: Tensor | None
     pos_weight: Tensor | None
     keep: Tensor | None  # which elements are not ignored; None: all
-    label_smoothing: float
-    gamma: float
+    label_smoothing: Tensor | float
+    gamma: Tensor | float
 
-    @property
-    def w(self) -> Tensor | None:
-        if self.weight is None or self.sample_weight is None:
-            return self.sample_weight if self.weight is None else self.weight
-        return self.weight * self.sample_weight
 
-    @property
-    def terms(self) -> tuple[float, float]:
-        return self.label_smoothing, self.gamma
+# A function, since Dynamo reads no property of a named tuple, up to torch 2.11.
+def _product(wide: _Wide) -> Tensor | None:
+    if wide.weight is None or wide.sample_weight is None:
+        return wide.sample_weight if wide.weight is None else wide.weight
+    return wide.weight * wide.sample_weight
 
 
 def _widened(call: Call, operands: Operands) -> _Wide:
@@ -52,17 +50,40 @@ def _widened(call: Call, operands: Operands) -> _Wide:
     def widen(tensor: Tensor | None) -> Tensor | None:
         return tensor if tensor is None or tensor.is_complex() else tensor.to(dtype)
 
+    def option(number: float, tensor: Tensor | None, most: float) -> Tensor | float:
+        """NaN where a tensor holds no such option, since a graph cannot refuse it."""
+        if tensor is not None:
+            value = tensor.to(dtype)
+            return torch.where((value >= 0) & (value <= most), value, torch.full_like(value, torch.nan))
+        # A 0-d tensor times a number has a float64 tangent, of whatever dtype the tensor is.
+        return torch.full_like(x, number) if number and not x.dim() else number
+
     terms = call.terms or options.Terms()
     wide: list[Tensor | None] = [widen(operand) for operand in operands[:5]]
     keep: Tensor | None = formula.kept(wide[1], operands[5], terms.ignore_index)
     if keep is not None:
         wide = [None if operand is None else formula.only(torch, keep, operand) for operand in wide]
-    return _Wide(*wide, keep, terms.label_smoothing, terms.gamma)  # type: ignore[arg-type, call-arg]
+    x: Tensor = wide[0]  # type: ignore[assignment]
+    smoothing = option(terms.label_smoothing, operands[6], 1)
+    gamma = option(terms.gamma, operands[7], torch.finfo(dtype).max)
+    return _Wide(*wide, keep, smoothing, gamma)  # type: ignore[arg-type, call-arg]
 
 
 def _saturated(gradient: Tensor) -> Tensor:
     """As float16 can hold it: at q = 0 and 1 the gradient of probabilities is ±1e12."""
     return gradient.clamp(-65504, 65504)
+
+
+class _Saturating(torch.autograd.Function):
+    """The tensor, whose gradient is saturated. Up to torch 2.11 Dynamo cannot trace a hook that does it."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _saturated(gradient)
 
 
 def _assert_range(name: str, valid: Tensor) -> None:
@@ -71,39 +92,39 @@ def _assert_range(name: str, valid: Tensor) -> None:
 
 def _without_autocast(device: str) -> AbstractContextManager[None]:
     """Autocast on CUDA refuses torch's operation, even in float32."""
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
 
 
-def _values(tensor: Tensor) -> Tensor:
-    """The tensor below the wrappers of torch.func's transforms, whose values Python may look at."""
+def _values(tensor: Tensor) -> Tensor | None:
+    """The tensor below the wrappers of torch.func's transforms, whose values Python may look at.
+
+    None where there are none: in a fake tensor, on the meta device or under a dispatch mode.
+    """
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
-    return tensor.detach()
+    tensor = tensor.detach()
+    return tensor if type(tensor) is Tensor and not tensor.is_meta and not under_dispatch_mode() else None
 
 
 def _check_range(name: str, tensor: Tensor) -> None:
     values = _values(tensor)
-    # There are none in a fake tensor, on the meta device or under a dispatch mode.
-    if type(values) is not Tensor or values.is_meta or under_dispatch_mode():
-        return
-    if not bool(((values >= 0) & (values <= 1)).all()):
+    if values is not None and not bool(((values >= 0) & (values <= 1)).all()):
         refuse_out_of_range(name, values)
 
 
 def _probabilities_loss(call: Call, wide: _Wide, weight: Tensor | None) -> Tensor:
     q, y = wide.x, wide.y
     q_valid, y_valid = (q >= 0) & (q <= 1), (y >= 0) & (y <= 1)
-    tracing = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    if (q.is_cpu or call.check_range) and not tracing:
+    if (q.is_cpu or call.check_range) and not is_tracing():
         _check_range("input", q)
         _check_range("target", y)
     zeros, nan = torch.zeros_like(q), torch.full_like(q, torch.nan)
     if q.is_cpu:
         # torch's operation refuses what is out of range, in a graph too: a NaN stands for such a target.
         safe, ones = q, torch.where(y_valid, torch.ones_like(q), nan)
-        if torch.compiler.is_exporting():  # a decomposed operation does not
+        if is_exporting():  # a decomposed operation does not
             _assert_range("input", q_valid)
             _assert_range("target", y_valid)
     else:  # it would abort the whole CUDA context
@@ -113,7 +134,7 @@ def _probabilities_loss(call: Call, wide: _Wide, weight: Tensor | None) -> Tenso
         minus_log1m = torch_binary_cross_entropy(safe, zeros, reduction="none")
     # The logarithms come first in each product: torch gives the result the input's strides.
     positive, negative = formula.coefficients(y, wide.pos_weight, wide.label_smoothing)
-    if wide.gamma:
+    if not formula.is_off(wide.gamma):
         minus_log, minus_log1m = (
             minus_log * formula.focal_power(torch, minus_log1m, wide.gamma),
             minus_log1m * formula.focal_power(torch, minus_log, wide.gamma),
@@ -128,8 +149,9 @@ def _probabilities_loss(call: Call, wide: _Wide, weight: Tensor | None) -> Tenso
 def _probabilities_slope(wide: _Wide) -> Tensor:
     """d/dq; its derivative in turn is that of torch's operation, as in the loss."""
     q = wide.x
-    if wide.gamma:
-        focal: Tensor = formula.probabilities_gradient(torch, q, wide.y, None, wide.pos_weight, *wide.terms)
+    if not formula.is_off(wide.gamma):
+        terms = wide.label_smoothing, wide.gamma
+        focal: Tensor = formula.probabilities_gradient(torch, q, wide.y, None, wide.pos_weight, *terms)
         return focal
 
     def slope(target: Tensor) -> Tensor:
@@ -145,7 +167,8 @@ def _elements(call: Call, wide: _Wide, weight: Tensor | None) -> Tensor:
     if call.probabilities:
         elements = _probabilities_loss(call, wide, weight)
     else:
-        elements = formula.logits_loss(torch, wide.x, wide.y, weight, wide.pos_weight, *wide.terms)
+        terms = wide.label_smoothing, wide.gamma
+        elements = formula.logits_loss(torch, wide.x, wide.y, weight, wide.pos_weight, *terms)
     result: Tensor = formula.only(torch, wide.keep, elements)
     return result
 
@@ -154,18 +177,35 @@ def _divided(call: Call, operands: Operands, wide: _Wide, total: Tensor) -> Tens
     """By a number, or by what is kept, or by its weights."""
     by = divisor(call, operands)
     if not isinstance(by, str):
-        return total / by
+        return total if call.reduction in ("none", "sum") else total / by
     ones = torch.ones_like(wide.x)
-    counted = ones * wide.w if by == options.WEIGHTS and wide.w is not None else ones
+    weight = _product(wide) if by == options.WEIGHTS else None
+    counted = ones if weight is None else ones * weight
     result: Tensor = formula.divided(torch, total, formula.only(torch, wide.keep, counted).sum())
     return result
 
 
+def _check_options(call: Call, operands: Operands) -> None:
+    """Refuses a label_smoothing or a gamma out of its range. Under vmap there are several of them."""
+    smoothing, gamma = (None if option is None else _values(option) for option in operands[6:])
+    if smoothing is not None and smoothing.is_cpu:
+        for value in smoothing.flatten():
+            with_values(call, (*operands[:6], value, None))
+    if gamma is not None and gamma.is_cpu:
+        for value in gamma.flatten():
+            with_values(call, (*operands[:6], None, value))
+
+
 def loss(call: Call, operands: Operands) -> Tensor:
+    if not is_tracing():
+        _check_options(call, operands)
     wide = _widened(call, operands)
     if call.probabilities and operands[0].dtype == torch.float16 and wide.x.requires_grad:
-        wide.x.register_hook(_saturated)
-    elements = _elements(call, wide, wide.w)
+        if torch.compiler.is_compiling() and not in_transform():
+            wide = wide._replace(x=_Saturating.apply(wide.x))  # type: ignore[no-untyped-call]
+        else:
+            wide.x.register_hook(_saturated)
+    elements = _elements(call, wide, _product(wide))
     dtype = torch.promote_types(call.dtype, torch.complex32) if elements.is_complex() else call.dtype
     if call.reduction == "none":
         return elements.to(dtype)
@@ -178,7 +218,7 @@ def gradients(
     """d loss / d each operand, times the incoming gradient: itself differentiable."""
     wide = _widened(call, operands)
     x, y, weight, sample_weight, p, keep, *terms = wide
-    w = wide.w
+    w = _product(wide)
     scale = _divided(call, operands, wide, incoming.to(x.dtype))
 
     def fitted(slope: Tensor, operand: Tensor | None) -> Tensor:
@@ -188,7 +228,7 @@ def gradients(
             total = _saturated(total)
         return total.to(operand.dtype)
 
-    results: list[Tensor | None] = [None] * 6
+    results: list[Tensor | None] = [None] * 8
     if needed[0]:
         if call.probabilities:
             slope = _probabilities_slope(wide)
@@ -216,4 +256,16 @@ def gradients(
         else:
             slope = formula.logits_gradient_to_pos_weight(torch, x, y, w, *terms)
         results[4] = fitted(slope, operands[4])
+    if needed[6]:
+        if call.probabilities:
+            slope = formula.probabilities_gradient_to_label_smoothing(torch, x, y, w, p, wide.gamma)
+        else:
+            slope = formula.logits_gradient_to_label_smoothing(torch, x, y, w, p, wide.gamma)
+        results[6] = fitted(slope, operands[6])
+    if needed[7]:
+        if call.probabilities:
+            slope = formula.probabilities_gradient_to_gamma(torch, x, y, w, p, *terms)
+        else:
+            slope = formula.logits_gradient_to_gamma(torch, x, y, w, p, *terms)
+        results[7] = fitted(slope, operands[7])
     return tuple(results)

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from binxent.torch import composite
 from binxent.torch.call import Call, Operands, new_like, new_loss, run
+from binxent.torch.context import in_transform
 
 # The gradient is made together with the loss, in one pass, for the incoming gradient that the last backward brought:
 # 1, or the scale of mixed precision or of gradient accumulation. Where another one comes, the kernel runs again, so
@@ -18,20 +18,14 @@ _expected_incoming = 1.0
 
 
 # Found once: an attribute of an attribute takes longer to find than most of these take to answer.
-_transforms_active = torch._C._are_functorch_transforms_active
 _top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 _is_grad_enabled, _is_compiling = torch.is_grad_enabled, torch.compiler.is_compiling
 
 
-def in_transform() -> bool:
-    """Whether torch.func or forward-mode AD is at work, which no autograd.Function of ours could see through."""
-    return _transforms_active() or forward_ad._current_level >= 0
-
-
 # Each None that autograd takes and keeps costs it time, and most losses have no operands but input and target: these
-# stand for the other four.
-_NO_OTHERS = (None,) * 4
+# stand for the other six.
+_NO_OTHERS = (None,) * 6
 
 
 def _is_memory(incoming: Tensor) -> bool:
@@ -42,10 +36,10 @@ def _is_memory(incoming: Tensor) -> bool:
 class KernelLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *given: Any) -> Tensor:
-        """Takes all six operands, or input and target alone."""
+        """Takes input and target alone, all but the options, or all eight operands."""
         ctx.save_for_backward(*given)
         ctx.call = call
-        operands: Operands = (given + _NO_OTHERS)[:6]
+        operands: Operands = (given + _NO_OTHERS)[:8]
         loss = new_loss(call, operands)
         fused = call.reduction != "none" and not call.inplace_backward
         # Offloading and checkpointing have hooks, which would not see a gradient that is kept beside the saved tensors.
@@ -66,7 +60,7 @@ class KernelLoss(torch.autograd.Function):
                 "inplace_backward: a second backward through this loss; the first one has overwritten the logits with "
                 "their gradient. Call the loss again, or without inplace_backward=True."
             )
-        operands: Operands = (ctx.saved_tensors + _NO_OTHERS)[:6]  # raises if one was modified since
+        operands: Operands = (ctx.saved_tensors + _NO_OTHERS)[:8]  # raises if one was modified since
         needed = ctx.needs_input_grad  # of the call first, and of as many operands as were given
         if (
             _is_grad_enabled()  # create_graph
@@ -116,18 +110,25 @@ def _input_gradient(ctx: Any, call: Call, operands: Operands, incoming: Tensor) 
 
 
 def loss(call: Call, operands: Operands) -> Tensor:
-    input, target, weight, sample_weight, pos_weight, mask = operands
+    input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma = operands
     if _is_grad_enabled() and (
         input.requires_grad
         or target.requires_grad
         or (weight is not None and weight.requires_grad)
         or (sample_weight is not None and sample_weight.requires_grad)
         or (pos_weight is not None and pos_weight.requires_grad)
+        or (label_smoothing is not None and label_smoothing.requires_grad)
+        or (gamma is not None and gamma.requires_grad)
     ):
         if call.inplace_backward:
             _check_inplace(operands)
-        alone = weight is sample_weight is pos_weight is mask is None
-        result: Tensor = _apply(call, input, target) if alone else _apply(call, *operands)
+        result: Tensor
+        if label_smoothing is not None or gamma is not None:
+            result = _apply(call, *operands)
+        elif weight is sample_weight is pos_weight is mask is None:
+            result = _apply(call, input, target)
+        else:
+            result = _apply(call, *operands[:6])
         return result
     result = new_loss(call, operands)
     run(call, operands, result, None)
