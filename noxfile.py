@@ -142,6 +142,17 @@ def supported(session: nox.Session, numpy: str) -> None:
 
 
 @session(default=False)
+@nox.parametrize("version", ["2.10.0", "2.11.0", "2.12.1", "2.14.1", "2.15.0"])
+def torches(session: nox.Session, version: str) -> None:
+    """The face of torch beside other versions of torch than the one of the torch session. Each takes 4 GB while it is
+    tested, since it brings its CUDA libraries."""
+    beside = [requirement for requirement in group("test", "torch") if not requirement.startswith("torch==")]
+    install(session, f"torch=={version}", *beside)
+    own = sorted(map(str, Path("tests/faces").glob("test_torch*")))
+    pytest(session, "tests", *SIDE_BY_SIDE, *own, *session.posargs)
+
+
+@session(default=False)
 def lint(session: nox.Session) -> None:
     """ruff, as linter and as formatter; and who imports whom."""
     session.install(*group("lint"))

@@ -74,6 +74,13 @@ def _(f, x, y):
     return loss, lambda: torch.autograd.grad(loss, y)
 
 
+@route("gradients to a learnt `label_smoothing` or `gamma`", "kernel", "formula")
+def _(f, x, y):
+    option = torch.tensor(0.5, requires_grad=True)
+    loss = f(x, y, label_smoothing=option, gamma=option)
+    return loss, lambda: torch.autograd.grad(loss, option)
+
+
 @route("`create_graph=True`, `is_grads_batched=True`", "kernel", "formula")
 def _(f, x, y):
     loss = f(x, y)

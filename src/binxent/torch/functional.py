@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _HALF = ("float16", "bfloat16")
 # Bound once: looking up an attribute of torch is measurable in a loss of 64 elements.
-_FLOAT32, _is_compiling = torch.float32, torch.compiler.is_compiling
+_FLOAT32, _REDUCTIONS, _is_compiling = torch.float32, options.REDUCTIONS, torch.compiler.is_compiling
 
 
 def _legacy_reduction(size_average: bool | None, reduce: bool | None) -> str:
@@ -41,13 +41,12 @@ def _legacy_reduction(size_average: bool | None, reduce: bool | None) -> str:
 _legacy_reduction._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _check_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+def _torchs_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    """What torch makes of its deprecated arguments, or of a reduction that is none of ours."""
     if size_average is not None or reduce is not None:
         return _legacy_reduction(size_average, reduce)
-    if reduction not in options.REDUCTIONS:
-        torch_reduction.get_enum(reduction)  # raises torch's ValueError, or warns of 'elementwise_mean'
-        return "mean"
-    return reduction
+    torch_reduction.get_enum(reduction)  # raises torch's ValueError, or warns of 'elementwise_mean'
+    return "mean"
 
 
 def _name(loss: Loss) -> str:
@@ -194,7 +193,7 @@ def binary_cross_entropy_with_logits(
         ignore_index: elements whose target it is are ignored likewise; an integer such as -100, or NaN.
         label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
         gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
-            answer, to this power.
+            answer, to this power. It and label_smoothing may be tensors of one element, which get their gradients.
         inplace_backward: the backward overwrites the logits with their gradient, and no memory is allocated. Refused
             for leaves, views and expanded logits, under ``create_graph``, ``torch.func`` and ``torch.compile``; a
             second backward is an error. Whoever else needs the logits' values in the backward gets torch's own error.
@@ -241,7 +240,8 @@ def binary_cross_entropy_with_logits(
             **_beyond_defaults(ours),
         )
         return result
-    reduction = _check_reduction(size_average, reduce, reduction)
+    if size_average is not None or reduce is not None or reduction not in _REDUCTIONS:
+        reduction = _torchs_reduction(size_average, reduce, reduction)
     return _loss(
         LOGITS,
         (input, target, weight, sample_weight, pos_weight, mask),
@@ -320,7 +320,8 @@ def binary_cross_entropy(
             **_beyond_defaults(ours),
         )
         return result
-    reduction = _check_reduction(size_average, reduce, reduction)
+    if size_average is not None or reduce is not None or reduction not in _REDUCTIONS:
+        reduction = _torchs_reduction(size_average, reduce, reduction)
     return _loss(
         PROBABILITIES,
         (input, target, weight, sample_weight, pos_weight, mask),
