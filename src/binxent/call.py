@@ -133,9 +133,9 @@ def plan(
 _remembered = functools.lru_cache(maxsize=256, typed=True)(plan)
 
 
-def known_plan(*wanted: Any) -> Call:
+def known_plan(*wanted: Any, **also: bool) -> Call:
     """What ``plan`` returns; the same call is made at each step, and found faster than made."""
     try:
-        return _remembered(*wanted)
+        return _remembered(*wanted, **also)
     except TypeError:  # an option that is an array, and a size that is a symbol, have no hash
-        return plan(*wanted)
+        return plan(*wanted, **also)

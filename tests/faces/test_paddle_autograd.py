@@ -193,8 +193,10 @@ def test_second_derivative_of_probabilities():
         np.testing.assert_allclose(array(second), exact, rtol=1e-13)
 
 
-@pytest.mark.parametrize(("learns", "last"), [(False, 3), (True, 2)], ids=["kernel", "formula"])
-@both_kinds
+@pytest.mark.parametrize(
+    ("kind", "learns", "last"),
+    [("logits", False, 3), ("logits", True, 4), ("probabilities", False, 3), ("probabilities", True, 2)],
+)
 def test_where_paddles_derivatives_end(kind, learns, last):
     """Of a quotient it has two, and a third that has none. If this fails, the docs have news."""
     x, y = tensor(an_input(kind, 3), learns=True), tensor(uniform(3), learns=learns)
@@ -271,9 +273,9 @@ def test_gradients_to_every_operand(kind, dtype):
     bracket = element(np, x, y, None, p)
     exact = {
         "input": SLOPE[kind](np, x, y, each, p),
-        "label": to_label(np, x, each, p),
+        "label": to_label(np, x, y, each, p),
         "weight": (bracket * s[:, None]).sum(1, keepdims=True),
-        "pos_weight": to_pos(np, x, y, each).sum(0),
+        "pos_weight": to_pos(np, x, y, each, p).sum(0),
         "sample_weight": (bracket * w).sum(1),
     }
     tolerance = {"float64": 1e-13, "float32": 2e-5, "float16": 2e-3, "bfloat16": 2e-2}[dtype]
@@ -289,7 +291,7 @@ def test_only_another_operand_learns(kind):
     loss = OURS[kind](x, y, reduction="sum")
     assert not loss.stop_gradient
     exact = (formula.logits_gradient_to_target if kind == "logits" else formula.probabilities_gradient_to_target)(
-        np, array(x)
+        np, array(x), array(y)
     )
     np.testing.assert_allclose(gradient_of(loss, y), exact, rtol=1e-5)
 

@@ -185,7 +185,7 @@ def test_static_graph(static, kind, reduction, shape):
     np.testing.assert_allclose(results[0], exact.value(reduction), rtol=1e-13)
     np.testing.assert_allclose(results[1], exact.gradient_of(reduction), rtol=1e-11, atol=1e-15)
     to_label = formula.logits_gradient_to_target if kind == "logits" else formula.probabilities_gradient_to_target
-    to_label = to_label(np, values["x"], values["w"] * values["s"][:, None], values["p"])
+    to_label = to_label(np, values["x"], values["y"], values["w"] * values["s"][:, None], values["p"])
     np.testing.assert_allclose(results[2], to_label / exact.divisor(reduction), rtol=1e-11)
 
 

@@ -37,18 +37,23 @@ def compute(
     incoming: Operand | float = 1.0,
     executor: int = 0,
 ) -> int:
-    weights = tuple(w for w in (operands.weight, operands.sample_weight) if w is not None)
+    input, target, weight, sample_weight, pos_weight, mask = operands[:6]
+    weights: tuple[Operand, ...] = () if weight is None else (weight,)
+    if sample_weight is not None:
+        weights = (*weights, sample_weight)
     if not isinstance(incoming, float):  # one for each element: a weight like any other
         weights, incoming = (*weights, incoming), 1.0
     flags: int = _native.compute(
         call.loss.probabilities,
-        operands.input,
-        operands.target,
+        input,
+        target,
         weights,
-        operands.pos_weight,
-        operands.mask,
+        pos_weight,
+        mask,
         call.terms,
-        *outputs,
+        outputs.elements,
+        outputs.total,
+        outputs.gradient,
         call.divisor if divisor is None else divisor,
         incoming,
         executor,

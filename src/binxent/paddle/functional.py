@@ -1,0 +1,253 @@
+"""The two losses as functions; drop-ins for Paddle's.
+
+In the dynamic graph on CPU, ``eager`` reaches the kernel. For everything else the definition is computed in Paddle's
+own operations.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+import paddle
+from paddle import Tensor
+from paddle.base import core
+
+from binxent import kernel
+from binxent.call import Operands, plan
+from binxent.options import RefusalError
+from binxent.paddle import arrays, eager, static
+from binxent.paddle.arrays import LOGITS, PROBABILITIES
+from binxent.paddle.operands import check, planned, refuse, split_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from binxent.call import Call, Shape
+    from binxent.formula import Loss
+    from binxent.paddle.operands import Given, Numbers
+
+Reduction = Literal["none", "mean", "sum", "batchmean", "weighted_mean"]
+
+_plain_elements = kernel.paddle.plain_elements  # bound once, as looking it up is measurable in a loss of 64 elements
+
+eager.restore_threads()
+
+
+# What can be remembered: an array has no hash, and that of a tensor does not tell its number.
+_NUMBER = (float, int, type(None))
+_OF_ELEMENTS = ("mean", "sum", "none", "weighted_mean")  # those that ask for no more of the shape than its elements
+
+
+# It takes a third of the time of ``known_plan``, which compares seven more arguments.
+@functools.lru_cache(maxsize=256, typed=True)
+def _plain_call(
+    loss: Loss, reduction: str, elements: int, ignore_index: object, label_smoothing: object, gamma: object
+) -> Call:
+    return plan(
+        loss,
+        reduction,
+        ("float32", "float32"),
+        (elements,),
+        (elements,),
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        gamma=gamma,
+        any_target=True,
+    )
+
+
+def compute(loss: Loss, reduction: str, given: Given, numbers: Numbers) -> Any:
+    """The loss. What most losses are, float32 without weights, takes the shortest way to the kernel."""
+    input, label, weight, sample_weight, pos_weight, mask = given
+    ignore_index, label_smoothing, gamma = numbers
+    alone = weight is None and sample_weight is None and pos_weight is None and mask is None
+    elements = _plain_elements(input, label) if alone else -1
+    try:
+        if (
+            elements > 0
+            and label.stop_gradient
+            and reduction in _OF_ELEMENTS
+            and isinstance(ignore_index, _NUMBER)
+            and isinstance(label_smoothing, _NUMBER)
+            and isinstance(gamma, _NUMBER)
+        ):
+            call = _plain_call(loss, reduction, elements, ignore_index, label_smoothing, gamma)
+            return eager.loss(call, Operands(input, label), elements)
+        return _general_loss(loss, reduction, given, numbers)
+    except RefusalError as refusal:
+        refuse(loss, refusal, reduction, given)
+
+
+# to_static(full_graph=False) does not look into these files, and calls the loss with tensors.
+paddle.jit.marker.force_dynamic(compute)
+core.eval_frame_skip_file_prefix((os.path.dirname(__file__) + os.sep,))
+
+
+def _enlarges(weight: Sequence[int], input: Sequence[int]) -> bool:
+    """Whether the input broadcasts to the weight, which Paddle allows, and not the weight to the input."""
+    if not arrays.may_enlarge(weight, input):
+        return False
+    try:
+        paddle.broadcast_shape(weight, input)
+    except ValueError:
+        return False
+    return True
+
+
+def _shape(operand: Tensor | None) -> Shape | None:
+    return None if operand is None else tuple(operand.shape)
+
+
+def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers) -> Any:
+    input, label, weight, sample_weight, pos_weight, mask = given
+    if not paddle.in_dynamic_mode() and not (isinstance(input, Tensor) and isinstance(label, Tensor)):
+        return static.compute(loss, reduction, given, numbers)
+    check(loss, given, Tensor, ValueError, RuntimeError)
+    shape, elements = tuple(input.shape), math.prod(input.shape)
+    if pos_weight is not None and elements == math.prod(pos_weight.shape) == 1:
+        pos_weight = pos_weight.reshape(shape)  # in Paddle, one number has any dimensions
+    enlarges = weight is not None and _enlarges(weight.shape, input.shape)
+    numbers, learnt = split_options(numbers)
+    call = planned(
+        loss,
+        reduction,
+        given,
+        [
+            shape,
+            tuple(label.shape),
+            () if enlarges else _shape(weight),
+            _shape(sample_weight),
+            _shape(pos_weight),
+            _shape(mask),
+        ],
+        numbers,
+    )
+    if sample_weight is not None:
+        sample_weight = sample_weight.reshape([shape[0], *[1] * (len(shape) - 1)])
+    operands = Operands(input, label, weight, sample_weight, pos_weight, mask, **learnt)
+    learns = bool(learnt) or any(operand is not None and not operand.stop_gradient for operand in operands[1:5])
+    if (
+        input.place.is_cpu_place()
+        and elements
+        and input.is_dense()
+        and not enlarges
+        and not (learns and paddle.is_grad_enabled())
+    ):
+        return eager.loss(call, operands, elements)
+    return arrays.loss(call, operands)
+
+
+@paddle.jit.not_to_static  # to_static(full_graph=True) calls it as it is, with values of the graph
+def binary_cross_entropy_with_logits(
+    logit: Tensor,
+    label: Tensor,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    pos_weight: Tensor | None = None,
+    name: str | None = None,
+    *,
+    sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float | Tensor = 0.0,
+    gamma: float | Tensor = 0.0,
+) -> Tensor:
+    """Binary cross-entropy of logits; a drop-in for ``paddle.nn.functional.binary_cross_entropy_with_logits``.
+
+    ``w · [p·y·softplus(−x) + (1−y)·softplus(x)]`` for each element, with x the logit, y the label, w the weight and p
+    the pos_weight; then the mean (divided by the number of elements), the sum, or none.
+
+    Args:
+        logit: of any shape; float16, bfloat16, float32 or float64.
+        label: of the logit's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in [0, 1],
+            which is not enforced.
+        weight: broadcasts to the logit, as in multiplication. As in Paddle, it may also have more dimensions and
+            enlarge the result; the reduction is then of all of it.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count).
+        pos_weight: broadcasts to the logit; multiplies the loss of positives. In [N, C] logits, one for each class.
+        name: accepted and without effect, as in Paddle.
+        sample_weight: shape [N], along the logit's first axis; multiplies ``weight``.
+        mask: broadcasts to the logit; an element where it is 0 or False is ignored: it adds 0 to the loss, to the
+            gradients and to what ``"mean"`` divides by, whatever it holds, NaN too. The mean of nothing is 0.
+        ignore_index: elements whose label it is are ignored likewise; an integer such as -100, or NaN.
+        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the label.
+        gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
+            answer, to this power. It and ``label_smoothing`` may be tensors of one element, and learn; a variable of a
+            static graph that is out of range makes the loss NaN.
+
+    Returns:
+        A tensor of shape [], or of the logit's shape for ``"none"``; of the wider floating dtype of logit and label.
+
+    Raises:
+        ValueError: logit and label differ in shape, a weight or the mask does not broadcast, the reduction is unknown,
+            a number is out of its range, or an argument is no Tensor (in a static graph, TypeError).
+        RuntimeError: logit or label is of a dtype that is not supported.
+        TypeError: a weight or the mask is, or a number is none.
+
+    Differences from Paddle: the right gradient where a logit is 0; exact tails; a mean that is right for any number of
+    elements; labels of −100 count; integer, boolean, half precision and mixed dtypes; gradients to ``label`` and
+    ``pos_weight``, and of gradients; a weight never widens the result; a ``pos_weight`` of more dimensions is refused;
+    ``"batchmean"`` and ``"weighted_mean"``, ``sample_weight`` and what follows it.
+
+    Examples:
+        >>> logit = paddle.to_tensor([5.0, 1.0, 3.0])
+        >>> label = paddle.to_tensor([1.0, 0.0, 1.0])
+        >>> round(binary_cross_entropy_with_logits(logit, label).item(), 6)
+        0.456188
+    """
+    given = (logit, label, weight, sample_weight, pos_weight, mask)
+    loss: Tensor = compute(LOGITS, reduction, given, (ignore_index, label_smoothing, gamma))
+    return loss
+
+
+@paddle.jit.not_to_static
+def binary_cross_entropy(
+    input: Tensor,
+    label: Tensor,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    name: str | None = None,
+    *,
+    pos_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float | Tensor = 0.0,
+    gamma: float | Tensor = 0.0,
+) -> Tensor:
+    """Binary cross-entropy of probabilities; a drop-in for ``paddle.nn.functional.binary_cross_entropy``.
+
+    ``w · [p·y·(−log q) + (1−y)·(−log(1−q))]`` for each element, with q the input, y the label, w the weight and p the
+    pos_weight; both logarithms are clamped at −100, and the gradient's denominator q·(1−q) at 1e-12. Then the mean
+    (divided by the number of elements), the sum, or none.
+
+    Args:
+        input: probabilities, of any shape; float16, bfloat16, float32 or float64.
+        label, weight, reduction, name, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma: as with
+            logits.
+
+    Returns:
+        As with logits.
+
+    Raises:
+        ValueError: an input that is not ignored lies outside [0, 1]; the message names the first. A static graph raises
+            it when it runs. On accelerators, such elements are NaN. The rest as with logits.
+
+    Differences from Paddle: integer, boolean, half precision and mixed dtypes; exact for small probabilities; a mean
+    that is right for any number of elements; gradients to ``label``, and of gradients; ``"batchmean"`` and
+    ``"weighted_mean"``, ``pos_weight`` and what follows it.
+
+    Examples:
+        >>> input = paddle.to_tensor([0.5, 0.6, 0.7])
+        >>> label = paddle.to_tensor([1.0, 0.0, 1.0])
+        >>> print(binary_cross_entropy(input, label))
+        Tensor(shape=[], dtype=float32, place=Place(cpu), stop_gradient=True,
+               0.65537095)
+    """
+    given = (input, label, weight, sample_weight, pos_weight, mask)
+    loss: Tensor = compute(PROBABILITIES, reduction, given, (ignore_index, label_smoothing, gamma))
+    return loss

@@ -1,0 +1,97 @@
+"""What may be an operand of the loss, which options are operands, and what is said of those that are refused."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import paddle
+from paddle import Tensor
+
+from binxent import options
+from binxent.call import FLOATING, known_plan, plan
+from binxent.kernels import native
+from binxent.paddle.arrays import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from binxent.call import Call, Shape
+    from binxent.formula import Loss
+
+# input (or logit), label, weight, sample_weight, pos_weight, mask
+Given = tuple[Any, Any, Any, Any, Any, Any]
+# ignore_index, label_smoothing, gamma
+Numbers = tuple[Any, Any, Any]
+_WEIGHTS = ("weight", "sample_weight", "pos_weight", "mask")
+
+
+def _name(loss: Loss) -> str:
+    return "binary_cross_entropy" if loss.probabilities else "binary_cross_entropy_with_logits"
+
+
+def _names(loss: Loss) -> tuple[str, ...]:
+    return "input" if loss.probabilities else "logit", "label", *_WEIGHTS
+
+
+def check(loss: Loss, given: Given, kind: Any, no_kind: type[Exception], no_dtype: type[Exception]) -> None:
+    """Refuse what is no tensor (in a static graph: no value), or of a dtype that the loss does not take."""
+    known: tuple[Any, ...] = FLOATING
+    for name, operand in zip(_names(loss), given, strict=True):
+        if operand is None and name in _WEIGHTS:
+            continue
+        if not isinstance(operand, kind):
+            found = type(operand).__name__
+            if type(operand).__module__ != "builtins":
+                found = f"{type(operand).__module__}.{found}"
+            raise no_kind(f"{_name(loss)}(): argument '{name}' must be {kind.__name__}, but got {found}")
+        if NAME.get(operand.dtype) not in known:
+            error = TypeError if name in _WEIGHTS else no_dtype
+            found = str(operand.dtype).removeprefix("paddle.")
+            expected = ", ".join(known)
+            raise error(f"{_name(loss)}(): argument '{name}' is of dtype {found}; expected one of {expected}")
+        known = tuple(native.TAGS)
+
+
+def split_options(numbers: Numbers) -> tuple[Numbers, dict[str, Any]]:
+    """Return the numbers, and those that are operands: a tensor that learns, and a static graph's variable."""
+    given, learnt = dict(zip(options.Terms._fields, numbers, strict=True)), {}
+    for name, option in given.items():
+        if isinstance(option, paddle.pir.Value):  # type: ignore[attr-defined]
+            if name == "ignore_index" or math.prod(option.shape) != 1:
+                raise TypeError(f"{name}: expected a number, got a static graph's variable of shape {option.shape}")
+            given[name], learnt[name] = 0.0, paddle.reshape(option, [])
+        elif name != "ignore_index" and isinstance(option, Tensor) and not option.stop_gradient:
+            if not paddle.in_dynamic_mode():
+                found = "a paddle.Tensor that learns, of which a static graph would make a constant"
+                raise TypeError(f"{name}: {found}; make it a parameter of the layer")
+            if paddle.is_grad_enabled() and math.prod(option.shape) == 1:
+                learnt[name] = option.reshape([])
+    return (given["ignore_index"], given["label_smoothing"], given["gamma"]), learnt
+
+
+def planned(loss: Loss, reduction: str, given: Given, shapes: Sequence[Shape | None], numbers: Numbers) -> Call:
+    """The call. Paddle takes labels outside [0, 1] for probabilities too."""
+    # What is remembered of a tensor is who it is, not its number.
+    find: Callable[..., Call] = plan if any(isinstance(number, Tensor) for number in numbers) else known_plan
+    dtypes = NAME[given[0].dtype], NAME[given[1].dtype]
+    return find(loss, reduction, dtypes, *shapes, *numbers, any_target=True)
+
+
+def check_reduction(where: str, reduction: object) -> None:
+    if reduction not in options.REDUCTIONS:  # Paddle's words, with what there is besides
+        raise ValueError(
+            f"The value of 'reduction' in {where} should be 'batchmean', 'weighted_mean', 'sum', 'mean' or 'none', but "
+            f"received {reduction}, which is not allowed."
+        )
+
+
+def refuse(loss: Loss, refusal: options.RefusalError, reduction: str, given: Given) -> NoReturn:
+    """Raise Paddle's ValueError, in Paddle's words where it has some."""
+    message = str(refusal)
+    if refusal.argument == "reduction":
+        check_reduction(_name(loss), reduction)
+    elif refusal.argument == "target":
+        input, label = (list(operand.shape) for operand in given[:2])
+        message = f"{_name(loss)}(): label has shape {label}; expected that of {_names(loss)[0]}, {input}"
+    raise ValueError(message) from None
