@@ -9,8 +9,8 @@ from mindspore import Tensor, mint, nn
 from mindspore._c_expression import MixedPrecisionType
 
 from binxent import options
-from binxent.mindspore.call import FLOATING, terms
 from binxent.mindspore.functional import binary_cross_entropy, binary_cross_entropy_with_logits
+from binxent.mindspore.operands import FLOATING, checked_terms
 
 _PRECISION = {
     MixedPrecisionType.FP16: ms.float16,
@@ -46,7 +46,7 @@ class _Cell(nn.Cell):
         return self._loss(*operands, **named)
 
     def _set_terms(self, ignore_index: float | None, label_smoothing: float, gamma: float) -> None:
-        terms(ignore_index, label_smoothing, gamma, "float32")
+        checked_terms(ignore_index, label_smoothing, gamma)
         self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
 
     def extend_repr(self) -> str:

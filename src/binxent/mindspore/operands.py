@@ -1,97 +1,85 @@
-"""One call of the loss: what was asked for, and the checks that every mode shares."""
+"""What an operand and an option may be, the plan of a call, and MindSpore's exceptions for what is refused."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+import functools
+from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 
-from binxent import kernel, options
+from binxent import options
+from binxent.call import Operands, plan
+from binxent.kernels import native
+from binxent.options import Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
+    from binxent.call import Call
+    from binxent.formula import Loss
 
-class Call(NamedTuple):
-    probabilities: bool
-    reduction: str
-    # Of options.Terms; here one by one, since a graph is compiled from what reads them.
-    ignore_index: float | None = None
-    label_smoothing: float = 0.0
-    gamma: float = 0.0
+DTYPE = {name: getattr(ms, f"{name}_" if name == "bool" else name) for name in native.TAGS}
+NAME = {dtype: name for name, dtype in DTYPE.items()}
+TAG = {dtype: native.TAGS[name] for name, dtype in DTYPE.items()}
 
-
-NAMES = ("input", "target", "weight", "sample_weight", "pos_weight", "mask")
-Operands = tuple[ms.Tensor, ms.Tensor, ms.Tensor | None, ms.Tensor | None, ms.Tensor | None, ms.Tensor | None]
+NAMES = Operands._fields[:6]  # input, target, weight, sample_weight, pos_weight, mask
+FLOATING = (ms.float16, ms.bfloat16, ms.float32)  # MindSpore's losses refuse float64
+_TARGETS = tuple(dtype for dtype in TAG if dtype != ms.float64)
 
 # What is known of an operand before it is read: its shape and dtype, what it is if it is no tensor, or that it is None.
 Kind = tuple[tuple[int, ...], Any] | str | None
 
-FLOATING = (ms.float16, ms.bfloat16, ms.float32)  # MindSpore's losses refuse float64
-TAG = {getattr(ms, name + "_" if name == "bool" else name): tag for name, tag in kernel.TAGS.items()}
-_TARGETS = tuple(dtype for dtype in TAG if dtype != ms.float64)
+
+def _in_mindspores_words(check: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """What the check returns. MindSpore raises ValueError itself and no class of ours, in a graph too."""
+    try:
+        return check(*given, **named)
+    except options.RefusalError as refusal:
+        raise ValueError(str(refusal)) from None
 
 
-def check_reduction(reduction: object) -> str:
-    """Case does not matter to MindSpore, but in its class BCELoss."""
+def checked_reduction(reduction: object) -> str:
+    """The reduction in lower case: MindSpore takes any, but in its class BCELoss."""
     if not isinstance(reduction, str):
         raise TypeError(f"reduction: expected a str, got {type(reduction).__name__}")
-    return options.check_reduction(reduction.lower())
+    known: str = _in_mindspores_words(options.check_reduction, reduction.lower())
+    return known
 
 
-def terms(ignore_index: object, label_smoothing: object, gamma: object, target_dtype: str) -> options.Terms | None:
-    """None if there is nothing out of the ordinary; one NaN is any other, so that it may be looked up."""
-    if ignore_index is None and type(label_smoothing) is type(gamma) is float and label_smoothing == gamma == 0:
-        return None  # for the sake of small losses: the rest takes a microsecond
-    for name, value in (("ignore_index", ignore_index), ("label_smoothing", label_smoothing), ("gamma", gamma)):
+def checked_terms(ignore_index: object, label_smoothing: object, gamma: object) -> Terms | None:
+    """The options that are numbers; None if there is nothing out of the ordinary."""
+    for name, value in zip(Terms._fields, (ignore_index, label_smoothing, gamma), strict=True):
         if isinstance(value, ms.Tensor):  # a graph that is being compiled does not tell what a tensor holds
             raise TypeError(f"{name}: expected a number, got Tensor, to which there would be no gradient")
-    meant = options.terms(ignore_index, label_smoothing, gamma, target_dtype)
-    if meant is not None and meant.ignore_index != meant.ignore_index:
-        return meant._replace(ignore_index=math.nan)
-    return meant
+    known: Terms | None = _in_mindspores_words(options.terms, ignore_index, label_smoothing, gamma, "float32")
+    return known
+
+
+def _checked_kind(name: str, kind: Kind) -> tuple[tuple[int, ...], Any]:
+    if kind is None or isinstance(kind, str):
+        raise TypeError(f"{name}: expected a mindspore.Tensor, got {kind}")
+    accepted = _TARGETS if name in ("target", "mask") else FLOATING
+    if kind[1] not in accepted:
+        known = ", ".join(map(str, accepted))
+        raise TypeError(f"{name}: dtype {kind[1]} is not supported; expected one of {known}")
+    return kind
 
 
 def _is_known(shape: tuple[int, ...]) -> bool:
-    """Whether the graph is compiled for this shape alone, and not for any length, or number, of dimensions."""
+    """Whether a graph is compiled for this shape alone, and not for any length, or number, of dimensions."""
     return min(shape, default=0) >= 0
 
 
-def check(call: Call, kinds: Sequence[Kind]) -> Any:
-    """Raise what MindSpore raises; return the dtype of the result: the wider of input and target."""
+@functools.lru_cache(maxsize=256)  # the same call is made at each step
+def planned(loss: Loss, reduction: str, terms: Terms | None, kinds: tuple[Kind, ...]) -> Call:
+    """The call of operands of these kinds. A shape that is not known yet passes: it is checked when the graph runs."""
+    (shape, dtype), (_, target_dtype) = map(_checked_kind, NAMES[:2], kinds[:2])
+    fitting = (shape, shape, (), shape[:1], (), ())
     shapes: list[tuple[int, ...] | None] = []
-    dtypes: list[Any] = []
-    for name, kind in zip(NAMES, kinds, strict=True):
-        if kind is None and name not in ("input", "target"):
-            shapes.append(None)
-            continue
-        if kind is None or isinstance(kind, str):
-            raise TypeError(f"{name}: expected a mindspore.Tensor, got {kind}")
-        accepted = _TARGETS if name in ("target", "mask") else FLOATING
-        if kind[1] not in accepted:
-            known = ", ".join(map(str, accepted))
-            raise TypeError(f"{name}: dtype {kind[1]} is not supported; expected one of {known}")
-        # A shape that is not known yet is checked when the graph runs.
-        shapes.append(kind[0] if _is_known(kind[0]) else None)
-        dtypes.append(kind[1])
-    shape, target_shape, weight, sample_weight, pos_weight, mask = shapes
-    if shape is not None:
-        if target_shape is not None and target_shape != shape:
-            raise ValueError(f"target: shape {target_shape} must be the same as the input's, {shape}")
-        if weight is not None:
-            options.check_broadcast("weight", weight, shape)
-        if pos_weight is not None:
-            options.check_broadcast("pos_weight", pos_weight, shape)
-        if sample_weight is not None:
-            options.check_sample_weight(sample_weight, shape)
-        if mask is not None:
-            options.check_broadcast("mask", mask, shape)
-        if call.reduction == "batchmean":
-            options.divisor(call.reduction, shape)  # it needs a first axis
-    dtype, target_dtype = dtypes[:2]
-    if call.ignore_index is not None:  # whether the target's dtype has it
-        terms(call.ignore_index, call.label_smoothing, call.gamma, str(target_dtype).lower())
-    if target_dtype == dtype or target_dtype not in FLOATING:
-        return dtype
-    return ms.float32  # two of the three differ: either one is float32, or float16 and bfloat16 meet in it
+    for name, kind, fits in zip(NAMES, kinds, fitting, strict=True):
+        own = None if kind is None else _checked_kind(name, kind)[0]
+        shapes.append(own if own is None or (_is_known(shape) and _is_known(own)) else fits)
+    numbers = (None, 0.0, 0.0) if terms is None else terms
+    wanted = (loss, reduction, (NAME[dtype], NAME[target_dtype]), *shapes, *numbers)
+    call: Call = _in_mindspores_words(plan, *wanted, any_target=True)
+    return call
