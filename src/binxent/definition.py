@@ -161,7 +161,10 @@ def elements(xp: Arrays, call: Call, values: Values) -> Array:
 # make no named tuple.
 
 
-def measure(xp: Arrays, call: Call, x: Array, weight: Array | None, keep: Array | None, normalizer: Array) -> Array:
+def measure(
+    xp: Arrays, call: Call, x: Array, weight: Array | None, keep: Array | None, normalizer: Array | None = None
+) -> Array:
+    """The divisor that the operands give; ``weight`` is the product of the weights."""
     if call.divisor == KEPT:
         return xp.count(keep, x)
     if call.divisor == WEIGHTS:
@@ -180,6 +183,7 @@ def divide(
     keep: Array | None,
     normalizer: Array | None = None,
 ) -> Array:
+    """The total by the call's divisor; 0 where a divisor that is measured or given is 0."""
     if call.reduction in ("none", "sum"):
         return total
     if not isinstance(call.divisor, str):
@@ -204,6 +208,7 @@ def derivative(
     normalizer: Array | None,
     keep: Array | None,
 ) -> Array:
+    """The derivative of each element's loss to the operand of that name, before it is divided."""
     w = product(weight, sample_weight)
     if name in ("weight", "sample_weight"):
         bracket = formula.only(xp, keep, call.loss.loss(xp, x, y, None, pos_weight, label_smoothing, gamma))
@@ -215,12 +220,12 @@ def derivative(
 
 
 def measured(xp: Arrays, call: Call, values: Values) -> Array:
-    """The divisor that the operands give. Over shards it is additive."""
+    """What ``measure`` tells of these values. Over shards it is additive."""
     return measure(xp, call, values.x, weight(values), values.keep, values.normalizer)
 
 
 def divided(xp: Arrays, call: Call, values: Values, total: Array) -> Array:
-    """The total by the call's divisor; 0 where a divisor that is measured or given is 0."""
+    """The total as ``divide`` divides it."""
     return divide(xp, call, total, values.x, weight(values), values.keep, values.normalizer)
 
 
@@ -237,7 +242,7 @@ def loss(xp: Arrays, call: Call, operands: Operands) -> Array:
 
 
 def slope(xp: Arrays, call: Call, values: Values, name: str) -> Array:
-    """The derivative of each element's loss to the operand of that name, before it is divided."""
+    """The ``derivative`` to the operand of that name."""
     return derivative(xp, call, name, *values)
 
 

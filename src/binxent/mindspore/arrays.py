@@ -36,8 +36,8 @@ def _dtype(name: str) -> Any:
     return DTYPE[name]
 
 
-# MindSpore has no derivative of a constant, which a graph makes of a tensor that it knows: so it is made to depend on
-# another one.
+# A graph may make a constant of a tensor whose value it knows, and MindSpore has no derivative to a constant. Made to
+# depend on another tensor, it stays a variable.
 no_constant = ops.Depend()
 
 
@@ -54,7 +54,7 @@ class _Like(nn.Cell):
         return ops.GradOperation()(_sum_of_products)(variable, array)
 
     def __call__(self, array: Tensor, operand: Tensor) -> Tensor:
-        """In PyNative mode, where MindSpore calls the hooks of cells too early if a backward differentiates."""
+        """In PyNative mode: a backward that differentiates would make MindSpore call the hooks of cells too early."""
         lead = array.ndim - operand.ndim
         axes = tuple(i for i, size in enumerate(array.shape) if i < lead or operand.shape[i - lead] != size)
         return ops.sum(array, axes).reshape(operand.shape) if axes else array
@@ -66,6 +66,8 @@ def _log1p(x: Tensor) -> Tensor:
 
 
 class Arrays:
+    """The adapter of ``definition.Arrays``."""
+
     exp = staticmethod(ops.exp)
     log = staticmethod(ops.log)
     log1p = staticmethod(_log1p)
@@ -91,7 +93,8 @@ class Arrays:
         return array.astype(_arithmetic())
 
     def count(self, keep: Tensor, like: Tensor) -> Tensor:
-        return ops.sum(ops.where(keep, ops.zeros_like(like) + 1, ops.zeros_like(like)))
+        """As integers: other devices compute in float32, which cannot count beyond 2²⁴."""
+        return ops.sum(ops.where(keep, ops.zeros_like(like) + 1, ops.zeros_like(like)).astype(ms.int64))
 
     def size(self, array: Tensor) -> Any:
         return array.size

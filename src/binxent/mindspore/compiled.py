@@ -1,7 +1,7 @@
 """The definition as a graph takes it: operands one by one, since MindSpore's compiler makes no named tuple.
 
 A tuple that holds None would be shorter, but MindSpore 2.10 ends the process at some graphs that have one.
-``test_mindspore_definition.py`` proves it equal to ``binxent.definition``.
+``test_mindspore_options.py`` compares its bits with those of ``binxent.definition``.
 """
 
 from __future__ import annotations

@@ -55,14 +55,14 @@ def _described(tensor: Tensor) -> native.Operand:
 
 
 def _described_column(sample_weight: Tensor, dims: int) -> native.Operand:
-    """Described as of shape [N, 1, …, 1]; MindSpore's own reshape takes longer than a small loss."""
+    """Describes it in the shape [N, 1, …, 1], in which it broadcasts; the kernel needs no tensor of that shape."""
     address, tag, shape, strides = _described(sample_weight)
     rest = dims - 1
     return address, tag, shape + (1,) * rest, strides and strides + (0,) * rest
 
 
 def _refuse_out_of_range(call: Call, operands: Operands) -> None:
-    """But not for a NaN, which MindSpore lets pass."""
+    """Raises for the first probability outside [0, 1], but not for a NaN, which MindSpore lets pass."""
     values = operands.input.astype(ms.float32).asnumpy()
     target, ignore_index = ARRAYS.widen(operands.target, call.dtype), call.terms and call.terms.ignore_index
     keep = definition.kept(ARRAYS, target, operands.mask, ignore_index)
@@ -105,7 +105,7 @@ class _Loss:
         return _empty(input.shape, input.size, input.dtype)
 
     def _computed(self, want_gradient: bool) -> Tensor:
-        """By the kernel, which may find that the definition is needed."""
+        """The kernel's loss. It may find targets that only the definition takes."""
         input, dtype = self.operands.input, DTYPE[self.call.dtype]
         if self.call.reduction == "none":
             loss = _empty(input.shape, input.size, dtype)
@@ -143,6 +143,7 @@ class _Loss:
         return gradient
 
     def _broadcasting(self) -> Operands:
+        """The operands as the definition takes them."""
         operands = self.operands
         if operands.sample_weight is None:
             return operands
@@ -177,8 +178,8 @@ class _Node(_Function):
 class _Joint(_Function):
     """A number that stands for an operand on the tape.
 
-    MindSpore says that a gradient to each operand is needed, whether anybody asked for it or not. But it leaves out
-    what leads to no gradient that was asked for. So each operand but the input has a function of its own.
+    MindSpore asks a function for the gradients to all its operands, whether anybody wants them or not. But it does not
+    ask a function that leads to no wanted gradient. So each operand but the input has a function of its own.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The two functions. A graph that calls them is compiled from their source."""
+"""The two functions, with their documentation. MindSpore compiles them into graphs from this source."""
 
 from __future__ import annotations
 
