@@ -1,5 +1,5 @@
 // Operators for MindSpore's compiled graphs, which loads them from this library by name: mindspore.ops.Custom with
-// func_type="aot". src/binxent/mindspore/graph.py is their only user.
+// func_type="aot". src/binxent/mindspore/operators.py is their only user.
 //
 // Operands, in this order, the third to the seventh possibly None: input, target, weight, sample_weight, pos_weight,
 // mask, terms (ignore_index, whether there is one, label_smoothing and gamma: four float64, since an attribute of an

@@ -98,13 +98,18 @@ def kept(xp: Arrays, target: Array, mask: Array | None, ignore_index: float | No
     return known if keep is None else keep & known
 
 
+def seen(xp: Arrays, call: Call, keep: Array | None, operand: Array | None) -> Array | None:
+    """The operand in the arithmetic's type, and 0 where an element is ignored."""
+    return None if operand is None else formula.only(xp, keep, xp.widen(operand, call.dtype))
+
+
 def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
     terms = call.terms or Terms()
     y = xp.widen(operands.target, call.dtype)
     keep = kept(xp, y, operands.mask, terms.ignore_index)
 
     def wide(operand: Array | None) -> Array | None:
-        return None if operand is None else formula.only(xp, keep, xp.widen(operand, call.dtype))
+        return seen(xp, call, keep, operand)
 
     x, y = wide(operands.input), formula.only(xp, keep, y)
 
@@ -148,37 +153,81 @@ def weight(values: Values) -> Array | None:
     return product(values.weight, values.sample_weight)
 
 
-def _elements(xp: Arrays, call: Call, values: Values, by: Array | None) -> Array:
-    return formula.only(xp, values.keep, call.loss.loss(xp, *_arguments(values, by)))
-
-
 def elements(xp: Arrays, call: Call, values: Values) -> Array:
     """The loss of each element."""
-    return _elements(xp, call, values, weight(values))
+    return formula.only(xp, values.keep, call.loss.loss(xp, *_arguments(values, weight(values))))
 
 
-def measured(xp: Arrays, call: Call, values: Values) -> Array:
-    """The divisor that the operands give. Over shards it is additive."""
+# ``measure``, ``divide`` and ``derivative`` take the values one by one: MindSpore compiles them into its graphs, which
+# make no named tuple.
+
+
+def measure(
+    xp: Arrays, call: Call, x: Array, weight: Array | None, keep: Array | None, normalizer: Array | None = None
+) -> Array:
+    """The divisor that the operands give; ``weight`` is the product of the weights."""
     if call.divisor == KEPT:
-        return xp.count(values.keep, values.x)
+        return xp.count(keep, x)
     if call.divisor == WEIGHTS:
-        each = formula.only(xp, values.keep, (xp.zeros_like(values.x) + 1) * weight(values))
-        return xp.sum(each)
+        return xp.sum(formula.only(xp, keep, (xp.zeros_like(x) + 1) * weight))
     if call.divisor == GIVEN:
-        return values.normalizer
-    return xp.size(values.x) if call.divisor == SIZE else xp.rows(values.x)
+        return normalizer
+    return xp.size(x) if call.divisor == SIZE else xp.rows(x)
 
 
-def divided(xp: Arrays, call: Call, values: Values, total: Array) -> Array:
+def divide(
+    xp: Arrays,
+    call: Call,
+    total: Array,
+    x: Array,
+    weight: Array | None,
+    keep: Array | None,
+    normalizer: Array | None = None,
+) -> Array:
     """The total by the call's divisor; 0 where a divisor that is measured or given is 0."""
     if call.reduction in ("none", "sum"):
         return total
     if not isinstance(call.divisor, str):
         return total / call.divisor
-    by = measured(xp, call, values)
+    by = measure(xp, call, x, weight, keep, normalizer)
     if call.divisor in (SIZE, ROWS):
         return total / by
     return formula.divided(xp, total, xp.widen(by, call.dtype))
+
+
+def derivative(
+    xp: Arrays,
+    call: Call,
+    name: str,
+    x: Array,
+    y: Array,
+    weight: Array | None,
+    sample_weight: Array | None,
+    pos_weight: Array | None,
+    label_smoothing: Any,
+    gamma: Any,
+    normalizer: Array | None,
+    keep: Array | None,
+) -> Array:
+    """The derivative of each element's loss to the operand of that name, before it is divided."""
+    w = product(weight, sample_weight)
+    if name in ("weight", "sample_weight"):
+        bracket = formula.only(xp, keep, call.loss.loss(xp, x, y, None, pos_weight, label_smoothing, gamma))
+        if call.divisor == WEIGHTS:  # a weight is part of the divisor too
+            each = formula.only(xp, keep, call.loss.loss(xp, x, y, w, pos_weight, label_smoothing, gamma))
+            bracket = bracket - divide(xp, call, xp.sum(each), x, w, keep, normalizer)
+        return product(bracket, sample_weight if name == "weight" else weight)
+    return call.loss.derivatives[name](xp, x, y, w, pos_weight, label_smoothing, gamma)
+
+
+def measured(xp: Arrays, call: Call, values: Values) -> Array:
+    """What ``measure`` tells of these values. Over shards it is additive."""
+    return measure(xp, call, values.x, weight(values), values.keep, values.normalizer)
+
+
+def divided(xp: Arrays, call: Call, values: Values, total: Array) -> Array:
+    """The total as ``divide`` divides it."""
+    return divide(xp, call, total, values.x, weight(values), values.keep, values.normalizer)
 
 
 def mean(xp: Arrays, call: Call, values: Values, each: Array) -> Array:
@@ -194,15 +243,8 @@ def loss(xp: Arrays, call: Call, operands: Operands) -> Array:
 
 
 def slope(xp: Arrays, call: Call, values: Values, name: str) -> Array:
-    """The derivative of each element's loss to the operand of that name, before it is divided."""
-    w = weight(values)
-    if name in ("weight", "sample_weight"):
-        others = values.sample_weight if name == "weight" else values.weight
-        bracket = _elements(xp, call, values, None)
-        if call.divisor == WEIGHTS:  # a weight is part of the divisor too
-            bracket = bracket - mean(xp, call, values, _elements(xp, call, values, w))
-        return bracket if others is None else bracket * others
-    return call.loss.derivatives[name](xp, *_arguments(values, w))
+    """The ``derivative`` to the operand of that name."""
+    return derivative(xp, call, name, *values)
 
 
 def saturated(xp: Arrays, call: Call, gradient: Array, dtype: str) -> Array:

@@ -1,32 +1,21 @@
-"""The one door to native code.
+"""The native library, besides what ``binxent.kernels.native`` makes of a call: threads, kept memory, tables of reports.
 
-``compute`` takes operands as ``(address, dtype tag, shape, strides in bytes or None if contiguous)``, or as tensors of
-any type that offers DLPack's C exchange interface, and knows no framework. In one pass over memory it writes any of the
-loss of each element, the sum of the losses divided by ``divisor``, and the gradient for the ``incoming`` one, divided
-likewise (which may be the logits' own memory). Weights, pos_weight and mask broadcast to the logits' shape. ``terms``
-is None or an ``options.Terms``. ``divisor`` is a number, or ``options.KEPT`` or ``WEIGHTS``, which the kernel measures
-first. The result does not depend on threads, layout, or instruction set (but for the baseline one).
+``release_memory``, ``num_threads``, ``set_num_threads`` and ``instruction_set`` are public. ``compute`` is the native
+function itself, as the tests call it: operands as ``kernels.native`` describes them, weights in a tuple, terms or None,
+the three outputs, the divisor (a number, ``"kept"`` or ``"weights"``), the incoming gradient, and a lent executor.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from binxent import _native, threads
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-Operand = tuple[int, int, tuple[int, ...], tuple[int, ...] | None] | Any
-
-TAGS: Mapping[str, int] = _native.DTYPES
-FLOATING = ("float16", "bfloat16", "float32", "float64")
-INPUT_OUT_OF_RANGE: int = _native.INPUT_OUT_OF_RANGE
-TARGET_OUT_OF_RANGE: int = _native.TARGET_OUT_OF_RANGE
+from binxent import _native
+from binxent.call import FLOATING as FLOATING
+from binxent.kernels.native import INPUT_OUT_OF_RANGE as INPUT_OUT_OF_RANGE
+from binxent.kernels.native import TAGS as TAGS
+from binxent.kernels.native import TARGET_OUT_OF_RANGE as TARGET_OUT_OF_RANGE
+from binxent.kernels.native import Operand as Operand
 
 library: str = _native.__file__  # for a framework that loads operators from it by name
 instruction_set: str = _native.instruction_set
-_native.set_default_num_threads(threads.asked_for())
 num_threads = _native.num_threads
 set_num_threads = _native.set_num_threads
 compute = _native.compute

@@ -57,7 +57,9 @@ def checked_terms(ignore_index: object, label_smoothing: object, gamma: object, 
     if not 0 <= meant.gamma < math.inf:
         raise RefusalError("gamma", f"{gamma!r}; expected a finite number that is not negative")
     ignored = meant.ignore_index
-    if ignored is not None and ignored == ignored:
+    if ignored is not None and ignored != ignored:
+        return meant._replace(ignore_index=math.nan)  # one NaN for all, so that a cache finds it by its identity
+    if ignored is not None:
         most = _EXACT_INTEGERS.get(target_dtype, 2**24)
         if not (abs(ignored) <= most and ignored % 1 == 0):
             raise RefusalError(

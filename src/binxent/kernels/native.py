@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from binxent import _native
+from binxent import _native, threads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Operand = tuple[int, int, tuple[int, ...], tuple[int, ...] | None] | Any
 
 name, device = "native", "cpu"
+_native.set_default_num_threads(threads.asked_for())
 
 TAGS: Mapping[str, int] = _native.DTYPES
 INPUT_OUT_OF_RANGE: int = _native.INPUT_OUT_OF_RANGE

@@ -9,8 +9,8 @@ from mindspore import Tensor, mint, nn
 from mindspore._c_expression import MixedPrecisionType
 
 from binxent import options
-from binxent.mindspore.call import FLOATING, terms
 from binxent.mindspore.functional import binary_cross_entropy, binary_cross_entropy_with_logits
+from binxent.mindspore.operands import FLOATING, checked_terms
 
 _PRECISION = {
     MixedPrecisionType.FP16: ms.float16,
@@ -29,7 +29,7 @@ class _Cell(nn.Cell):
 
     def __call__(self, *operands: Any, **named: Any) -> Tensor:
         dtype = _PRECISION.get(self.mixed_precision_type)
-        if dtype is not None:  # to_float: MindSpore casts what its own operations are given, and no more
+        if dtype is not None:  # to_float: MindSpore casts for its own operations only
 
             def cast(operand: Any) -> Any:
                 return operand.astype(dtype) if isinstance(operand, Tensor) and operand.dtype in FLOATING else operand
@@ -39,14 +39,14 @@ class _Cell(nn.Cell):
         return super().__call__(*operands, **named)
 
     def construct(self, *operands: Any, **named: Any) -> Tensor:
-        """``(input, target, *, sample_weight=None, mask=None)``, as ``_loss`` has it.
+        """Takes ``*operands`` because MindSpore cannot differentiate a cell with default arguments inside a graph.
 
-        So written since MindSpore cannot differentiate, inside a graph, a cell that has defaults.
+        They are those of ``_loss``: ``(input, target, *, sample_weight=None, mask=None)``.
         """
         return self._loss(*operands, **named)
 
     def _set_terms(self, ignore_index: float | None, label_smoothing: float, gamma: float) -> None:
-        terms(ignore_index, label_smoothing, gamma, "float32")
+        checked_terms(ignore_index, label_smoothing, gamma)
         self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
 
     def extend_repr(self) -> str:
@@ -56,7 +56,7 @@ class _Cell(nn.Cell):
         return ", ".join(f"{name}={value}" for name, value in given.items())
 
 
-# Mixed precision (O1) writes networks anew as source, in which a class and its base of the same name become one.
+# Mixed precision (O1) rewrites networks as source, and would take a class and its base of the same name for one.
 ms.rewrite.common.namespace._subtree_black_list.append(_Cell)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 import numpy as np
@@ -11,12 +11,19 @@ from mindspore.common import np_dtype
 from mindspore.common._grad_function import _Function
 from mindspore.ops.primitive import _pynative_executor
 
-from binxent import formula, kernel, options
-from binxent.mindspore import composite
-from binxent.mindspore.call import TAG, Call, Kind, Operands, check
+from binxent import definition
+from binxent.call import Operands
+from binxent.kernels import Outputs, native
+from binxent.mindspore import arrays
+from binxent.mindspore.arrays import ARRAYS, column
+from binxent.mindspore.operands import DTYPE, FLOATING, NAME, NAMES, TAG, Kind, planned
+
+if TYPE_CHECKING:
+    from binxent.call import Call
+    from binxent.formula import Loss
+    from binxent.options import Terms
 
 _NUMPY = {ms.float16: np.float16, ms.bfloat16: np_dtype.bfloat16, ms.float32: np.float32}
-_NO_TERMS = Call(False, "")[2:]
 _POOLED = 1 << 20  # elements, from which MindSpore's pool of used memory saves more than its queue takes
 
 # The gradient is made together with the loss, in one pass, for the incoming gradient that the last backward brought:
@@ -29,87 +36,71 @@ def _empty(shape: tuple[int, ...], size: int, dtype: Any) -> Tensor:
     return mint.empty(shape, dtype=dtype) if size >= _POOLED else Tensor.from_numpy(np.empty(shape, _NUMPY[dtype]))
 
 
-def _operand(tensor: Tensor) -> kernel.Operand:
+def _described(tensor: Tensor) -> native.Operand:
     if tensor.is_contiguous():
         return tensor.data_ptr(), TAG[tensor.dtype], tensor.shape, None
     size = tensor.itemsize
     return tensor.data_ptr(), TAG[tensor.dtype], tensor.shape, tuple(step * size for step in tensor.stride())
 
 
-def _refuse_out_of_range(input: Tensor, target: Tensor, mask: Tensor | None, ignore_index: float | None) -> None:
-    """But not for a NaN, which MindSpore lets pass."""
-    values = input.astype(ms.float32).asnumpy()
-    hides = None if mask is None else mask.astype(ms.float32).asnumpy()
-    keep = formula.kept(target.astype(ms.float32).asnumpy(), hides, ignore_index)
-    out_of_range = (values < 0) | (values > 1)
-    wrong = np.argwhere(out_of_range if keep is None else out_of_range & keep)
-    if len(wrong):
-        first = tuple(int(i) for i in wrong[0])
-        raise ValueError(options.no_probability("input", first, float(values[first])))
+def _described_column(sample_weight: Tensor, dims: int) -> native.Operand:
+    """Describes it in the shape [N, 1, …, 1], in which it broadcasts; the kernel needs no tensor of that shape."""
+    address, tag, shape, strides = _described(sample_weight)
+    rest = dims - 1
+    return address, tag, shape + (1,) * rest, strides and strides + (0,) * rest
+
+
+def _refuse_out_of_range(call: Call, operands: Operands) -> None:
+    """Raises for the first probability outside [0, 1], but not for a NaN, which MindSpore lets pass."""
+    values = operands.input.astype(ms.float32).asnumpy()
+    target, ignore_index = ARRAYS.widen(operands.target, call.dtype), call.terms and call.terms.ignore_index
+    keep = definition.kept(ARRAYS, target, operands.mask, ignore_index)
+    wrong = (values < 0) | (values > 1)
+    if keep is not None:
+        wrong &= keep.asnumpy()
+    if wrong.any():
+        raise ValueError(definition.refusal_of_probability("input", values, wrong))
 
 
 class _Loss:
     """One loss on the tape, and what its backward needs."""
 
-    def __init__(self, call: Call, operands: Operands, dtype: Any) -> None:
-        self.call, self.operands, self.dtype = call, operands, dtype
-        input, _, weight, sample_weight, _, mask = operands
-        self.terms = None if call[2:] == _NO_TERMS else options.Terms(*call[2:])
-        self.divisor = options.divisor(
-            call.reduction,
-            input.shape,
-            selects=options.selects(mask, self.terms),
-            weighted=weight is not None or sample_weight is not None,
-        )
-        self.by_formula = composite.device() != "CPU"
+    def __init__(self, call: Call, operands: Operands) -> None:
+        self.call, self.operands = call, operands
+        self.by_definition = arrays.device() != "CPU"
         self.incoming: Tensor | None = None
         self.made: tuple[Tensor, float] | None = None  # a gradient, and the incoming one that it was made for
 
     def _run(self, loss: Tensor | None, gradient: Tensor | None, incoming: Tensor | float = 1.0) -> None:
         """Write the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
-        input, target, weight, sample_weight, pos_weight, mask = self.operands
-        weights: tuple[kernel.Operand, ...] = () if weight is None else (_operand(weight),)
-        if sample_weight is not None:
-            address, tag, shape, strides = _operand(sample_weight)
-            along = (0,) * (input.ndim - 1)
-            weights += ((address, tag, shape + (1,) * (input.ndim - 1), strides and strides + along),)
-        if not isinstance(incoming, float):  # one for each element: a weight like any other
-            weights += (_operand(incoming),)
-            incoming = 1.0
-        output = None if loss is None else _operand(loss)
-        by_element = self.call.reduction == "none"
-        outside = kernel.compute(
-            self.call.probabilities,
-            _operand(input),
-            _operand(target),
-            weights,
-            None if pos_weight is None else _operand(pos_weight),
-            None if mask is None else _operand(mask),
-            self.terms,
-            output if by_element else None,
-            None if by_element else output,
-            None if gradient is None else _operand(gradient),
-            self.divisor,
-            incoming,
-            0,
-        )
+        call, operands = self.call, self.operands
+        described = Operands(*[None if operand is None else _described(operand) for operand in operands])
+        if operands.sample_weight is not None:
+            described = described._replace(sample_weight=_described_column(operands.sample_weight, operands.input.ndim))
+        output = None if loss is None else _described(loss)
+        elements, total = (output, None) if call.reduction == "none" else (None, output)
+        outputs = Outputs(elements, total, None if gradient is None else _described(gradient))
+        scale = incoming if isinstance(incoming, float) else _described(incoming)
+        outside = native.compute(call, described, outputs, incoming=scale)
         if outside and loss is not None:
-            if outside & kernel.INPUT_OUT_OF_RANGE:
-                _refuse_out_of_range(input, target, mask, self.call.ignore_index)
-            # MindSpore takes targets outside [0, 1] for probabilities too, and this door of the kernel does not.
-            self.by_formula = bool(outside & kernel.TARGET_OUT_OF_RANGE)
+            if outside & native.INPUT_OUT_OF_RANGE:
+                _refuse_out_of_range(call, operands)
+            # MindSpore takes targets outside [0, 1] for probabilities too (any_target), and this door of the kernel
+            # does not yet: when it does, this line and those that read by_definition for it go.
+            self.by_definition = bool(outside & native.TARGET_OUT_OF_RANGE)
 
     def _new_gradient(self) -> Tensor:
-        input = self.operands[0]
+        input = self.operands.input
         return _empty(input.shape, input.size, input.dtype)
 
     def _computed(self, want_gradient: bool) -> Tensor:
-        """By the kernel, which may find that the formula is needed."""
+        """The kernel's loss. It may find targets that only the definition takes."""
+        input, dtype = self.operands.input, DTYPE[self.call.dtype]
         if self.call.reduction == "none":
-            loss = _empty(self.operands[0].shape, self.operands[0].size, self.dtype)
+            loss = _empty(input.shape, input.size, dtype)
             self._run(loss, None)
             return loss
-        loss = _empty((), 1, self.dtype)
+        loss = _empty((), 1, dtype)
         if want_gradient:
             gradient = self._new_gradient()
             self._run(loss, gradient, _expected_incoming)
@@ -119,16 +110,16 @@ class _Loss:
         return loss
 
     def forward(self, want_gradient: bool) -> Tensor:
-        if not self.by_formula:
+        if not self.by_definition:
             loss = self._computed(want_gradient)
-        return composite.loss(self.call, self.dtype, *self.operands) if self.by_formula else loss
+        return definition.loss(ARRAYS, self.call, self._broadcasting()) if self.by_definition else loss
 
     def backward(self, incoming: Tensor) -> Tensor:
         global _expected_incoming
         self.incoming = incoming
-        if self.by_formula or _pynative_executor.requires_grad():
+        if self.by_definition or _pynative_executor.requires_grad():
             # The tape records, for a higher derivative: of MindSpore's own operations it knows any.
-            return composite.to_input(self.call, *self.operands, incoming)
+            return self.gradient("input", self.operands.input)
         # Handed over, not kept: a second backward must not write into what the first one gave.
         made, self.made = self.made, None
         scale = incoming if self.call.reduction == "none" else float(incoming)
@@ -139,6 +130,23 @@ class _Loss:
         if isinstance(scale, float):
             _expected_incoming = scale
         return gradient
+
+    def _broadcasting(self) -> Operands:
+        """The operands as the definition takes them."""
+        operands = self.operands
+        if operands.sample_weight is None:
+            return operands
+        return operands._replace(sample_weight=column(operands.sample_weight, operands.input))
+
+    def gradient(self, name: str, operand: Tensor) -> Tensor:
+        """The gradient to the operand of that name, by the definition."""
+        if operand.dtype not in FLOATING:
+            return ms.ops.zeros_like(operand)
+        operands = self._broadcasting()
+        values = definition.prepare(ARRAYS, self.call, operands)
+        dtype = NAME[operand.dtype]
+        gradient = definition.gradient(ARRAYS, self.call, operands, values, name, dtype, self.incoming)
+        return gradient.reshape(operand.shape) if name == "sample_weight" else gradient
 
 
 class _Node(_Function):
@@ -159,25 +167,22 @@ class _Node(_Function):
 class _Joint(_Function):
     """A number that stands for an operand on the tape.
 
-    MindSpore says that a gradient to each operand is needed, whether anybody asked for it or not. But it leaves out
-    what leads to no gradient that was asked for. So each operand but the input has a function of its own.
+    MindSpore asks a function for the gradients to all its operands, whether anybody wants them or not. But it does not
+    ask a function that leads to no wanted gradient. So each operand but the input has a function of its own.
     """
 
     @staticmethod
-    def forward(ctx: Any, loss: _Loss, to_operand: Any, operand: Tensor) -> Tensor:
-        ctx.loss, ctx.to_operand = loss, to_operand
+    def forward(ctx: Any, loss: _Loss, name: str, operand: Tensor) -> Tensor:
+        ctx.loss, ctx.name = loss, name
         return _scalar()
 
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, ctx.to_operand(ctx.loss.call, *ctx.loss.operands, ctx.loss.incoming)
+        return None, None, ctx.loss.gradient(ctx.name, getattr(ctx.loss.operands, ctx.name))
 
 
 def _scalar() -> Tensor:
     return Tensor.from_numpy(np.zeros((), np.float32))
-
-
-_TO_OTHERS = (composite.to_target, composite.to_weight, composite.to_sample_weight, composite.to_pos_weight)
 
 
 def _kind(operand: Any) -> Kind:
@@ -186,10 +191,12 @@ def _kind(operand: Any) -> Kind:
     return None if operand is None else type(operand).__name__
 
 
-def loss(call: Call, operands: Operands) -> Tensor:
-    dtype = check(call, [_kind(operand) for operand in operands])
-    loss = _Loss(call, operands, dtype)
+def loss(loss: Loss, reduction: str, terms: Terms | None, given: tuple[Any, ...]) -> Tensor:
+    """The loss of input, target, weight, sample_weight, pos_weight and mask."""
+    call = planned(loss, reduction, terms, tuple(map(_kind, given)))
+    node = _Loss(call, Operands(*given))
     if not _pynative_executor.requires_grad():
-        return loss.forward(want_gradient=False)
-    joints = [_Joint.apply(loss, to, o) for to, o in zip(_TO_OTHERS, operands[1:5], strict=True) if o is not None]
-    return _Node.apply(loss, operands[0], *joints)
+        return node.forward(want_gradient=False)
+    others = zip(NAMES[1:5], given[1:5], strict=True)
+    joints = [_Joint.apply(node, name, operand) for name, operand in others if operand is not None]
+    return _Node.apply(node, given[0], *joints)

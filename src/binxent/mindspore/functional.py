@@ -1,10 +1,11 @@
-"""The two functions. A graph that calls them is compiled from their source."""
+"""The two functions, with their documentation. MindSpore compiles them into graphs from this source."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from binxent.mindspore.graph import operator, terms_operand
+from binxent.formula import LOGITS, PROBABILITIES
+from binxent.mindspore.operators import operator
 
 if TYPE_CHECKING:
     from mindspore import Tensor
@@ -67,8 +68,7 @@ def binary_cross_entropy_with_logits(
         >>> binary_cross_entropy_with_logits(input, target, reduction="sum")
         Tensor(shape=[], dtype=Float32, value= 2.078167)
     """
-    loss = operator(False, reduction, ignore_index is not None, ignore_index, label_smoothing, gamma)
-    terms = terms_operand(ignore_index, label_smoothing, gamma)
+    loss, terms = operator(LOGITS, reduction, ignore_index is not None, ignore_index, label_smoothing, gamma)
     return loss(input, target, weight, sample_weight, pos_weight, mask, terms)
 
 
@@ -103,6 +103,5 @@ def binary_cross_entropy(
         >>> print(binary_cross_entropy(input, mindspore.tensor([1, 1]), reduction="none"))
         [0.6931472  0.10536055]
     """
-    loss = operator(True, reduction, ignore_index is not None, ignore_index, label_smoothing, gamma)
-    terms = terms_operand(ignore_index, label_smoothing, gamma)
+    loss, terms = operator(PROBABILITIES, reduction, ignore_index is not None, ignore_index, label_smoothing, gamma)
     return loss(input, target, weight, sample_weight, pos_weight, mask, terms)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paddle
@@ -36,19 +34,6 @@ _SMALL = 4096
 # The gradient is made together with the loss, in one pass, for the incoming gradient that the last backward brought:
 # 1, or a loss scale. Where another one comes, the kernel runs again, so this only ever decides what is computed twice.
 _expected_incoming = 1.0
-
-
-def restore_threads() -> None:
-    """Importing Paddle sets OMP_NUM_THREADS to 1 where it is not set, and the kernel would take that for a wish."""
-    started_with = Path("/proc/self/environ")
-    if (
-        os.environ.get("OMP_NUM_THREADS") == "1"
-        and "BINXENT_NUM_THREADS" not in os.environ
-        and kernel.num_threads() == 1
-        and started_with.exists()
-        and b"OMP_NUM_THREADS=" not in started_with.read_bytes()
-    ):
-        kernel.set_num_threads(len(os.sched_getaffinity(0)))
 
 
 def _new(like: Tensor, elements: int) -> Any:

@@ -33,8 +33,6 @@ Reduction = Literal["none", "mean", "sum", "batchmean", "weighted_mean"]
 
 _plain_elements = kernel.paddle.plain_elements  # bound once, as looking it up is measurable in a loss of 64 elements
 
-eager.restore_threads()
-
 
 # What can be remembered: an array has no hash, and that of a tensor does not tell its number.
 _NUMBER = (float, int, type(None))

@@ -1,0 +1,84 @@
+"""The definition as a graph takes it: operands one by one, since MindSpore's compiler makes no named tuple.
+
+A tuple that holds None would be shorter, but MindSpore 2.10 ends the process at some graphs that have one.
+``test_mindspore_options.py`` compares its bits with those of ``binxent.definition``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mindspore import Tensor, ops
+
+from binxent import definition, formula
+from binxent.mindspore.arrays import ARRAYS, column
+from binxent.mindspore.operands import FLOATING, NAME
+from binxent.options import Terms
+
+if TYPE_CHECKING:
+    from binxent.call import Call
+
+
+def _column(sample_weight: Tensor | None, input: Tensor) -> Tensor | None:
+    """In the arithmetic's type: on CPU no graph reshapes bfloat16."""
+    return None if sample_weight is None else column(ARRAYS.widen(sample_weight, ""), input)
+
+
+@ops.constexpr(check=False)
+def _name(dtype: object) -> str:
+    return NAME[dtype]
+
+
+def loss(
+    call: Call,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    pos_weight: Tensor | None,
+    mask: Tensor | None,
+) -> Tensor:
+    terms = call.terms or Terms()
+    keep = definition.kept(ARRAYS, ARRAYS.widen(target, call.dtype), mask, terms.ignore_index)
+    x, y = definition.seen(ARRAYS, call, keep, input), definition.seen(ARRAYS, call, keep, target)
+    w = definition.seen(ARRAYS, call, keep, weight)
+    w = definition.product(w, definition.seen(ARRAYS, call, keep, _column(sample_weight, input)))
+    p = definition.seen(ARRAYS, call, keep, pos_weight)
+    each = formula.only(ARRAYS, keep, call.loss.loss(ARRAYS, x, y, w, p, terms.label_smoothing, terms.gamma))
+    if call.reduction == "none":
+        return ARRAYS.cast(each, call.dtype)
+    return ARRAYS.cast(definition.divide(ARRAYS, call, ops.sum(each), x, w, keep), call.dtype)
+
+
+def gradient(
+    call: Call,
+    name: str,
+    operand: Tensor | None,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    pos_weight: Tensor | None,
+    mask: Tensor | None,
+    incoming: Tensor,
+) -> Tensor | None:
+    """The gradient to the operand of that name."""
+    if operand is None:
+        return None
+    if operand.dtype not in FLOATING:
+        return ops.zeros_like(operand)
+    terms = call.terms or Terms()
+    keep = definition.kept(ARRAYS, ARRAYS.widen(target, call.dtype), mask, terms.ignore_index)
+    x, y = definition.seen(ARRAYS, call, keep, input), definition.seen(ARRAYS, call, keep, target)
+    w = definition.seen(ARRAYS, call, keep, weight)
+    s = definition.seen(ARRAYS, call, keep, _column(sample_weight, input))
+    p = definition.seen(ARRAYS, call, keep, pos_weight)
+    slope = definition.derivative(ARRAYS, call, name, x, y, w, s, p, terms.label_smoothing, terms.gamma, None, keep)
+    incoming = ARRAYS.widen(incoming, call.dtype)
+    factor = definition.divide(ARRAYS, call, incoming, x, definition.product(w, s), keep)
+    each = formula.only(ARRAYS, keep, factor * slope)
+    if name == "sample_weight":
+        total = ARRAYS.like(each, _column(operand, input)).reshape(-1)
+    else:
+        total = ARRAYS.like(each, operand)
+    return definition.saturated(ARRAYS, call, total, _name(operand.dtype))

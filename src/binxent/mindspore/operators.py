@@ -1,0 +1,244 @@
+"""The loss in compiled graphs: on CPU operators that MindSpore loads from the kernel's own library, else ``compiled``.
+
+A graph is compiled from the source of every ``construct`` and ``bprop`` here. MindSpore counts the parameters of a
+``bprop``: they are those of the operator, its result, and the gradient to that.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore.common.dtype import TensorType
+from mindspore.ops.primitive import jit_context
+
+from binxent import kernel
+from binxent.mindspore import arrays, compiled, eager
+from binxent.mindspore.arrays import no_constant
+from binxent.mindspore.operands import DTYPE, Kind, checked_reduction, checked_terms, planned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from binxent.formula import Loss
+    from binxent.options import Terms
+
+# Loss, reduction and terms: what is asked of an operator, before anything is known of its operands.
+Asked = tuple["Loss", str, "Terms | None"]
+
+
+class _Operator(ops.Custom):
+    """Two functions of the library: one computes, one tells a shape that is unknown until the graph runs."""
+
+    def __init__(self, symbol: str, bprop: Any) -> None:
+        super().__init__(f"{kernel.library}:{symbol}", (), ms.float32, func_type="aot", bprop=bprop)
+        self.add_prim_attr("cpp_infer_shape", True)
+        self.add_prim_attr("reg_op_name", symbol)  # without it MindSpore cannot use the second one
+
+
+class _Gradient(_Operator):
+    def __infer__(self, input: dict[str, Any], *_: Any) -> dict[str, Any]:
+        return {"shape": input["shape"], "dtype": input["dtype"], "value": None}
+
+
+def _inferred_kind(inferred: dict[str, Any]) -> Kind:
+    dtype = inferred["dtype"]
+    if dtype is None:
+        return None
+    return (tuple(inferred["shape"]), dtype.element_type()) if isinstance(dtype, TensorType) else str(dtype)
+
+
+class _KernelLoss(_Operator):
+    """In a graph the operator; called by Python, the loss of ``eager``, unless that is being traced."""
+
+    def __init__(self, symbol: str, bprop: Any, asked: Asked) -> None:
+        super().__init__(symbol, bprop)
+        self.asked = asked
+
+    def __infer__(self, *operands: dict[str, Any]) -> dict[str, Any]:
+        call = planned(*self.asked, tuple(map(_inferred_kind, operands[:-1])))
+        shape = operands[0]["shape"] if call.reduction == "none" else ()
+        return {"shape": shape, "dtype": TensorType(DTYPE[call.dtype]), "value": None}
+
+    def __call__(self, *operands: Any) -> Tensor:
+        return super().__call__(*operands) if jit_context() else eager.loss(*self.asked, operands[:-1])
+
+
+def _no_gradient(operand: Any) -> Any:
+    return None if operand is None else ops.zeros_like(operand)
+
+
+def _kind(operand: Any) -> Kind:
+    if operand is None:
+        return None
+    if not isinstance(operand, Tensor):
+        return "a constant"
+    shape = (-2,) if ops.functional.is_sequence_value_unknown(operand.shape) else operand.shape
+    return shape, operand.dtype
+
+
+def _planning(asked: Asked) -> Callable[..., Any]:
+    """Returns what makes the plan while a graph is compiled."""
+
+    @ops.constexpr(check=False)
+    def plan(*kinds: Kind) -> Any:
+        return planned(*asked, kinds)
+
+    def call(input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, mask: Any) -> Any:
+        return plan(_kind(input), _kind(target), _kind(weight), _kind(sample_weight), _kind(pos_weight), _kind(mask))
+
+    return call
+
+
+def _kernel_loss(asked: Asked) -> _KernelLoss:
+    loss, reduction, _ = asked
+    symbol, plan = f"binxent_mindspore_{loss.name}_{reduction}", _planning(asked)
+
+    def to_input(
+        input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, mask: Any, incoming: Any
+    ) -> Tensor:
+        call = plan(input, target, weight, sample_weight, pos_weight, mask)
+        return compiled.gradient(call, "input", input, input, target, weight, sample_weight, pos_weight, mask, incoming)
+
+    def gradient_bprop(
+        input: Any,
+        target: Any,
+        weight: Any,
+        sample_weight: Any,
+        pos_weight: Any,
+        mask: Any,
+        terms: Any,
+        incoming: Any,
+        _: Any,
+        outer: Any,
+    ) -> Any:
+        gradients = ops.GradOperation(get_all=True, sens_param=True)(to_input)(
+            no_constant(input, outer),
+            no_constant(target, outer),
+            None if weight is None else no_constant(weight, outer),
+            None if sample_weight is None else no_constant(sample_weight, outer),
+            None if pos_weight is None else no_constant(pos_weight, outer),
+            mask,
+            no_constant(incoming, outer),
+            outer,
+        )
+        # It leaves out the operands that are None.
+        i = 2 if weight is None else 3
+        j = i if sample_weight is None else i + 1
+        return (
+            gradients[0],
+            gradients[1],
+            None if weight is None else gradients[2],
+            None if sample_weight is None else gradients[i],
+            None if pos_weight is None else gradients[j],
+            _no_gradient(mask),
+            _no_gradient(terms),
+            gradients[-1],
+        )
+
+    gradient = _Gradient(f"{symbol}_gradient", gradient_bprop)
+
+    def loss_bprop(
+        input: Any,
+        target: Any,
+        weight: Any,
+        sample_weight: Any,
+        pos_weight: Any,
+        mask: Any,
+        terms: Any,
+        _: Any,
+        incoming: Any,
+    ) -> Any:
+        call = plan(input, target, weight, sample_weight, pos_weight, mask)
+        return (
+            gradient(input, target, weight, sample_weight, pos_weight, mask, terms, incoming),
+            compiled.gradient(call, "target", target, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            compiled.gradient(call, "weight", weight, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            compiled.gradient(
+                call, "sample_weight", sample_weight, input, target, weight, sample_weight, pos_weight, mask, incoming
+            ),
+            compiled.gradient(
+                call, "pos_weight", pos_weight, input, target, weight, sample_weight, pos_weight, mask, incoming
+            ),
+            _no_gradient(mask),
+            _no_gradient(terms),
+        )
+
+    return _KernelLoss(symbol, loss_bprop, asked)
+
+
+class _CompiledLoss(nn.Cell):
+    """The same for other devices."""
+
+    def __init__(self, asked: Asked) -> None:
+        super().__init__()
+        self.asked, self.plan = asked, _planning(asked)
+
+    def construct(
+        self, input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, mask: Any, terms: Any
+    ) -> Any:
+        call = self.plan(input, target, weight, sample_weight, pos_weight, mask)
+        return compiled.loss(call, input, target, weight, sample_weight, pos_weight, mask)
+
+    def bprop(
+        self,
+        input: Any,
+        target: Any,
+        weight: Any,
+        sample_weight: Any,
+        pos_weight: Any,
+        mask: Any,
+        terms: Any,
+        _: Any,
+        incoming: Any,
+    ) -> Any:
+        call = self.plan(input, target, weight, sample_weight, pos_weight, mask)
+        return (
+            compiled.gradient(call, "input", input, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            compiled.gradient(call, "target", target, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            compiled.gradient(call, "weight", weight, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            compiled.gradient(
+                call, "sample_weight", sample_weight, input, target, weight, sample_weight, pos_weight, mask, incoming
+            ),
+            compiled.gradient(
+                call, "pos_weight", pos_weight, input, target, weight, sample_weight, pos_weight, mask, incoming
+            ),
+            _no_gradient(mask),
+            _no_gradient(terms),
+        )
+
+    def __call__(self, *operands: Any) -> Tensor:
+        return self.construct(*operands) if jit_context() else eager.loss(*self.asked, operands[:-1])
+
+
+@functools.cache
+def _made(asked: Asked) -> _KernelLoss | _CompiledLoss:
+    return _kernel_loss(asked) if arrays.device() == "CPU" else _CompiledLoss(asked)
+
+
+@functools.cache
+def _as_operand(terms: Terms | None) -> Tensor | None:
+    """The numbers, for the kernel's operators, which read tensors alone."""
+    if terms is None:
+        return None
+    ignores = terms.ignore_index is not None
+    return Tensor(np.array([terms.ignore_index if ignores else 0, ignores, *terms[1:]], np.float64))
+
+
+@ops.constexpr(check=False)
+def operator(
+    loss: Loss,
+    reduction: str,
+    ignores: bool,
+    ignore_index: float | None,
+    label_smoothing: float,
+    gamma: float,
+) -> Any:
+    """What computes the loss of input, target, weight, sample_weight, pos_weight, mask and terms; and these terms."""
+    if ignores and ignore_index is None:
+        raise TypeError("ignore_index: expected a number, and that a graph's is constant, got a variable")
+    terms = checked_terms(ignore_index, label_smoothing, gamma)
+    return _made((loss, checked_reduction(reduction), terms)), _as_operand(terms)
