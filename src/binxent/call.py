@@ -133,7 +133,7 @@ def plan(
 _remembered = functools.lru_cache(maxsize=256, typed=True)(plan)
 
 
-def known_plan(*wanted: Any, **also: bool) -> Call:
+def known_plan(*wanted: Any, **also: Any) -> Call:
     """What ``plan`` returns; the same call is made at each step, and found faster than made."""
     try:
         return _remembered(*wanted, **also)
