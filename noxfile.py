@@ -143,8 +143,9 @@ def supported(session: nox.Session, numpy: str) -> None:
 
 @session(default=False)
 def lint(session: nox.Session) -> None:
-    """ruff, as linter and as formatter."""
+    """ruff, as linter and as formatter; and who imports whom."""
     session.install(*group("lint"))
+    session.run("lint-imports", env={"PYTHONPATH": "src"})
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 

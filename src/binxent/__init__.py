@@ -1,7 +1,7 @@
 """Binary cross-entropy, defined once and computed by one kernel, under the same names in every framework.
 
-Import the face of your framework: ``binxent.numpy``, and later one file for each framework. Importing ``binxent``
-itself imports nothing else.
+Import the face of your framework: ``binxent.numpy``, ``binxent.torch``, ``binxent.paddle``, ``binxent.mindspore`` or
+``binxent.jax``. Importing ``binxent`` itself imports nothing else.
 """
 
 from __future__ import annotations

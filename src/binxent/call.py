@@ -108,7 +108,7 @@ def plan(
     *,
     any_target: bool = False,
 ) -> Call:
-    """The call that these dtypes (of input and target), shapes and options ask for; a ``RefusalError`` if they do not fit.
+    """Return the call that dtypes (of input and target), shapes and options ask for; refuse what does not fit.
 
     ``known_plan`` remembers it. A compiler, whose sizes are symbols, asks this one.
     """

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.reference import DTYPES
 
@@ -34,8 +35,9 @@ Outcome = tuple[Array, Array]  # the loss, and the gradient to the input
 Evaluate = Callable[[Call], Outcome]
 
 
-def _name(call: Call) -> str:
-    return "binary_cross_entropy" if call.probabilities else "binary_cross_entropy_with_logits"
+def function_of(face: Any, call: Call) -> Callable[..., Any]:
+    """The face's own function."""
+    return getattr(face, "binary_cross_entropy" if call.probabilities else "binary_cross_entropy_with_logits")
 
 
 def _options(call: Call, tensor: Callable[[Array], Any]) -> dict[str, Any]:
@@ -45,8 +47,7 @@ def _options(call: Call, tensor: Callable[[Array], Any]) -> dict[str, Any]:
 def _numpy(call: Call) -> Outcome:
     import binxent.numpy as face
 
-    function = face.binary_cross_entropy if call.probabilities else face.binary_cross_entropy_with_logits
-    loss = function(call.input, call.target, reduction=call.reduction, **call.options)
+    loss = function_of(face, call)(call.input, call.target, reduction=call.reduction, **call.options)
     value, gradient = face.value_and_grad(
         call.input, call.target, reduction=call.reduction, probabilities=call.probabilities, **call.options
     )
@@ -73,7 +74,7 @@ def _torch(call: Call) -> Outcome:
 
     input = tensor(call.input).requires_grad_()
     options = _options(call, tensor)
-    loss = getattr(face, _name(call))(input, tensor(call.target), reduction=call.reduction, **options)
+    loss = function_of(face, call)(input, tensor(call.target), reduction=call.reduction, **options)
     loss.backward(torch.full_like(loss, call.incoming))
     return array(loss), array(input.grad)
 
@@ -95,7 +96,7 @@ def _paddle(call: Call) -> Outcome:
     input = tensor(call.input)
     input.stop_gradient = False
     options = _options(call, tensor)
-    loss = getattr(face, _name(call))(input, tensor(call.target), reduction=call.reduction, **options)
+    loss = function_of(face, call)(input, tensor(call.target), reduction=call.reduction, **options)
     loss.backward(paddle.full_like(loss, call.incoming))
     return array(loss), array(input.grad)
 
@@ -119,7 +120,7 @@ def _mindspore(call: Call) -> Outcome:
     target = tensor(call.target)
 
     def forward(input: Any) -> Any:
-        return getattr(face, _name(call))(input, target, reduction=call.reduction, **options)
+        return function_of(face, call)(input, target, reduction=call.reduction, **options)
 
     input = tensor(call.input)
     loss = forward(input)
@@ -140,7 +141,7 @@ def _jax(call: Call) -> Outcome:
         target = jnp.asarray(call.target)
 
         def forward(input: Any) -> Any:
-            return getattr(face, _name(call))(input, target, reduction=call.reduction, **options)
+            return function_of(face, call)(input, target, reduction=call.reduction, **options)
 
         loss, pull_back = jax.vjp(forward, jnp.asarray(call.input))
         (gradient,) = pull_back(jnp.full_like(loss, call.incoming))
@@ -166,3 +167,11 @@ FACES = [
     Face("mindspore", _mindspore, dtypes=FLOATING[:3]),  # MindSpore's own losses refuse float64
     Face("jax", _jax),
 ]
+
+
+def parameters(faces: list[Face]) -> list[Any]:
+    """For ``pytest.mark.parametrize``."""
+    return [
+        pytest.param(f, id=f.name, marks=pytest.mark.skipif(not f.available, reason=f"{f.name} is not installed"))
+        for f in faces
+    ]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from binxent import kernel, options
 from tests import kernel_calls
-from tests.conformance.faces import FACES, FLOATING, Call, Face
+from tests.conformance.faces import FACES, FLOATING, Call, Face, parameters
 from tests.reference import (
     DTYPES,
     INTEGER_TARGETS,
@@ -29,13 +29,6 @@ REDUCTIONS = ("mean", "sum", "none")
 ALL_REDUCTIONS = (*REDUCTIONS, "batchmean", "weighted_mean")
 IGNORED = {"bool": 1, "uint8": 255}  # which have no -100
 OPTIONS = ("weight", "pos_weight", "sample_weight", "mask", "ignore_index", "label_smoothing", "gamma")
-
-
-def faces() -> list[Any]:
-    return [
-        pytest.param(f, id=f.name, marks=pytest.mark.skipif(not f.available, reason=f"{f.name} is not installed"))
-        for f in FACES
-    ]
 
 
 def wider(first: str, second: str) -> str:
@@ -156,7 +149,7 @@ def given_options() -> list[tuple[str, ...]]:
     return [*(c for n in range(3) for c in itertools.combinations(OPTIONS, n)), OPTIONS]
 
 
-@pytest.mark.parametrize("face", faces())
+@pytest.mark.parametrize("face", parameters(FACES))
 @pytest.mark.parametrize("check", [check_against_definition, check_bits])
 @pytest.mark.parametrize("probabilities", [False, True], ids=["logits", "probabilities"])
 class TestTable:
@@ -200,7 +193,7 @@ class TestTable:
             check(face, Call(**arguments, reduction=reduction, incoming=exact))
 
 
-@pytest.mark.parametrize("face", faces())
+@pytest.mark.parametrize("face", parameters(FACES))
 @given(data=st.data())
 def test_any_mixture(face: Face, data: st.DataObject) -> None:
     dtype = data.draw(st.sampled_from(face.dtypes))
@@ -221,7 +214,7 @@ def test_any_mixture(face: Face, data: st.DataObject) -> None:
     check_bits(face, call)
 
 
-@pytest.mark.parametrize("face", faces())
+@pytest.mark.parametrize("face", parameters(FACES))
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_infinite_logits(face: Face, reduction: str) -> None:
     """A coefficient of 0 times an infinite logit is 0."""

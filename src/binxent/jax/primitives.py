@@ -123,7 +123,7 @@ def _tangent_along_others(plan: Plan, operands: Operands, tangents: Any) -> list
 
     each, changes = [], []  # the latter of all weights' product
     if _moves(tangents[1]):
-        each.append(to_target(jnp, x, product(weights), p, smoothing, gamma) * along(1))
+        each.append(to_target(jnp, x, y, product(weights), p, smoothing, gamma) * along(1))
     for k in range(2, first_after_weights):
         if _moves(tangents[k]):
             others = product(weights[: k - 2] + weights[k - 1 :])
@@ -132,7 +132,7 @@ def _tangent_along_others(plan: Plan, operands: Operands, tangents: Any) -> list
     if changes and plan.divisor == options.WEIGHTS:  # which changes likewise
         each.append(-mean(plan, losses(plan, values), operands, values) * functools.reduce(jnp.add, changes))
     if plan.pos_weight and _moves(tangents[first_after_weights]):
-        each.append(to_pos_weight(jnp, x, y, product(weights), smoothing, gamma) * along(first_after_weights))
+        each.append(to_pos_weight(jnp, x, y, product(weights), p, smoothing, gamma) * along(first_after_weights))
     return [reduced(plan, functools.reduce(jnp.add, each), operands, values)]
 
 

@@ -217,12 +217,12 @@ def to_target(
     if target.dtype not in FLOATING:
         return ops.zeros_like(target)
     keep = _keep(call, target, mask)
-    x, w = formula.only(_ops, keep, _wide(input)), _product(keep, input, weight, sample_weight)
-    p = _kept_weight(keep, pos_weight)
+    x, y = formula.only(_ops, keep, _wide(input)), formula.only(_ops, keep, _wide(target))
+    w, p = _product(keep, input, weight, sample_weight), _kept_weight(keep, pos_weight)
     if call.probabilities:
-        slope = formula.probabilities_gradient_to_target(_ops, x, w, p, call.label_smoothing, call.gamma)
+        slope = formula.probabilities_gradient_to_target(_ops, x, y, w, p, call.label_smoothing, call.gamma)
     else:
-        slope = formula.logits_gradient_to_target(_ops, x, w, p, call.label_smoothing, call.gamma)
+        slope = formula.logits_gradient_to_target(_ops, x, y, w, p, call.label_smoothing, call.gamma)
     return _gradient(call, slope, keep, x, w, incoming, target)
 
 
@@ -297,10 +297,10 @@ def to_pos_weight(
     if pos_weight is None:
         return None
     keep = _keep(call, target, mask)
-    x, w = formula.only(_ops, keep, _wide(input)), _product(keep, input, weight, sample_weight)
-    y = formula.only(_ops, keep, _wide(target))
+    x, y = formula.only(_ops, keep, _wide(input)), formula.only(_ops, keep, _wide(target))
+    w, p = _product(keep, input, weight, sample_weight), _kept_weight(keep, pos_weight)
     if call.probabilities:
-        slope = formula.probabilities_gradient_to_pos_weight(_ops, x, y, w, call.label_smoothing, call.gamma)
+        slope = formula.probabilities_gradient_to_pos_weight(_ops, x, y, w, p, call.label_smoothing, call.gamma)
     else:
-        slope = formula.logits_gradient_to_pos_weight(_ops, x, y, w, call.label_smoothing, call.gamma)
+        slope = formula.logits_gradient_to_pos_weight(_ops, x, y, w, p, call.label_smoothing, call.gamma)
     return _gradient(call, slope, keep, x, w, incoming, pos_weight)

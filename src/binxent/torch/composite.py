@@ -198,9 +198,9 @@ def gradients(
         results[0] = fitted(slope, operands[0])
     if needed[1]:
         if call.probabilities:
-            slope = formula.probabilities_gradient_to_target(torch, x, w, p, *terms)
+            slope = formula.probabilities_gradient_to_target(torch, x, y, w, p, *terms)
         else:
-            slope = formula.logits_gradient_to_target(torch, x, w, p, *terms)
+            slope = formula.logits_gradient_to_target(torch, x, y, w, p, *terms)
         results[1] = fitted(slope, operands[1])
     if needed[2] or needed[3]:
         bracket = _elements(call, wide, None)
@@ -212,8 +212,8 @@ def gradients(
             results[3] = fitted(bracket if weight is None else bracket * weight, operands[3])
     if needed[4]:
         if call.probabilities:
-            slope = formula.probabilities_gradient_to_pos_weight(torch, x, y, w, *terms)
+            slope = formula.probabilities_gradient_to_pos_weight(torch, x, y, w, p, *terms)
         else:
-            slope = formula.logits_gradient_to_pos_weight(torch, x, y, w, *terms)
+            slope = formula.logits_gradient_to_pos_weight(torch, x, y, w, p, *terms)
         results[4] = fitted(slope, operands[4])
     return tuple(results)

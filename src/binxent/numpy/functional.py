@@ -1,0 +1,152 @@
+"""The two losses as functions of NumPy arrays, and ``value_and_grad`` to train without an autograd framework."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from binxent import options
+from binxent.formula import LOGITS, PROBABILITIES
+from binxent.numpy.eager import Array, compute
+
+
+def binary_cross_entropy_with_logits(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    pos_weight: Array | None = None,
+    *,
+    sample_weight: Array | None = None,
+    mask: Array | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
+) -> Any:
+    """Binary cross-entropy of logits.
+
+    ``w · [p·y·softplus(−x) + (1−y)·softplus(x)]`` for each element, with x the input, y the target, w the weight and
+    p the pos_weight; then the mean (divided by the number of elements), the sum, or none.
+
+    Args:
+        input: logits, of any shape; float16, bfloat16, float32 or float64.
+        target: of the input's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in
+            [0, 1], which is not enforced.
+        weight: broadcasts to the input.
+        size_average, reduce: deprecated; either overrides ``reduction``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count).
+        pos_weight: broadcasts to the input; multiplies the loss of positives.
+        sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
+        mask: broadcasts to the input; an element where it is 0 or False is ignored: it adds 0 to the loss, to the
+            gradient and to what ``"mean"`` divides by, whatever it holds, NaN too. The mean of nothing is 0.
+        ignore_index: elements whose target it is are ignored likewise; an integer such as -100, or NaN.
+        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
+        gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
+            answer, to this power.
+
+    Returns:
+        A scalar, or an array of the input's shape for ``"none"``; of the wider floating dtype of input and target.
+
+    Raises:
+        TypeError: an argument is no array, or of a dtype that is not supported.
+        ValueError: a shape does not fit, or the reduction is unknown.
+
+    Differences from ``torch.nn.functional.binary_cross_entropy_with_logits``: integer and boolean targets, exact
+    tails, finite results for infinite logits with the right target, and what follows ``pos_weight``.
+
+    Examples:
+        >>> import numpy as np
+        >>> target = np.ones((10, 64), np.float32)
+        >>> output = np.full((10, 64), 1.5, np.float32)
+        >>> loss = binary_cross_entropy_with_logits(output, target, pos_weight=np.ones(64, np.float32))
+        >>> print(f"{loss:.4f}")
+        0.2014
+    """
+    meant = options.legacy_reduction(size_average, reduce, reduction)
+    given = (input, target, weight, sample_weight, pos_weight, mask)
+    return compute(LOGITS, meant, given, (ignore_index, label_smoothing, gamma))[0]
+
+
+def binary_cross_entropy(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    *,
+    pos_weight: Array | None = None,
+    sample_weight: Array | None = None,
+    mask: Array | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
+) -> Any:
+    """Binary cross-entropy of probabilities.
+
+    ``w · [p·y·(−log q) + (1−y)·(−log(1−q))]`` for each element, with q the input, y the target, w the weight and p
+    the pos_weight; both logarithms are clamped at −100. Then the mean, the sum, or none.
+
+    Arguments, results and errors are those of ``binary_cross_entropy_with_logits``; besides, input and target must
+    lie in [0, 1], else a ValueError names the first element that does not.
+
+    Differences from ``torch.nn.functional.binary_cross_entropy``: integer and boolean targets, mixed dtypes,
+    ``pos_weight`` and what follows it.
+
+    Examples:
+        >>> import numpy as np
+        >>> binary_cross_entropy(np.array([0.5, 0.9]), np.array([1, 1]), reduction="none").round(4)
+        array([0.6931, 0.1054])
+    """
+    meant = options.legacy_reduction(size_average, reduce, reduction)
+    given = (input, target, weight, sample_weight, pos_weight, mask)
+    return compute(PROBABILITIES, meant, given, (ignore_index, label_smoothing, gamma))[0]
+
+
+def value_and_grad(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    reduction: str = "mean",
+    pos_weight: Array | None = None,
+    *,
+    sample_weight: Array | None = None,
+    mask: Array | None = None,
+    ignore_index: float | None = None,
+    label_smoothing: float = 0.0,
+    gamma: float = 0.0,
+    probabilities: bool = False,
+    out: Array | None = None,
+) -> tuple[Any, Array]:
+    """The loss and its gradient with respect to the input, in one pass over memory.
+
+    ``d/dx = w · [(1−y)·σ(x) − p·y·σ(−x)]`` for logits, divided by the number of elements for ``"mean"``; for
+    ``"none"``, of each element's own loss. With ``probabilities=True`` the input is probabilities and the gradient
+    ``w · [(1−y)·q − p·y·(1−q)] / max(q·(1−q), 1e-12)``.
+
+    Args:
+        input, target, weight, reduction, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma: as in
+            ``binary_cross_entropy_with_logits``.
+        probabilities: whether the input is probabilities.
+        out: where the gradient is written, of the input's shape and dtype. It may be the input itself, and then
+            nothing is allocated.
+
+    Returns:
+        The loss, and the gradient, of the input's shape and dtype.
+
+    Raises:
+        TypeError, ValueError: as the loss, and for an ``out`` of another shape or dtype, read-only, or overlapping
+            an operand or itself. Nothing has been written then.
+
+    Examples:
+        >>> import numpy as np
+        >>> loss, gradient = value_and_grad(np.zeros(4), np.array([1, 0, 0, 1]))
+        >>> print(f"{loss:.4f}", gradient)
+        0.6931 [-0.125  0.125  0.125 -0.125]
+    """
+    given = (input, target, weight, sample_weight, pos_weight, mask)
+    numbers = (ignore_index, label_smoothing, gamma)
+    loss = PROBABILITIES if probabilities else LOGITS
+    return compute(loss, reduction, given, numbers, want_gradient=True, out=out)

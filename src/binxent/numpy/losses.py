@@ -1,0 +1,116 @@
+"""The two losses as callables that keep their parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from binxent import options
+from binxent.formula import LOGITS, PROBABILITIES, Loss
+from binxent.numpy.eager import Array, Given, Numbers, checked, compute
+
+
+class _Loss:
+    """What the two classes share: parameters kept as they are given, checked at once where that needs no input."""
+
+    loss: Loss
+
+    def __init__(
+        self,
+        weight: Array | None,
+        reduction: str,
+        pos_weight: Array | None,
+        ignore_index: float | None,
+        label_smoothing: float,
+        gamma: float,
+    ) -> None:
+        self.weight = None if weight is None else checked("weight", weight)
+        self.reduction = options.check_reduction(reduction)
+        self.pos_weight = None if pos_weight is None else checked("pos_weight", pos_weight)
+        options.terms(ignore_index, label_smoothing, gamma, "float32")
+        self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
+
+    def __call__(
+        self, input: Array, target: Array, *, sample_weight: Array | None = None, mask: Array | None = None
+    ) -> Any:
+        return compute(self.loss, self.reduction, *self._given(input, target, sample_weight, mask))[0]
+
+    def value_and_grad(
+        self,
+        input: Array,
+        target: Array,
+        *,
+        sample_weight: Array | None = None,
+        mask: Array | None = None,
+        out: Array | None = None,
+    ) -> tuple[Any, Array]:
+        """The loss and its gradient with respect to the input; see the function of that name."""
+        given, numbers = self._given(input, target, sample_weight, mask)
+        return compute(self.loss, self.reduction, given, numbers, want_gradient=True, out=out)
+
+    def _given(
+        self, input: Array, target: Array, sample_weight: Array | None, mask: Array | None
+    ) -> tuple[Given, Numbers]:
+        given = (input, target, self.weight, sample_weight, self.pos_weight, mask)
+        return given, (self.ignore_index, self.label_smoothing, self.gamma)
+
+    def __repr__(self) -> str:
+        given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
+        for name in ("weight", "pos_weight"):
+            if (array := getattr(self, name)) is not None:
+                given[name] = f"{array.dtype}{list(array.shape)}"
+        given |= options.shown_terms(self)
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in given.items())})"
+
+
+class BCEWithLogitsLoss(_Loss):
+    """``binary_cross_entropy_with_logits`` with its parameters kept.
+
+    Examples:
+        >>> import numpy as np
+        >>> BCEWithLogitsLoss(reduction="sum")(np.zeros(2), np.ones(2)).round(4)
+        np.float64(1.3863)
+    """
+
+    loss = LOGITS
+
+    def __init__(
+        self,
+        weight: Array | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        pos_weight: Array | None = None,
+        *,
+        ignore_index: float | None = None,
+        label_smoothing: float = 0.0,
+        gamma: float = 0.0,
+    ) -> None:
+        meant = options.legacy_reduction(size_average, reduce, reduction)
+        super().__init__(weight, meant, pos_weight, ignore_index, label_smoothing, gamma)
+
+
+class BCELoss(_Loss):
+    """``binary_cross_entropy`` with its parameters kept.
+
+    Examples:
+        >>> import numpy as np
+        >>> BCELoss()(np.array([0.5]), np.array([1])).round(4)
+        np.float64(0.6931)
+    """
+
+    loss = PROBABILITIES
+
+    def __init__(
+        self,
+        weight: Array | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        *,
+        pos_weight: Array | None = None,
+        ignore_index: float | None = None,
+        label_smoothing: float = 0.0,
+        gamma: float = 0.0,
+    ) -> None:
+        meant = options.legacy_reduction(size_average, reduce, reduction)
+        super().__init__(weight, meant, pos_weight, ignore_index, label_smoothing, gamma)
