@@ -1,16 +1,16 @@
-"""The kernel for CUDA: one launch, one pass over memory, written in Triton.
+"""The kernel for CUDA, written in Triton: one launch, one pass over memory.
 
-``kernel`` fulfils the contract of ``binxent.kernels``. On a GPU nothing of it waits for the device: what a divisor
-counts, an incoming gradient and a learnt option are read there, and a probability outside [0, 1] becomes NaN, since no
-flag could come back. ``kernel.remake`` is for a backward pass, whose incoming gradient only the device knows.
+Nothing of it waits for the device. What a divisor counts, an incoming gradient and a learnt option are read there, and
+a probability outside [0, 1] becomes NaN, since no flag could come back. ``remake`` is for a backward pass, whose
+incoming gradient only the device knows.
 
 With TRITON_INTERPRET=1 in the environment Triton runs the same programs on the CPU, for the tests.
 """
 
 from __future__ import annotations
 
-from binxent.kernels.triton.launch import TritonKernel
+from binxent.kernels.triton.launch import compute, measure, reads, remake
 
-kernel = TritonKernel()
+name, device = "triton", "cuda"
 
-__all__ = ["TritonKernel", "kernel"]
+__all__ = ["compute", "device", "measure", "name", "reads", "remake"]

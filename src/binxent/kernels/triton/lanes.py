@@ -25,6 +25,12 @@ def constant(value: Any) -> Any:
     return value if INTERPRETED else tl.constexpr(value)
 
 
+def device_function(function: Any) -> Any:
+    """For what a program calls. The interpreter takes it as it is, and is many times as fast: at each call of a function
+    that Triton has wrapped it would patch the whole language anew."""
+    return function if INTERPRETED else triton.jit(function)
+
+
 ON_CARD = constant(not INTERPRETED)
 EXP_SINGLE, EXP_DOUBLE = constant(coefficients.EXP_SINGLE), constant(coefficients.EXP_DOUBLE)
 LOG1P_SINGLE, LOG1P_DOUBLE = constant(coefficients.LOG1P_SINGLE), constant(coefficients.LOG1P_DOUBLE)
@@ -51,31 +57,31 @@ LARGEST_FLOAT16 = constant(65504.0)
 LEAST_FACTOR, MOST_FACTOR = constant(2.0**-60), constant(2.0**60)
 
 
-@triton.jit
+@device_function
 def like(value: tl.constexpr, x):
     """The value in the type and shape of x. Written as a plain number, it would be rounded to float32 in places."""
     return tl.full(x.shape, value, x.dtype)
 
 
-@triton.jit
+@device_function
 def bits_of(x):
     return x.to(tl.int64 if x.dtype == tl.float64 else tl.int32, bitcast=True)
 
 
-@triton.jit
+@device_function
 def is_negative(x):
     """By the sign bit: −0 is negative. Both halves of the definition agree at 0."""
     return bits_of(x) < 0
 
 
-@triton.jit
+@device_function
 def with_sign_of(x, value):
     """``value``, negated where x is negative."""
     t: tl.constexpr = 1 if x.dtype == tl.float64 else 0
     return (bits_of(value) ^ (bits_of(x) & SIGN[t])).to(x.dtype, bitcast=True)
 
 
-@triton.jit
+@device_function
 def polynomial(x, c: tl.constexpr):
     value = like(c[len(c) - 1], x)
     for k in tl.static_range(len(c) - 1):
@@ -83,7 +89,7 @@ def polynomial(x, c: tl.constexpr):
     return value
 
 
-@triton.jit
+@device_function
 def exp_of_minus(size, rest):
     """exp(−(size + rest)) = 2ⁿ·(1 + q), as the lifted 2ⁿ and q; ``rest`` is None or small beside ``size``."""
     t: tl.constexpr = 1 if size.dtype == tl.float64 else 0
@@ -110,16 +116,16 @@ def exp_of_minus(size, rest):
     return power, tl.fma(r * r, p, r)
 
 
-@triton.jit
+@device_function
 def quick_exp2(x):
-    """2ˣ to 22 bits, where neither x nor the result is subnormal: the general one spends three instructions on those."""
+    """2ˣ to 22 bits, where neither x nor the result is subnormal: for those the general one has three instructions."""
     if ON_CARD:
         return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, True, 1)
     else:
         return tl.exp2(x)
 
 
-@triton.jit
+@device_function
 def quick_inverse(x):
     """1/x to 22 bits, likewise."""
     if ON_CARD:
@@ -128,7 +134,7 @@ def quick_inverse(x):
         return 1.0 / x
 
 
-@triton.jit
+@device_function
 def logit_parts(size, SHORT: tl.constexpr):
     """e = exp(−size): lifted, as a power of two and q; as one number, lifted; and as one number.
 
@@ -144,7 +150,7 @@ def logit_parts(size, SHORT: tl.constexpr):
     return power, q, lifted, lifted * (2.0 ** -LIFT[t])
 
 
-@triton.jit
+@device_function
 def log1p_rest(e, SHORT: tl.constexpr):
     """P(e), where log1p(e) = ¾·e + e·P(e), or e·P(e) if SHORT."""
     if SHORT:
@@ -155,7 +161,7 @@ def log1p_rest(e, SHORT: tl.constexpr):
         return polynomial(e, LOG1P_SINGLE)
 
 
-@triton.jit
+@device_function
 def logit_loss(size, lifted, e, leading, total, SHORT: tl.constexpr):
     """leading·|x| + total·log1p(e): softplus(±x) = max(±x, 0) + log1p(e).
 
@@ -182,7 +188,7 @@ def logit_loss(size, lifted, e, leading, total, SHORT: tl.constexpr):
             return tl.fma(power, scale * 0.75, tl.fma(leading, growth, scale * rest * power))
 
 
-@triton.jit
+@device_function
 def scaled_power(power, coefficient, factor, ANY_SIZE: tl.constexpr):
     """coefficient·factor·2ⁿ. ``ANY_SIZE``: the coefficient may be so small that dropping it would lose its digits."""
     t: tl.constexpr = 1 if power.dtype == tl.float64 else 0
@@ -195,7 +201,7 @@ def scaled_power(power, coefficient, factor, ANY_SIZE: tl.constexpr):
         return coefficient * (factor * drop) * power
 
 
-@triton.jit
+@device_function
 def logit_gradient(
     x, power, q, e, leading, trailing, lost, factor, ANY_SIZE: tl.constexpr, SHORT: tl.constexpr
 ):  # fmt: skip
@@ -220,14 +226,14 @@ def logit_gradient(
         return with_sign_of(x, tl.fma(remainder, inverse, quotient))
 
 
-@triton.jit
+@device_function
 def times(coefficient, term):
     """A coefficient of 0 hides an infinite term, but no NaN."""
     hides = (coefficient == 0) & (tl.abs(term) == float("inf"))
     return tl.where(hides, like(0.0, term), coefficient * term)
 
 
-@triton.jit
+@device_function
 def focal_power(size, rest, gamma):
     """exp(−γ·(size + rest)), in log space, where nothing overflows. What rounding γ·size loses is kept: the power would
     amplify it."""
@@ -240,7 +246,7 @@ def focal_power(size, rest, gamma):
     return tl.fma(power, q, power) * (2.0 ** -LIFT[t])
 
 
-@triton.jit
+@device_function
 def focal_logits(x, positive, negative, factor, gamma):
     """Loss and gradient with the focal power: σ(−x)^γ·softplus(−x) for a positive, that of −x for a negative.
 
@@ -262,7 +268,7 @@ def focal_logits(x, positive, negative, factor, gamma):
     return loss, with_sign_of(x, (leading * rising - trailing * falling) * factor)
 
 
-@triton.jit
+@device_function
 def logits(x, positive, negative, lost, factor, WEIGHTED: tl.constexpr, SHORT: tl.constexpr):
     """Loss, and gradient times factor. ``WEIGHTED``: the coefficients' sum may be other than 1."""
     below = is_negative(x)
@@ -279,7 +285,7 @@ def logits(x, positive, negative, lost, factor, WEIGHTED: tl.constexpr, SHORT: t
     return loss, logit_gradient(x, power, q, e, leading, trailing, lost, factor, WEIGHTED, SHORT)
 
 
-@triton.jit
+@device_function
 def minus_log(f, exponent):
     """−log((1 + f)·2^exponent), 1 + f in [1/√2, √2)."""
     t: tl.constexpr = 1 if f.dtype == tl.float64 else 0
@@ -291,7 +297,7 @@ def minus_log(f, exponent):
     return -tl.fma(exponent, like(LN2_HIGH[t], f), rest)
 
 
-@triton.jit
+@device_function
 def clamped_minus_log(q):
     """−log q, at most 100."""
     t: tl.constexpr = 1 if q.dtype == tl.float64 else 0
@@ -304,7 +310,7 @@ def clamped_minus_log(q):
     return tl.where((q == 0) | (value > LOG_CLAMP), like(LOG_CLAMP, q), value)
 
 
-@triton.jit
+@device_function
 def clamped_minus_log1m(q):
     """−log(1 − q), at most 100. 1 − q itself may round; f = 2^−k·(1 − q) − 1 = (2^−k − 1) − 2^−k·q never does."""
     t: tl.constexpr = 1 if q.dtype == tl.float64 else 0
@@ -315,7 +321,7 @@ def clamped_minus_log1m(q):
     return tl.where((rest == 0) | (value > LOG_CLAMP), like(LOG_CLAMP, q), value)
 
 
-@triton.jit
+@device_function
 def probability_gradient(q, positive, negative, factor):
     """The denominator is clamped as the frameworks do, which bounds the gradient by 1e12, and turns subnormal
     probabilities into normal gradients: both parts of the fraction are raised, so that those keep their digits.
@@ -330,7 +336,7 @@ def probability_gradient(q, positive, negative, factor):
     return divided((negative * raised - positive * (other * RAISE[t])) * factor, denominator)
 
 
-@triton.jit
+@device_function
 def probabilities(q, positive, negative, factor, gamma):
     """Loss, and gradient times factor; ``gamma`` is None without the focal power."""
     if gamma is None:
@@ -349,7 +355,7 @@ def probabilities(q, positive, negative, factor, gamma):
         return loss, divided((rising - falling) * factor, denominator)
 
 
-@triton.jit
+@device_function
 def divided(numerator, denominator):
     """The quotient, correctly rounded. A plain division of float32 is an ulp or two off on a card."""
     if numerator.dtype == tl.float32:
@@ -358,7 +364,7 @@ def divided(numerator, denominator):
         return numerator / denominator
 
 
-@triton.jit
+@device_function
 def factor_of(incoming, divisor, PROBABILITIES: tl.constexpr):
     """incoming / divisor, in two: where a loop would lose digits, or overflow on the way, it takes the mantissa, and
     the rest multiplies what it has made: a power of two, or infinity. 0 where there is nothing to divide by."""
@@ -376,7 +382,17 @@ def factor_of(incoming, divisor, PROBABILITIES: tl.constexpr):
     return tl.where(infinite, with_sign_of(factor, one), divided(factor, after)), after
 
 
-@triton.jit
+@device_function
+def widened(value, dtype: tl.constexpr):
+    """An operand's value in the arithmetic's type, which holds it exactly, but for wide integers and float64."""
+    if not ON_CARD and value.dtype == tl.bfloat16:  # the interpreter would lose subnormal numbers
+        raw = value.to(tl.int16, bitcast=True).to(tl.int32) << 16
+        return raw.to(tl.float32, bitcast=True).to(dtype)
+    else:
+        return value.to(dtype)
+
+
+@device_function
 def saturated(value):
     """What a float16 gradient of probabilities can hold; in the other types it is bounded by 1e12. NaN stays."""
     most = like(LARGEST_FLOAT16, value)
@@ -384,7 +400,7 @@ def saturated(value):
     return tl.where(value < -most, -most, value)
 
 
-@triton.jit
+@device_function
 def narrowed(value, dtype: tl.constexpr):
     """The value in a result's dtype, rounded once to the nearest, ties to even."""
     if value.dtype == tl.float64 and (dtype == tl.bfloat16 or dtype == tl.float16):
@@ -395,7 +411,7 @@ def narrowed(value, dtype: tl.constexpr):
         return value.to(dtype)
 
 
-@triton.jit
+@device_function
 def to_odd(value):
     """float64 in float32, rounded to the neighbour whose last bit is 1 unless it is exact: a second rounding, to a half
     type, then gives what one alone would."""
@@ -407,7 +423,7 @@ def to_odd(value):
     return raw.to(tl.float32, bitcast=True)
 
 
-@triton.jit
+@device_function
 def nearest_bfloat16(value):
     raw = value.to(tl.int32, bitcast=True)
     rounded = (raw + 0x7FFF + ((raw >> 16) & 1)) >> 16

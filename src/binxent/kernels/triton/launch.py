@@ -1,4 +1,4 @@
-"""From a call to a launch: what the programs take, and in which type they compute."""
+"""The kernel's functions: from a call to a launch."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 READABLE = frozenset((*FLOATING, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 HALVES = ("float16", "bfloat16")
+LARGEST_FLOAT32 = 3.4028234663852886e38
 
 # Elements of a block: 8 or 16 for each thread, in loads of 16 bytes.
 BLOCK, SHORT_BLOCK, WARPS = 2048, 4096, 8
@@ -45,10 +46,10 @@ def bits(number: float, double: bool) -> int:
     return int(struct.unpack("<i", packed)[0])
 
 
-def split_factor(factor: float, probabilities: bool) -> tuple[float, float]:
+def split_factor(factor: float, double: bool, probabilities: bool) -> tuple[float, float]:
     """``lanes.factor_of``, where the host knows both numbers."""
     size = abs(factor)
-    if size == math.inf:
+    if size == math.inf or (not double and size > LARGEST_FLOAT32):
         return math.copysign(1.0, factor), math.inf
     if 2.0**-1022 <= size < 2.0**-60 or (probabilities and size > 2.0**60):
         mantissa, exponent = math.frexp(factor)
@@ -93,8 +94,8 @@ _counters: dict[tuple[int, int], Tensor] = {}
 def counter(device: torch.device) -> Tensor:
     """Where the programs of a launch count themselves. It is 0, and 0 again after the launch.
 
-    A stream runs one launch after the other, so each has one of its own, and no launch has to clear it. What is captured
-    into a graph may run beside any other, and takes one that the graph clears.
+    A stream runs one launch after the other, so each has one of its own, and no launch has to clear it. What is
+    captured into a graph may run beside any other, and takes one that the graph clears.
     """
     if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
         return torch.zeros((), dtype=torch.int32, device=device)
@@ -152,107 +153,102 @@ def launch(program: Any, programs: int, device: torch.device, *arguments: Any) -
         program[(programs,)](*arguments, **OPTIONS)
 
 
-class TritonKernel:
-    name = "triton"
-    device = "cuda"
+def reads(operands: Operands) -> bool:
+    input = operands.input
+    if not is_memory(input) or input.dtype not in FLOATING or not is_capable(input.device):
+        return False
+    return all(other is None or (is_memory(other) and other.device == input.device) for other in operands[1:])
 
-    def reads(self, operands: Operands) -> bool:
-        input = operands.input
-        if not is_memory(input) or input.dtype not in FLOATING or not is_capable(input.device):
-            return False
-        return all(other is None or (is_memory(other) and other.device == input.device) for other in operands[1:])
 
-    def measure(self, call: Call, operands: Operands) -> Any:
-        """A number where sizes give it; else a tensor without axes, of float64 for a sum of weights, or of int64."""
-        input, divisor = operands.input, call.divisor
-        if divisor == GIVEN:
-            return operands.normalizer
-        if divisor == SIZE:
-            return input.numel()
-        if divisor == ROWS:
-            return input.shape[0]
-        if divisor not in (KEPT, WEIGHTS):
-            return divisor
-        run, by_weights = numerics(call), divisor == WEIGHTS
-        ignored, ignores_nan = run.numbers[0], run.kinds[4]
-        read, sizes, wide = views(
-            (
-                None if ignored is None else operands.target,
-                operands.weight if by_weights else None,
-                operands.sample_weight if by_weights else None,
-                operands.mask,
-            ),
-            input.shape,
-            BLOCK,
-        )
-        measured = torch.empty((), dtype=torch.float64 if by_weights else torch.int64, device=input.device)
-        blocks = max(1, -(-input.numel() // BLOCK))
-        launch(
-            programs.measure, blocks, input.device, *read, measured, *sums(blocks, input), input.numel(), sizes,
-            ignored, run.kinds[0], ignores_nan, BLOCK, wide,
-        )  # fmt: skip
-        return measured
+def measure(call: Call, operands: Operands) -> Any:
+    """A number where sizes give it; else a tensor without axes, of float64 for a sum of weights, or of int64."""
+    input, divisor = operands.input, call.divisor
+    if divisor == GIVEN:
+        return operands.normalizer
+    if divisor == SIZE:
+        return input.numel()
+    if divisor == ROWS:
+        return input.shape[0]
+    if divisor not in (KEPT, WEIGHTS):
+        return divisor
+    run, by_weights = numerics(call), divisor == WEIGHTS
+    ignored, ignores_nan = run.numbers[0], run.kinds[4]
+    read, sizes, wide = views(
+        (
+            None if ignored is None else operands.target,
+            operands.weight if by_weights else None,
+            operands.sample_weight if by_weights else None,
+            operands.mask,
+        ),
+        input.shape,
+        BLOCK,
+    )
+    measured = torch.empty((), dtype=torch.float64 if by_weights else torch.int64, device=input.device)
+    blocks = max(1, -(-input.numel() // BLOCK))
+    launch(
+        programs.measure, blocks, input.device, *read, measured, *sums(blocks, input), input.numel(), sizes,
+        ignored, run.kinds[0], ignores_nan, BLOCK, wide,
+    )  # fmt: skip
+    return measured
 
-    def compute(
-        self,
-        call: Call,
-        operands: Operands,
-        outputs: Outputs,
-        *,
-        divisor: Any = None,
-        incoming: Any = 1.0,
-        executor: int = 0,
-    ) -> int:
-        """Returns 0: no flag could come back without waiting for the device.
 
-        ``divisor`` and ``incoming`` may be tensors on the device; an executor is for the CPU. The incoming gradient is
-        that of the loss, whatever its reduction.
-        """
-        input, run = operands.input, numerics(call)
-        divisor = self.measure(call, operands) if divisor is None else divisor
-        by, by_bits = number_or_tensor(divisor, True)
-        coming, after = None, None
-        if isinstance(incoming, Tensor):
-            coming, factor = incoming, 0.0
-        elif by is not None:
-            factor = incoming
-        else:
-            factor, rest = split_factor(incoming / divisor if divisor else 0.0, call.loss.probabilities)
-            after = bits(rest, run.double)
-        read, sizes, wide = views(
-            (*operands[:6], coming, outputs.elements, outputs.gradient), input.shape, run.block
-        )
-        blocks = max(1, -(-input.numel() // run.block))
-        partial, arrived = sums(blocks, input) if outputs.total is not None else (None, None)
-        launch(
-            programs.loss, blocks, input.device, *read[:6], operands.label_smoothing, operands.gamma, read[6], by,
-            read[7], outputs.total, read[8], partial, arrived, input.numel(), sizes, bits(factor, run.double), after,
-            by_bits, *run.numbers, *run.kinds, wide,
-        )  # fmt: skip
-        return 0
+def compute(
+    call: Call,
+    operands: Operands,
+    outputs: Outputs,
+    *,
+    divisor: Any = None,
+    incoming: Any = 1.0,
+    executor: int = 0,
+) -> int:
+    """Returns 0: no flag could come back without waiting for the device.
 
-    def remake(
-        self,
-        call: Call,
-        operands: Operands,
-        gradient: Tensor,
-        *,
-        incoming: Tensor,
-        made_for: Any = 1.0,
-        divisor: Any = None,
-    ) -> None:
-        """Makes the gradient again, in place, where the incoming one is not what it was made for.
+    ``divisor`` and ``incoming`` may be tensors on the device; an executor is for the CPU. The incoming gradient is
+    that of the loss, whatever its reduction.
+    """
+    input, run = operands.input, numerics(call)
+    divisor = measure(call, operands) if divisor is None else divisor
+    by, by_bits = number_or_tensor(divisor, True)
+    coming, after = None, None
+    if isinstance(incoming, Tensor):
+        coming, factor = incoming, 0.0
+    elif by is not None:
+        factor = incoming
+    else:
+        factor, rest = split_factor(incoming / divisor if divisor else 0.0, run.double, call.loss.probabilities)
+        after = bits(rest, run.double)
+    read, sizes, wide = views((*operands[:6], coming, outputs.elements, outputs.gradient), input.shape, run.block)
+    blocks = max(1, -(-input.numel() // run.block))
+    partial, arrived = sums(blocks, input) if outputs.total is not None else (None, None)
+    launch(
+        programs.loss, blocks, input.device, *read[:6], operands.label_smoothing, operands.gamma, read[6], by,
+        read[7], outputs.total, read[8], partial, arrived, input.numel(), sizes, bits(factor, run.double), after,
+        by_bits, *run.numbers, *run.kinds, wide,
+    )  # fmt: skip
+    return 0
 
-        Of a loss for each element that is where it differs within a block. Both are compared on the device; a divisor
-        that was measured should be handed over, or it is measured again.
-        """
-        input, run = operands.input, numerics(call)
-        divisor = self.measure(call, operands) if divisor is None else divisor
-        by, by_bits = number_or_tensor(divisor, True)
-        made, made_bits = number_or_tensor(made_for, run.double)
-        read, sizes, wide = views((*operands[:6], incoming, gradient), input.shape, run.block)
-        blocks = min(max(1, -(-input.numel() // run.block)), REMAKERS * multiprocessors(input.device))
-        launch(
-            programs.remake, blocks, input.device, *read[:6], operands.label_smoothing, operands.gamma, read[6], by,
-            made, read[7], input.numel(), sizes, by_bits, made_bits, *run.numbers, *run.kinds, wide,
-        )  # fmt: skip
+
+def remake(
+    call: Call,
+    operands: Operands,
+    gradient: Tensor,
+    *,
+    incoming: Tensor,
+    made_for: Any = 1.0,
+    divisor: Any = None,
+) -> None:
+    """Makes the gradient again, in place, where the incoming one is not what it was made for.
+
+    Of a loss for each element that is where it differs within a block. Both are compared on the device; a divisor
+    that was measured should be handed over, or it is measured again.
+    """
+    input, run = operands.input, numerics(call)
+    divisor = measure(call, operands) if divisor is None else divisor
+    by, by_bits = number_or_tensor(divisor, True)
+    made, made_bits = number_or_tensor(made_for, run.double)
+    read, sizes, wide = views((*operands[:6], incoming, gradient), input.shape, run.block)
+    blocks = min(max(1, -(-input.numel() // run.block)), REMAKERS * multiprocessors(input.device))
+    launch(
+        programs.remake, blocks, input.device, *read[:6], operands.label_smoothing, operands.gamma, read[6], by,
+        made, read[7], input.numel(), sizes, by_bits, made_bits, *run.numbers, *run.kinds, wide,
+    )  # fmt: skip

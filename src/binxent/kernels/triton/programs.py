@@ -11,13 +11,14 @@ import triton
 import triton.language as tl
 
 from binxent.kernels.triton import lanes
-from binxent.kernels.triton.lanes import constant, factor_of, like, narrowed
+from binxent.kernels.triton.lanes import constant, device_function, factor_of, like, narrowed, widened
 
 MANY = constant(2048)  # sums that the last program adds at a time
-NUMBERS = ["incoming_bits", "after_bits", "divisor_bits", "ignored", "gamma_bits", "share_bits", "half_bits", "made_bits"]
+# Their values are no types: a program is not compiled anew for one that happens to be 1, or a multiple of 16.
+NUMBERS = [f"{name}_bits" for name in ("incoming", "after", "divisor", "made", "ignored", "share", "half", "gamma")]
 
 
-@triton.jit
+@device_function
 def number(bits, dtype: tl.constexpr):
     if dtype == tl.float64:
         return bits.to(tl.int64).to(tl.float64, bitcast=True)
@@ -28,7 +29,7 @@ def number(bits, dtype: tl.constexpr):
 # Where things lie
 
 
-@triton.jit
+@device_function
 def places(view, sizes, start, BLOCK: tl.constexpr, WIDE: tl.constexpr):
     """Pointers to the block's elements.
 
@@ -52,7 +53,7 @@ def places(view, sizes, start, BLOCK: tl.constexpr, WIDE: tl.constexpr):
         return view.pointer + offset + (start + beyond.to(offset_type)) * view.strides[len(sizes)]
 
 
-@triton.jit
+@device_function
 def read(view, sizes, start, inside, BLOCK: tl.constexpr, WIDE: tl.constexpr):
     """The block's elements in their own type; of a view of one number, that number."""
     if len(view.strides) == 0:
@@ -61,7 +62,7 @@ def read(view, sizes, start, inside, BLOCK: tl.constexpr, WIDE: tl.constexpr):
         return tl.load(places(view, sizes, start, BLOCK, WIDE), mask=inside, other=0)
 
 
-@triton.jit
+@device_function
 def store(view, values, sizes, start, inside, PROBABILITIES: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
     dtype: tl.constexpr = view.pointer.dtype.element_ty
     if PROBABILITIES and dtype == tl.float16:
@@ -69,28 +70,28 @@ def store(view, values, sizes, start, inside, PROBABILITIES: tl.constexpr, BLOCK
     tl.store(places(view, sizes, start, BLOCK, WIDE), narrowed(values, dtype), mask=inside)
 
 
-@triton.jit
+@device_function
 def kept(
-    target, mask, ignored, sizes, start, inside, IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr
+    target, mask, ignored_bits, sizes, start, inside, IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
     """Which elements count. ``target`` is in the arithmetic's type; only ignore_index asks for it."""
     keep = inside
     if mask is not None:
         selected = read(mask, sizes, start, inside, BLOCK, WIDE)
         if selected.dtype == tl.bfloat16 or selected.dtype == tl.float16:
-            selected = selected.to(tl.float32)
+            selected = widened(selected, tl.float32)
         keep = keep & (selected != 0)
     if IGNORES_NAN:
         keep = keep & (target == target)
-    elif ignored is not None:
-        keep = keep & (target != number(ignored, target.dtype))
+    elif ignored_bits is not None:
+        keep = keep & (target != number(ignored_bits, target.dtype))
     return keep
 
 
 # Sums
 
 
-@triton.jit
+@device_function
 def halved(values, NEIGHBOURS: tl.constexpr):
     """Each element plus the next one, or plus its like in the second half."""
     half: tl.constexpr = values.shape[0] // 2
@@ -101,22 +102,22 @@ def halved(values, NEIGHBOURS: tl.constexpr):
     return one + other
 
 
-@triton.jit
+@device_function
 def block_sum(values, SHORT: tl.constexpr):
-    """The sum in float64. Eight values at a time are added as they are, in an order that is written out here: it is that
-    in which a thread holds them. The sums of eight are added exactly, or nearly so, in whatever order."""
+    """The sum in float64. Eight values at a time are added as they are, in an order that is written out here, and is
+    that in which a thread holds them. The sums of eight are added exactly, or nearly so, in whatever order."""
     return tl.sum(halved(halved(halved(values, True), True), SHORT).to(tl.float64), 0)
 
 
-@triton.jit
-def is_last(sum, partial, arrived):
+@device_function
+def is_last(own, partial, arrived):
     """Leaves the block's sum for the last program to arrive; whether that is this one."""
-    tl.store(partial + tl.program_id(0), sum)
+    tl.store(partial + tl.program_id(0), own)
     tl.debug_barrier()
     return tl.atomic_add(arrived, 1, sem="acq_rel") == tl.num_programs(0) - 1
 
 
-@triton.jit
+@device_function
 def sum_of_all(partial, arrived):
     """What the last program adds: all sums, in their order. It leaves the counter at 0 for the next call."""
     programs = tl.num_programs(0)
@@ -128,21 +129,21 @@ def sum_of_all(partial, arrived):
     return tl.sum(total, 0)
 
 
-@triton.jit
-def store_mean(total, sum, divisor, divisor_bits):
+@device_function
+def store_mean(total, added, divisor, divisor_bits):
     """The sum, divided. Where a divisor that was measured or given is 0, so is the mean; 0/0 of an empty one is NaN."""
     if divisor is None:
-        mean = sum / number(divisor_bits, tl.float64)
+        mean = added / number(divisor_bits, tl.float64)
     else:
-        by = tl.load(divisor).to(tl.float64)
-        mean = tl.where(by == 0, 0.0, sum / tl.where(by == 0, 1.0, by))
+        by = widened(tl.load(divisor), tl.float64)
+        mean = tl.where(by == 0, 0.0, added / tl.where(by == 0, 1.0, by))
     tl.store(total, narrowed(mean, total.dtype.element_ty))
 
 
 # The loss and its gradient
 
 
-@triton.jit
+@device_function
 def factors(came, divisor, divisor_bits, after_bits, PROBABILITIES: tl.constexpr):
     """What every gradient is multiplied by, in two. If ``after_bits`` are given, the host has found both."""
     if after_bits is not None:
@@ -150,40 +151,41 @@ def factors(came, divisor, divisor_bits, after_bits, PROBABILITIES: tl.constexpr
     elif divisor is None:
         return factor_of(came, number(divisor_bits, tl.float64).to(came.dtype), PROBABILITIES)
     else:
-        return factor_of(came, tl.load(divisor).to(came.dtype), PROBABILITIES)
+        return factor_of(came, widened(tl.load(divisor), came.dtype), PROBABILITIES)
 
 
-@triton.jit
+@device_function
 def option(learnt, bits, dtype: tl.constexpr):
     """gamma, say: the host's number, or one that is learnt and lies on the device."""
     if learnt is None:
         return number(bits, dtype)
     else:
-        return tl.load(learnt).to(dtype)
+        return widened(tl.load(learnt), dtype)
 
 
-@triton.jit
+@device_function
 def product(weight, sample_weight, sizes, start, inside, dtype: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
     """Of the weights, of which there is one at least."""
     if weight is None:
-        return read(sample_weight, sizes, start, inside, BLOCK, WIDE).to(dtype)
+        return widened(read(sample_weight, sizes, start, inside, BLOCK, WIDE), dtype)
     elif sample_weight is None:
-        return read(weight, sizes, start, inside, BLOCK, WIDE).to(dtype)
+        return widened(read(weight, sizes, start, inside, BLOCK, WIDE), dtype)
     else:
-        one = read(weight, sizes, start, inside, BLOCK, WIDE).to(dtype)
-        return one * read(sample_weight, sizes, start, inside, BLOCK, WIDE).to(dtype)
+        one = widened(read(weight, sizes, start, inside, BLOCK, WIDE), dtype)
+        return one * widened(read(sample_weight, sizes, start, inside, BLOCK, WIDE), dtype)
 
 
-@triton.jit
+@device_function
 def each(
     input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, factor, after, sizes, start, inside,
-    ignored, share_bits, half_bits, gamma_bits, dtype: tl.constexpr, SHORT: tl.constexpr, PROBABILITIES: tl.constexpr,
-    ANY_TARGET: tl.constexpr, IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
+    ignored_bits, share_bits, half_bits, gamma_bits, dtype: tl.constexpr, SHORT: tl.constexpr,
+    PROBABILITIES: tl.constexpr, ANY_TARGET: tl.constexpr, IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
     """Loss and gradient of the block's elements: 0 for what is ignored."""
-    x = read(input, sizes, start, inside, BLOCK, WIDE).to(dtype)
+    x = widened(read(input, sizes, start, inside, BLOCK, WIDE), dtype)
     given = read(target, sizes, start, inside, BLOCK, WIDE)
-    y = given.to(dtype)
+    y = tl.broadcast_to(widened(given, dtype), [BLOCK])  # where it is one number too, there is a loss for each element
     positive, negative, lost, power = y, 1.0 - y, None, None
     if gamma is not None or gamma_bits is not None:
         power = option(gamma, gamma_bits, dtype)
@@ -199,7 +201,7 @@ def each(
         if lost is not None:
             lost = lost * share
     if pos_weight is not None:
-        positive = positive * read(pos_weight, sizes, start, inside, BLOCK, WIDE).to(dtype)
+        positive = positive * widened(read(pos_weight, sizes, start, inside, BLOCK, WIDE), dtype)
     if weight is not None or sample_weight is not None:
         w = product(weight, sample_weight, sizes, start, inside, dtype, BLOCK, WIDE)
         positive, negative = positive * w, negative * w
@@ -219,7 +221,7 @@ def each(
             fits = fits & (y >= 0) & (y <= 1)
         unknown = like(float("nan"), x)
         loss, gradient = tl.where(fits, loss, unknown), tl.where(fits, gradient, unknown)
-    keep = kept(y, mask, ignored, sizes, start, inside, IGNORES_NAN, BLOCK, WIDE)
+    keep = kept(y, mask, ignored_bits, sizes, start, inside, IGNORES_NAN, BLOCK, WIDE)
     nothing = like(0.0, x)
     return tl.where(keep, loss, nothing), tl.where(keep, gradient, nothing)
 
@@ -227,7 +229,7 @@ def each(
 @triton.jit(do_not_specialize=NUMBERS)
 def loss(
     input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, incoming, divisor, elements, total,
-    gradient, partial, arrived, n, sizes, incoming_bits, after_bits, divisor_bits, ignored, share_bits, half_bits,
+    gradient, partial, arrived, n, sizes, incoming_bits, after_bits, divisor_bits, ignored_bits, share_bits, half_bits,
     gamma_bits, dtype: tl.constexpr, SHORT: tl.constexpr, PROBABILITIES: tl.constexpr, ANY_TARGET: tl.constexpr,
     IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -238,28 +240,29 @@ def loss(
     if incoming is None:
         came = number(incoming_bits, dtype)
     else:
-        came = read(incoming, sizes, start, inside, BLOCK, WIDE).to(dtype)
+        came = widened(read(incoming, sizes, start, inside, BLOCK, WIDE), dtype)
     factor, after = factors(came, divisor, divisor_bits, after_bits, PROBABILITIES)
     losses, gradients = each(
         input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, factor, after, sizes, start, inside,
-        ignored, share_bits, half_bits, gamma_bits, dtype, SHORT, PROBABILITIES, ANY_TARGET, IGNORES_NAN, BLOCK, WIDE,
+        ignored_bits, share_bits, half_bits, gamma_bits, dtype, SHORT, PROBABILITIES, ANY_TARGET, IGNORES_NAN, BLOCK,
+        WIDE,
     )  # fmt: skip
     if elements is not None:
         store(elements, losses, sizes, start, inside, False, BLOCK, WIDE)
     if gradient is not None:
         store(gradient, gradients, sizes, start, inside, PROBABILITIES, BLOCK, WIDE)
     if total is not None:
-        sum = block_sum(losses, SHORT)
+        own = block_sum(losses, SHORT)
         if partial is None:
-            store_mean(total, sum, divisor, divisor_bits)
-        elif is_last(sum, partial, arrived):
+            store_mean(total, own, divisor, divisor_bits)
+        elif is_last(own, partial, arrived):
             store_mean(total, sum_of_all(partial, arrived), divisor, divisor_bits)
 
 
 @triton.jit(do_not_specialize=NUMBERS)
 def remake(
     input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, incoming, divisor, made_for, gradient,
-    n, sizes, divisor_bits, made_bits, ignored, share_bits, half_bits, gamma_bits, dtype: tl.constexpr,
+    n, sizes, divisor_bits, made_bits, ignored_bits, share_bits, half_bits, gamma_bits, dtype: tl.constexpr,
     SHORT: tl.constexpr, PROBABILITIES: tl.constexpr, ANY_TARGET: tl.constexpr, IGNORES_NAN: tl.constexpr,
     BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -268,16 +271,16 @@ def remake(
     made = option(made_for, made_bits, dtype)
     first, step = tl.program_id(0).to(tl.int64) * BLOCK, tl.num_programs(0).to(tl.int64) * BLOCK
     if len(incoming.strides) == 0:
-        if tl.load(incoming.pointer).to(dtype) == made:
+        if widened(tl.load(incoming.pointer), dtype) == made:
             first += n
     for start in range(first, n, step):
         inside = start + tl.arange(0, BLOCK) < n
-        came = read(incoming, sizes, start, inside, BLOCK, WIDE).to(dtype)
+        came = widened(read(incoming, sizes, start, inside, BLOCK, WIDE), dtype)
         if len(incoming.strides) == 0 or tl.max(((came != made) & inside).to(tl.int32), 0) != 0:
             factor, after = factors(came, divisor, divisor_bits, None, PROBABILITIES)
             _, gradients = each(
                 input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, factor, after, sizes, start,
-                inside, ignored, share_bits, half_bits, gamma_bits, dtype, SHORT, PROBABILITIES, ANY_TARGET,
+                inside, ignored_bits, share_bits, half_bits, gamma_bits, dtype, SHORT, PROBABILITIES, ANY_TARGET,
                 IGNORES_NAN, BLOCK, WIDE,
             )  # fmt: skip
             store(gradient, gradients, sizes, start, inside, PROBABILITIES, BLOCK, WIDE)
@@ -285,7 +288,7 @@ def remake(
 
 @triton.jit(do_not_specialize=NUMBERS)
 def measure(
-    target, weight, sample_weight, mask, measured, partial, arrived, n, sizes, ignored, dtype: tl.constexpr,
+    target, weight, sample_weight, mask, measured, partial, arrived, n, sizes, ignored_bits, dtype: tl.constexpr,
     IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """How many elements are kept, or, where there are weights, the sum of those of the kept ones."""
@@ -294,14 +297,14 @@ def measure(
     if target is None:
         y = None
     else:
-        y = read(target, sizes, start, inside, BLOCK, WIDE).to(dtype)
-    keep = kept(y, mask, ignored, sizes, start, inside, IGNORES_NAN, BLOCK, WIDE)
+        y = widened(read(target, sizes, start, inside, BLOCK, WIDE), dtype)
+    keep = kept(y, mask, ignored_bits, sizes, start, inside, IGNORES_NAN, BLOCK, WIDE)
     if weight is None and sample_weight is None:
-        sum = tl.sum(keep.to(tl.int32), 0).to(tl.float64)
+        own = tl.sum(keep.to(tl.int32), 0).to(tl.float64)
     else:
         w = product(weight, sample_weight, sizes, start, inside, tl.float64, BLOCK, WIDE)
-        sum = tl.sum(tl.where(keep, w, tl.zeros([BLOCK], tl.float64)), 0)
+        own = tl.sum(tl.where(keep, w, tl.zeros([BLOCK], tl.float64)), 0)
     if partial is None:
-        tl.store(measured, sum.to(measured.dtype.element_ty))
-    elif is_last(sum, partial, arrived):
+        tl.store(measured, own.to(measured.dtype.element_ty))
+    elif is_last(own, partial, arrived):
         tl.store(measured, sum_of_all(partial, arrived).to(measured.dtype.element_ty))

@@ -48,9 +48,7 @@ def layout(shape: Strides, tensors: tuple[tuple[Strides, Strides, int], ...], bl
     for axis in range(len(shape) - 1, -1, -1):
         if shape[axis] == 1:
             continue
-        if sizes and all(
-            strides[axis] == own[-1] * sizes[-1] for strides, own in zip(given, merged, strict=True)
-        ):
+        if sizes and all(strides[axis] == own[-1] * sizes[-1] for strides, own in zip(given, merged, strict=True)):
             sizes[-1] *= shape[axis]
             continue
         sizes.append(shape[axis])
