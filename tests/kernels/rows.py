@@ -149,7 +149,7 @@ def _triton() -> Row:
             return tensor.view(torch.uint16).numpy().view(DTYPES["bfloat16"])
         return tensor.numpy()
 
-    return Row("triton", triton, put, get, ("contiguous", "transposed", "middle_first", "stepped"), 4.0, 5.0)
+    return Row("triton", triton, put, get, ("transposed", "middle_first", "stepped"), 4.0, 5.0)
 
 
 def _has_triton() -> bool:

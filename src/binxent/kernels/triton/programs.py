@@ -270,10 +270,11 @@ def remake(
     there is nothing to do, it is the number of programs that costs time."""
     made = option(made_for, made_bits, dtype)
     first, step = tl.program_id(0).to(tl.int64) * BLOCK, tl.num_programs(0).to(tl.int64) * BLOCK
+    rounds = tl.cdiv(n - first, step)
     if len(incoming.strides) == 0:
-        if widened(tl.load(incoming.pointer), dtype) == made:
-            first += n
-    for start in range(first, n, step):
+        rounds = tl.where(widened(tl.load(incoming.pointer), dtype) == made, 0, rounds)
+    for turn in range(rounds):
+        start = first + turn * step
         inside = start + tl.arange(0, BLOCK) < n
         came = widened(read(incoming, sizes, start, inside, BLOCK, WIDE), dtype)
         if len(incoming.strides) == 0 or tl.max(((came != made) & inside).to(tl.int32), 0) != 0:
