@@ -11,20 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import triton
+import triton.language as tl
 
-torch = pytest.importorskip("torch")
-triton = pytest.importorskip("triton")
-
-import triton.language as tl  # noqa: E402
-
-from binxent.call import Operands  # noqa: E402
-from binxent.kernels import Outputs  # noqa: E402
-from binxent.kernels import triton as kernel  # noqa: E402
-from binxent.kernels.triton import coefficients, launch, programs, views  # noqa: E402
-from tests import processes  # noqa: E402
-from tests.kernels.rows import ROWS, Array, call_of, compute, operands_of  # noqa: E402
-from tests.kernels.test_contract import SHAPE, assert_same, dtypes, some, sources, weights  # noqa: E402
-from tests.reference import DTYPES, bits  # noqa: E402
+from binxent.call import Operands
+from binxent.kernels import Kernel, Outputs
+from binxent.kernels import triton as kernel
+from binxent.kernels.triton import coefficients, launch, programs, views
+from tests import processes
+from tests.kernels.rows import ROWS, Array, call_of, compute, operands_of
+from tests.kernels.test_contract import SHAPE, assert_same, dtypes, some, sources, weights
+from tests.reference import DTYPES, bits
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -270,8 +268,6 @@ def test_compiled_code(cache: str) -> None:
 
 
 def test_signature_is_the_contract() -> None:
-    from binxent.kernels import Kernel
-
     for name in ("reads", "measure", "compute"):
         wanted = inspect.signature(getattr(Kernel, name)).parameters
         assert list(inspect.signature(getattr(kernel, name)).parameters) == list(wanted)[1:]

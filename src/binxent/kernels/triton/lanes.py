@@ -26,8 +26,8 @@ def constant(value: Any) -> Any:
 
 
 def device_function(function: Any) -> Any:
-    """For what a program calls. The interpreter takes it as it is, and is four times as fast: at each call of a function
-    that Triton has wrapped, it would patch the whole language anew."""
+    """For what a program calls. The interpreter takes it as it is, and is four times as fast: at each call of a
+    function that Triton has wrapped, it would patch the whole language anew."""
     return function if INTERPRETED else triton.jit(function)
 
 
