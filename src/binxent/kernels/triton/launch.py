@@ -99,7 +99,7 @@ def counter(device: torch.device) -> Tensor:
     """
     if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
         return torch.zeros((), dtype=torch.int32, device=device)
-    key = device.index, torch.cuda.current_stream(device).cuda_stream
+    key = device.index, torch._C._cuda_getCurrentRawStream(device.index)
     found = _counters.get(key)
     if found is None:
         found = _counters.setdefault(key, torch.zeros((), dtype=torch.int32, device=device))
