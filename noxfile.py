@@ -123,6 +123,13 @@ for framework in FRAMEWORKS:
 
 
 @session()
+def triton(session: nox.Session) -> None:
+    """Triton's kernel in its interpreter, and what its compiler makes of it. Neither needs a card."""
+    install(session, *group("bench", "triton"))
+    pytest(session, "tests", *SIDE_BY_SIDE, "tests/kernels", *session.posargs, TRITON_INTERPRET="1")
+
+
+@session()
 def recipes(session: nox.Session) -> None:
     """The programs of docs/recipes.md, beside the libraries that they are for."""
     install(session, *group("test", "recipes"))

@@ -37,6 +37,7 @@ COLOURS = {
     "formula": "#9e9e9e",
     "stream": "#212121",
 }
+GPU_COLOURS = {**COLOURS, "binxent compiled": "#7986cb"}
 # Where several lose the same digits their lines lie on each other: a broad one, and broken ones upon it.
 LINES: dict[str, dict[str, Any]] = {
     "binxent": {"linewidth": 2.6, "zorder": 5},
@@ -204,13 +205,37 @@ def tail(rows: Sequence[Row]) -> Figure | None:
     return figure
 
 
-def draw(speed_rows: Sequence[Row], accuracy_rows: Sequence[Row], folder: Path) -> None:
+def gpu(rows: Sequence[Row]) -> Figure | None:
+    """Time per element by size, each type a picture of its own."""
+    plain = [row for row in results.select(rows, options="plain") if row["target"] == row["dtype"]]
+    dtypes = list(dict.fromkeys(row["dtype"] for row in plain))
+    if not dtypes:
+        return None
+    figure, grid = plt.subplots(1, len(dtypes), figsize=(9, 3.8), sharey=True, squeeze=False)
+    for axes, dtype in zip(grid[0], dtypes, strict=True):
+        of_dtype = [row for row in plain if row["dtype"] == dtype]
+        for way in ("torch", "torch.compile", "binxent", "binxent compiled"):
+            points = [(row["elements"], 1e9 * row["median"] / row["elements"]) for row in of_dtype if row["way"] == way]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=way, color=GPU_COLOURS[way])
+        axes.set(xscale="log", yscale="log", title=dtype, xlabel="elements")
+    grid[0][0].set_ylabel("ns per element")
+    grid[0][0].legend(fontsize=8)
+    row = rows[0]
+    figure.supxlabel(
+        f"{row['card']}; torch {row['torch']}; {row['date'][:10]}", fontsize=8, color="#757575", x=0.01, ha="left"
+    )
+    return figure
+
+
+def draw(speed_rows: Sequence[Row], accuracy_rows: Sequence[Row], folder: Path, gpu_rows: Sequence[Row] = ()) -> None:
     with mpl.rc_context(STYLE), mpl.rc_context({"backend": "svg"}):
         for name, chart, rows in (
             ("speed", speed, speed_rows),
             ("sizes", sizes, speed_rows),
             ("memory", peaks, speed_rows),
             ("tail", tail, accuracy_rows),
+            ("gpu", gpu, gpu_rows),
         ):
             if rows and (figure := chart(rows)):
                 save(figure, folder / f"{name}.svg")

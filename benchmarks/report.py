@@ -40,12 +40,13 @@ def readme_figures(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
     )
 
 
-def all_tables(speed: Sequence[Row], accuracy: Sequence[Row]) -> dict[str, str]:
+def all_tables(speed: Sequence[Row], accuracy: Sequence[Row], gpu: Sequence[Row] = ()) -> dict[str, str]:
     """Names and texts of what the documentation includes."""
     return dict(
         [
             *(tables.speed(speed) if speed else ()),
             *(tables.accuracy(accuracy) if accuracy else ()),
+            *(tables.gpu(gpu) if gpu else ()),
             *tables.instructions(results.read(COUNTS)),
         ]
     )
@@ -63,11 +64,11 @@ def write(folder: Path) -> None:
     """Of the committed results: into the documentation and the README. Of others: beside them."""
     from benchmarks import charts  # matplotlib, which the tables do without
 
-    speed, accuracy = rows(folder, "speed"), rows(folder, "accuracy")
+    speed, accuracy, gpu = (rows(folder, name) for name in ("speed", "accuracy", "gpu"))
     committed = folder.resolve() == RESULTS.resolve()
-    charts.draw(speed, accuracy, ROOT / "docs" / "figures" if committed else folder)
+    charts.draw(speed, accuracy, ROOT / "docs" / "figures" if committed else folder, gpu)
     (folder / "tables").mkdir(exist_ok=True)
-    for name, text in all_tables(speed, accuracy).items():
+    for name, text in all_tables(speed, accuracy, gpu).items():
         (folder / "tables" / f"{name}.md").write_text(text)
     if committed and speed and accuracy:
         README.write_text(with_figures(README.read_text(), readme_figures(speed, accuracy)))

@@ -19,8 +19,14 @@ ACCURACY = (
     *("quantity", "framework", "way", "loss", "dtype", "measured", "region", "target"),
     *("worst", "mean", "worst_input", "worst_target", "error"),
 )
+GPU = (
+    *("way", "elements", "dtype", "target", "options", "unit", "median", "least", "lower", "upper", "rounds"),
+    *("against", "ratio", "share_of_copy", "extra_tensors", "launches", "synchronises", "gradient_ulp", "mean_ulp"),
+    *("same_bits", "error"),
+)
 FLOATS = {"median", "least", "lower", "upper", "ratio", "ratio_lower", "ratio_upper", "page_faults", "worst", "mean"}
-INTEGERS = {"elements", "threads", "rounds"}
+FLOATS |= {"share_of_copy", "extra_tensors", "gradient_ulp", "mean_ulp"}
+INTEGERS = {"elements", "threads", "rounds", "launches"}
 
 
 def _typed(name: str, text: str) -> Any:

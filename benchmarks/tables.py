@@ -219,3 +219,25 @@ def instructions(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
         for case in dict.fromkeys(row["case"] for row in rows)
     ]
     yield "instructions", markdown(["loss and gradient, unless one is named", *compilers], lines)
+
+
+def gpu(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """Time, share of the copy bandwidth and memory at the largest size, and what the card is."""
+    row = rows[0]
+    known = [row[name] for name in ("card", "card memory", "copy bandwidth") if row.get(name)]
+    versions = [f"{name} {row[name]}" for name in ("CUDA", "torch", "Triton") if row.get(name)]
+    yield "gpu-conditions", f"{', '.join(known)}; {', '.join(versions)}; {row['date'][:10]}.\n"
+    measured = [row for row in rows if row["median"] is not None]
+    largest = max((row["elements"] for row in measured if row["way"] == "torch.compile"), default=None)
+    if largest is None:
+        largest = max(row["elements"] for row in measured)
+    ways = list(dict.fromkeys(row["way"] for row in measured if row["elements"] == largest))
+    lines = []
+    for dtype, target, option in dict.fromkeys((row["dtype"], row["target"], row["options"]) for row in measured):
+        cells = []
+        for way in ways:
+            found = results.find(measured, dtype=dtype, target=target, options=option, way=way, elements=largest)
+            share = f" ({found['share_of_copy']:.0%})" if found and found["share_of_copy"] else ""
+            cells.append(f"{seconds(found['median'])}{share}" if found else NOTHING)
+        lines.append([f"{dtype}, {target} targets, {option}", *cells])
+    yield "gpu", markdown([f"{elements(largest)} elements", *ways], lines)

@@ -148,13 +148,14 @@ class TestClaims:
         assert report.with_figures(readme, self.figures()) == readme, "run python -m benchmarks.report"
 
     def test_tables(self) -> None:
-        made = report.all_tables(results.read(self.speed), results.read(self.accuracy))
+        gpu = report.rows(RESULTS, "gpu")
+        made = report.all_tables(results.read(self.speed), results.read(self.accuracy), gpu)
         found = {path.stem: path.read_text() for path in (RESULTS / "tables").glob("*.md")}
         assert found == made, "run python -m benchmarks.report"
 
     def test_charts(self, tmp_path: Path) -> None:
         """Every chart that the documentation shows can be drawn from the files."""
-        charts.draw(results.read(self.speed), results.read(self.accuracy), tmp_path)
+        charts.draw(results.read(self.speed), results.read(self.accuracy), tmp_path, report.rows(RESULTS, "gpu"))
         shown = {path.name for path in (ROOT / "docs" / "figures").iterdir()}
         assert {path.name for path in tmp_path.iterdir()} == shown
 

@@ -1,0 +1,16 @@
+"""The kernel for CUDA, written in Triton: one launch, one pass over memory.
+
+Nothing of it waits for the device. What a divisor counts, an incoming gradient and a learnt option are read there, and
+a probability outside [0, 1] becomes NaN, since no flag could come back. ``remake`` is for a backward pass, whose
+incoming gradient only the device knows.
+
+With TRITON_INTERPRET=1 in the environment Triton runs the same programs on the CPU, for the tests.
+"""
+
+from __future__ import annotations
+
+from binxent.kernels.triton.launch import compute, measure, reads, remake
+
+name, device = "triton", "cuda"
+
+__all__ = ["compute", "device", "measure", "name", "reads", "remake"]

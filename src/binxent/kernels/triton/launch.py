@@ -1,0 +1,254 @@
+"""The kernel's functions: from a call to a launch."""
+
+from __future__ import annotations
+
+import functools
+import math
+import struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from binxent.call import GIVEN, KEPT, ROWS, SIZE, WEIGHTS
+from binxent.kernels.triton import programs
+from binxent.kernels.triton.lanes import INTERPRETED
+from binxent.kernels.triton.views import views
+from binxent.options import Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from binxent.call import Call, Operands
+    from binxent.kernels import Outputs
+
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+READABLE = frozenset((*FLOATING, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
+HALVES = ("float16", "bfloat16")
+LARGEST_FLOAT32 = 3.4028234663852886e38
+
+# Elements of a block: 8 or 16 for each thread, in loads of 16 bytes.
+BLOCK, SHORT_BLOCK, WARPS = 2048, 4096, 8
+OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}  # fused where the programs say so, and nowhere else
+REMAKERS = 8  # programs of ``remake`` on each multiprocessor
+
+
+@functools.lru_cache(maxsize=1024)
+def bits(number: float, double: bool) -> int:
+    """A number's, in the arithmetic's type."""
+    if double:
+        return int(struct.unpack("<q", struct.pack("<d", number))[0])
+    try:
+        packed = struct.pack("<f", number)
+    except OverflowError:
+        packed = struct.pack("<f", math.copysign(math.inf, number))
+    return int(struct.unpack("<i", packed)[0])
+
+
+def split_factor(factor: float, double: bool, probabilities: bool) -> tuple[float, float]:
+    """``lanes.factor_of``, where the host knows both numbers."""
+    size = abs(factor)
+    if size == math.inf or (not double and size > LARGEST_FLOAT32):
+        return math.copysign(1.0, factor), math.inf
+    if 2.0**-1022 <= size < 2.0**-60 or (probabilities and size > 2.0**60):
+        mantissa, exponent = math.frexp(factor)
+        return 2 * mantissa, math.ldexp(1.0, exponent - 1)
+    return factor, 1.0
+
+
+@functools.lru_cache(maxsize=64)
+def is_capable(device: torch.device) -> bool:
+    """Whether Triton has bfloat16 there. ROCm and XPU have a Triton too, on which nobody has run this."""
+    if device.type == "cuda":
+        return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+    return INTERPRETED and device.type == "cpu"
+
+
+@functools.lru_cache(maxsize=64)
+def multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+# Bound once: they are asked of every operand of every call.
+_is_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
+_is_legacy_batched: Callable[[Tensor], bool] = torch._C._functorch.is_legacy_batchedtensor
+
+
+def is_memory(tensor: object) -> bool:
+    """Whether the numbers lie in memory as dtype, shape and strides say."""
+    return (
+        (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
+        and tensor.layout is torch.strided
+        and tensor.dtype in READABLE
+        and not tensor.is_neg()
+        and not tensor._is_zerotensor()
+        and not _is_wrapped(tensor)
+        and not _is_legacy_batched(tensor)
+    )
+
+
+_counters: dict[tuple[int, int], Tensor] = {}
+
+
+def counter(device: torch.device) -> Tensor:
+    """Where the programs of a launch count themselves. It is 0, and 0 again after the launch.
+
+    A stream runs one launch after the other, so each has one of its own, and no launch has to clear it. What is
+    captured into a graph may run beside any other, and takes one that the graph clears.
+    """
+    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return torch.zeros((), dtype=torch.int32, device=device)
+    key = device.index, torch._C._cuda_getCurrentRawStream(device.index)
+    found = _counters.get(key)
+    if found is None:
+        found = _counters.setdefault(key, torch.zeros((), dtype=torch.int32, device=device))
+    return found
+
+
+class Numerics(NamedTuple):
+    """What the programs are told of a call, besides its tensors."""
+
+    double: bool
+    block: int
+    numbers: tuple[int | None, ...]  # ignored, share, half, gamma: their bits
+    kinds: tuple[Any, ...]  # what a program is compiled for
+
+
+@functools.lru_cache(maxsize=256)
+def numerics(call: Call) -> Numerics:
+    terms = call.terms or Terms()
+    double, short = call.dtype == "float64", call.dtype in HALVES
+    block = SHORT_BLOCK if short else BLOCK
+    smooths, ignored = terms.label_smoothing != 0, terms.ignore_index
+    numbers = (
+        None if ignored is None else bits(ignored, double),
+        bits(1 - terms.label_smoothing, double) if smooths else None,
+        bits(terms.label_smoothing / 2, double) if smooths else None,
+        bits(terms.gamma, double) if terms.gamma != 0 else None,
+    )
+    arithmetic = tl.float64 if double else tl.float32
+    ignores_nan = ignored is not None and ignored != ignored
+    kinds = arithmetic, short, call.loss.probabilities, call.any_target, ignores_nan, block
+    return Numerics(double, block, numbers, kinds)
+
+
+def number_or_tensor(given: Any, double: bool) -> tuple[Tensor | None, int | None]:
+    """A number as its bits, since nothing is copied to the device for it."""
+    return (given, None) if isinstance(given, Tensor) else (None, bits(given, double))
+
+
+def sums(blocks: int, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Where several programs leave their sums, and count themselves."""
+    if blocks == 1:
+        return None, None
+    return torch.empty(blocks, dtype=torch.float64, device=like.device), counter(like.device)
+
+
+def launch(program: Any, programs: int, device: torch.device, *arguments: Any) -> None:
+    if device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            program[(programs,)](*arguments, **OPTIONS)
+    else:
+        program[(programs,)](*arguments, **OPTIONS)
+
+
+def reads(operands: Operands) -> bool:
+    input = operands.input
+    if not is_memory(input) or input.dtype not in FLOATING or not is_capable(input.device):
+        return False
+    return all(other is None or (is_memory(other) and other.device == input.device) for other in operands[1:])
+
+
+def measure(call: Call, operands: Operands) -> Any:
+    """A number where sizes give it; else a tensor without axes, of float64 for a sum of weights, or of int64."""
+    input, divisor = operands.input, call.divisor
+    if divisor == GIVEN:
+        return operands.normalizer
+    if divisor == SIZE:
+        return input.numel()
+    if divisor == ROWS:
+        return input.shape[0]
+    if divisor not in (KEPT, WEIGHTS):
+        return divisor
+    run, by_weights = numerics(call), divisor == WEIGHTS
+    ignored, ignores_nan = run.numbers[0], run.kinds[4]
+    read, sizes, wide = views(
+        (
+            None if ignored is None else operands.target,
+            operands.weight if by_weights else None,
+            operands.sample_weight if by_weights else None,
+            operands.mask,
+        ),
+        input.shape,
+        BLOCK,
+    )
+    measured = torch.empty((), dtype=torch.float64 if by_weights else torch.int64, device=input.device)
+    blocks = max(1, -(-input.numel() // BLOCK))
+    launch(
+        programs.measure, blocks, input.device, *read, measured, *sums(blocks, input), input.numel(), sizes,
+        ignored, run.kinds[0], ignores_nan, BLOCK, wide,
+    )  # fmt: skip
+    return measured
+
+
+def compute(
+    call: Call,
+    operands: Operands,
+    outputs: Outputs,
+    *,
+    divisor: Any = None,
+    incoming: Any = 1.0,
+    executor: int = 0,
+) -> int:
+    """Returns 0: no flag could come back without waiting for the device.
+
+    ``divisor`` and ``incoming`` may be tensors on the device; an executor is for the CPU. The incoming gradient is
+    that of the loss, whatever its reduction.
+    """
+    input, run = operands.input, numerics(call)
+    divisor = measure(call, operands) if divisor is None else divisor
+    by, by_bits = number_or_tensor(divisor, True)
+    coming, after = None, None
+    if isinstance(incoming, Tensor):
+        coming, factor = incoming, 0.0
+    elif by is not None:
+        factor = incoming
+    else:
+        factor, rest = split_factor(incoming / divisor if divisor else 0.0, run.double, call.loss.probabilities)
+        after = bits(rest, run.double)
+    read, sizes, wide = views((*operands[:6], coming, outputs.elements, outputs.gradient), input.shape, run.block)
+    blocks = max(1, -(-input.numel() // run.block))
+    partial, arrived = sums(blocks, input) if outputs.total is not None else (None, None)
+    launch(
+        programs.loss, blocks, input.device, *read[:6], operands.label_smoothing, operands.gamma, read[6], by,
+        read[7], outputs.total, read[8], partial, arrived, input.numel(), sizes, bits(factor, run.double), after,
+        by_bits, *run.numbers, *run.kinds, wide,
+    )  # fmt: skip
+    return 0
+
+
+def remake(
+    call: Call,
+    operands: Operands,
+    gradient: Tensor,
+    *,
+    incoming: Tensor,
+    made_for: Any = 1.0,
+    divisor: Any = None,
+) -> None:
+    """Makes the gradient again, in place, where the incoming one is not what it was made for.
+
+    Of a loss for each element that is where it differs within a block. Both are compared on the device; a divisor
+    that was measured should be handed over, or it is measured again.
+    """
+    input, run = operands.input, numerics(call)
+    divisor = measure(call, operands) if divisor is None else divisor
+    by, by_bits = number_or_tensor(divisor, True)
+    made, made_bits = number_or_tensor(made_for, run.double)
+    read, sizes, wide = views((*operands[:6], incoming, gradient), input.shape, run.block)
+    blocks = min(max(1, -(-input.numel() // run.block)), REMAKERS * multiprocessors(input.device))
+    launch(
+        programs.remake, blocks, input.device, *read[:6], operands.label_smoothing, operands.gamma, read[6], by,
+        made, read[7], input.numel(), sizes, by_bits, made_bits, *run.numbers, *run.kinds, wide,
+    )  # fmt: skip
