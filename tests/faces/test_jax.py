@@ -340,8 +340,9 @@ def test_other_platforms_compile_the_formula(platform: str) -> None:
 
 def test_the_formula_agrees() -> None:
     """What other platforms compile, run here."""
-    from binxent.jax import definition
     from binxent.jax.definition import Plan
+
+    from binxent.jax import definition
 
     for probabilities in (False, True):
         for dtype in ("float32", "bfloat16", "float16"):
