@@ -196,6 +196,89 @@ unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle
     return run(job, reinterpret_cast<ParallelFor>(executor));
 }
 
+// What binxent.call plans: its named tuples, field by field, in their order.
+enum CallField { call_loss, call_reduction, call_dtype, call_terms, call_divisor, call_any_target };
+enum OperandField { of_input, of_target, of_weight, of_sample_weight, of_pos_weight, of_mask };
+enum OutputField { to_elements, to_total, to_gradient };
+
+nb::handle field(nb::handle tuple, int index) {
+    if (!PyTuple_Check(tuple.ptr()) || NB_TUPLE_GET_SIZE(tuple.ptr()) <= index)
+        throw nb::type_error("a Call, Operands and Outputs are their named tuples");
+    return NB_TUPLE_GET_ITEM(tuple.ptr(), index);
+}
+
+bool is_true(nb::handle object) {
+    const int truth = PyObject_IsTrue(object.ptr());
+    if (truth < 0) throw nb::python_error();
+    return truth;
+}
+
+// Everything but the outputs and the incoming gradient; the shape of the input is returned.
+Shape plan_job(Job& job, nb::handle call, nb::handle operands) {
+    const Operand input(field(operands, of_input));
+    const Shape shape = input.shape();
+    job.size = 1;
+    for (int d = 0; d < shape.dims; ++d) job.size *= shape.size[d];
+    static PyObject* const name = PyUnicode_InternFromString("probabilities");
+    const nb::object probabilities = nb::steal(PyObject_GetAttr(field(call, call_loss).ptr(), name));
+    if (!probabilities.is_valid()) throw nb::python_error();
+    job.input = is_true(probabilities) ? Input::probabilities : Input::logits;
+    job.any_target = is_true(field(call, call_any_target));
+    read_terms(job, field(call, call_terms));
+    job.x = input.in(shape, "input");
+    job.target = Operand(field(operands, of_target)).in(shape, "target");
+    for (const OperandField weight : {of_weight, of_sample_weight})
+        if (const nb::handle given = field(operands, weight); !given.is_none())
+            job.weight[job.weights++] = Operand(given).in(shape, "weight");
+    job.pos_weight = optional(field(operands, of_pos_weight), shape, "pos_weight");
+    job.mask = optional(field(operands, of_mask), shape, "mask");
+    return shape;
+}
+
+template <class Run>
+auto run_planned(const Job& job, size_t executor, Run run) {
+    if (job.size < block_size) return run(ParallelFor(nullptr));
+    nb::gil_scoped_release released;
+    return run(reinterpret_cast<ParallelFor>(executor));
+}
+
+unsigned compute_call(nb::handle call, nb::handle operands, nb::handle outputs, nb::handle divisor, nb::handle incoming,
+                      size_t executor) {
+    Job job;
+    const Shape shape = plan_job(job, call, operands);
+    read_divisor(job, divisor.is_none() ? field(call, call_divisor) : divisor);
+    if (PyFloat_Check(incoming.ptr()))
+        job.incoming = number(incoming);
+    else  // one for each element: a weight like any other
+        job.weight[job.weights++] = Operand(incoming).in(shape, "incoming");
+    job.loss = optional(field(outputs, to_elements), shape, "loss");
+    job.value = optional(field(outputs, to_total), Shape(), "value");
+    job.gradient = optional(field(outputs, to_gradient), shape, "gradient");
+    return run_planned(job, executor, [&](ParallelFor lent) { return run(job, lent); });
+}
+
+double measure_call(nb::handle call, nb::handle operands, size_t executor) {
+    Job job;
+    plan_job(job, call, operands);
+    read_divisor(job, field(call, call_divisor));
+    if (job.divided_by == Divisor::given) return job.divisor;
+    return run_planned(job, executor, [&](ParallelFor lent) { return measure(job, lent); });
+}
+
+// Whether each operand is one that this door can read.
+bool reads(nb::handle operands) noexcept {
+    try {
+        for (int k = of_input; k <= of_mask; ++k)
+            if (const nb::handle operand = field(operands, k); !operand.is_none() || k <= of_target) Operand{operand};
+        return true;
+    } catch (nb::python_error&) {
+        return false;
+    } catch (std::exception&) {
+        PyErr_Clear();
+        return false;
+    }
+}
+
 using Addresses = std::tuple<size_t, size_t, size_t, size_t, size_t, size_t>;
 
 // A flag of job.h, and how many elements have been counted.
@@ -263,6 +346,10 @@ NB_MODULE(_native, m) {
           nb::arg("weights"), nb::arg("pos_weight").none(), nb::arg("mask").none(), nb::arg("terms").none(),
           nb::arg("loss").none(), nb::arg("value").none(), nb::arg("gradient").none(), nb::arg("divisor"),
           nb::arg("incoming"), nb::arg("executor"));
+    m.def("compute_call", &compute_call, nb::arg("call"), nb::arg("operands"), nb::arg("outputs"),
+          nb::arg("divisor") = nb::none(), nb::arg("incoming") = 1.0, nb::arg("executor") = 0);
+    m.def("measure_call", &measure_call, nb::arg("call"), nb::arg("operands"), nb::arg("executor") = 0);
+    m.def("reads", &reads, nb::arg("operands"));
     m.def("count", &count_chunk, nb::arg("probabilities"), nb::arg("x"), nb::arg("target"), nb::arg("loss").none(),
           nb::arg("known").none(), nb::arg("threshold"), nb::arg("calibration_bins"), nb::arg("score_bins"),
           nb::arg("done"), nb::arg("tables"));

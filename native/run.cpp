@@ -1,6 +1,7 @@
 #include "run.h"
 
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -109,16 +110,21 @@ size_t workspace_size(const Job& job, const Division& division) {
     return chosen()->kernel.workspace_size(job, division.blocks_per_task);
 }
 
-// Both passes, in whatever way in_parallel(task) covers them.
+// The first pass, in whatever way in_parallel(task) covers it: the divisor that the operands give.
+template <class InParallel>
+void measure(Shared& shared, InParallel in_parallel) {
+    Job& job = shared.job;
+    in_parallel(measure_task);
+    const Wide divisor = chosen()->kernel.add_up(job.block_sum, shared.division.blocks);
+    job.divisor = divisor.part;
+    job.divisor_exponent = divisor.exponent;
+}
+
+// Both passes.
 template <class InParallel>
 unsigned run(Shared& shared, InParallel in_parallel) {
     Job& job = shared.job;
-    if (job.divided_by != Divisor::given) {
-        in_parallel(measure_task);
-        const Wide divisor = chosen()->kernel.add_up(job.block_sum, shared.division.blocks);
-        job.divisor = divisor.part;
-        job.divisor_exponent = divisor.exponent;
-    }
+    if (job.divided_by != Divisor::given) measure(shared, in_parallel);
     in_parallel(run_task);
     if (job.value) chosen()->kernel.write_value(job, shared.division.blocks);
     return shared.flags.load();
@@ -233,6 +239,24 @@ unsigned run(Job& job, ParallelFor lent) {
     return run(shared, [&](Task task) {
         parallel_for(division.tasks(), task, &shared, {workspace.data(), bytes}, lent);
     });
+}
+
+double measure(Job& job, ParallelFor lent) {
+    const Division division(job);
+    const size_t bytes = workspace_size(job, division);
+    Workspace workspace(bytes);
+    if (!workspace.data()) throw OutOfMemory(bytes);
+    const std::unique_ptr<Wide, void (*)(void*)> sums(
+        static_cast<Wide*>(allocate((division.blocks + 1) * sizeof(Wide))), std::free);
+    job.block_sum = sums.get();
+    Shared shared{job, division};
+    measure(shared, [&](Task task) {
+        if (job.size < parallel_size)
+            task(0, 1, &shared, workspace.data());
+        else
+            parallel_for(division.tasks(), task, &shared, {workspace.data(), bytes}, lent);
+    });
+    return std::ldexp(job.divisor, job.divisor_exponent);
 }
 
 }  // namespace binxent

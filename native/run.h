@@ -11,7 +11,10 @@ namespace binxent {
 // anything is written.
 unsigned run(Job& job, ParallelFor lent);
 
-// The same for a job of less than parallel_size, in memory of workspace_size(job) that is given: it cannot fail.
+// What the divisor counts: the kept elements, or the sum of their weights. Nothing is written.
+double measure(Job& job, ParallelFor lent);
+
+// As run, for a job of less than parallel_size, in memory of workspace_size(job) that is given: it cannot fail.
 constexpr int64_t parallel_size = 65536;  // elements; below, waking a thread costs more than it brings
 unsigned run_alone(Job& job, char* workspace) noexcept;
 size_t workspace_size(const Job& job);

@@ -1,7 +1,9 @@
 from types import ModuleType
 from typing import Any
 
-from binxent.kernel import Operand
+from binxent.call import Call, Operands
+from binxent.kernels import Outputs
+from binxent.kernels.native import Operand
 
 DTYPES: dict[str, int]
 INPUT_OUT_OF_RANGE: int
@@ -24,6 +26,16 @@ def runs() -> int: ...
 def num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...
 def set_default_num_threads(threads: int) -> None: ...
+def reads(operands: Operands) -> bool: ...
+def measure_call(call: Call, operands: Operands, executor: int = 0) -> float: ...
+def compute_call(
+    call: Call,
+    operands: Operands,
+    outputs: Outputs | tuple[Any, Any, Any],
+    divisor: float | None = None,
+    incoming: Operand | float = 1.0,
+    executor: int = 0,
+) -> int: ...
 def compute(
     probabilities: bool,
     x: Operand,

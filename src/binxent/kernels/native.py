@@ -14,8 +14,6 @@ from binxent import _native, threads
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from binxent.call import Call, Operands
-    from binxent.kernels import Outputs
 
 Operand = tuple[int, int, tuple[int, ...], tuple[int, ...] | None] | Any
 
@@ -29,34 +27,8 @@ xla_handler = _native.xla_handler  # of XLA's foreign function interface, in a c
 new_tensor = _native.new_tensor  # of the shape (or of none) and dtype of a tensor that offers DLPack's interface
 
 
-def compute(
-    call: Call,
-    operands: Operands,
-    outputs: Outputs,
-    *,
-    divisor: float | None = None,
-    incoming: Operand | float = 1.0,
-    executor: int = 0,
-) -> int:
-    input, target, weight, sample_weight, pos_weight, mask = operands[:6]
-    weights: tuple[Operand, ...] = () if weight is None else (weight,)
-    if sample_weight is not None:
-        weights = (*weights, sample_weight)
-    if not isinstance(incoming, float):  # one for each element: a weight like any other
-        weights, incoming = (*weights, incoming), 1.0
-    flags: int = _native.compute(
-        call.loss.probabilities,
-        input,
-        target,
-        weights,
-        pos_weight,
-        mask,
-        call.terms,
-        outputs.elements,
-        outputs.total,
-        outputs.gradient,
-        call.divisor if divisor is None else divisor,
-        incoming,
-        executor,
-    )
-    return flags
+# Native functions, since a Python frame and its packing would be a tenth of a loss of 64 elements. ``compute`` takes
+# Call, Operands and Outputs, and by name divisor, incoming and executor; ``measure`` takes Call, Operands and executor.
+reads = _native.reads
+measure = _native.measure_call
+compute = _native.compute_call

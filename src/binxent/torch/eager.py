@@ -11,7 +11,7 @@ from torch import Tensor
 
 from binxent import definition
 from binxent.call import FLOATING, Operands
-from binxent.kernels import Outputs, native
+from binxent.kernels import native
 from binxent.torch import arrays
 from binxent.torch.arrays import ARRAYS, DTYPE
 from binxent.torch.context import in_transform
@@ -36,11 +36,16 @@ _top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 _is_grad_enabled, _is_compiling = torch.is_grad_enabled, torch.compiler.is_compiling
 _is_copied_when_written = torch._C._is_cow_tensor  # type: ignore[attr-defined]
-_new_tensor = native.new_tensor
+_new_tensor, _compute = native.new_tensor, native.compute
 
 # Each None that autograd takes and keeps costs it time, and most losses have no operands but input and target: these
 # stand for the others.
-_NO_OTHERS = (None,) * 6
+_NO_OTHERS = (None,) * 7
+
+
+def _operands(given: tuple[Any, ...]) -> Operands:
+    """The operands that autograd was given, in half the time that the named tuple's own constructor takes."""
+    return tuple.__new__(Operands, (given + _NO_OTHERS)[:9])
 
 
 def _source(tensor: Tensor | None) -> native.Operand | None:
@@ -62,8 +67,8 @@ def run(
             read = Operands(*map(_source, operands))
             break
     scale = incoming if isinstance(incoming, float) else _source(incoming)
-    outputs = Outputs(loss, None, gradient) if call.reduction == "none" else Outputs(None, loss, gradient)
-    outside = native.compute(call, read, outputs, incoming=scale, executor=_EXECUTOR)
+    outputs = (loss, None, gradient) if call.reduction == "none" else (None, loss, gradient)  # of ``Outputs``
+    outside = _compute(call, read, outputs, None, scale, _EXECUTOR)
     if outside and loss is not None:
         name = "input" if outside & native.INPUT_OUT_OF_RANGE else "target"
         keep = definition.kept(ARRAYS, operands.target, operands.mask, call.terms and call.terms.ignore_index)
@@ -78,14 +83,18 @@ def new_like(tensor: Tensor) -> Tensor:
     return result
 
 
-def new_loss(call: Call, operands: Operands) -> Tensor:
-    if call.reduction != "none":
-        scalar: Tensor = _new_tensor(_SCALAR[call.dtype], True)
-        return scalar
-    # torch's two functions differ in whose strides the result takes.
+def new_elements(call: Call, operands: Operands) -> Tensor:
+    """The losses of the elements: torch's two functions differ in whose strides the result takes."""
     like = operands.input if call.loss.probabilities else operands.target
     dtype = DTYPE[call.dtype]
     return new_like(like) if like.dtype == dtype else torch.empty_like(like, dtype=dtype)
+
+
+def new_loss(call: Call, operands: Operands) -> Tensor:
+    if call.reduction == "none":
+        return new_elements(call, operands)
+    scalar: Tensor = _new_tensor(_SCALAR[call.dtype], True)
+    return scalar
 
 
 def _is_memory(incoming: Tensor) -> bool:
@@ -95,14 +104,15 @@ def _is_memory(incoming: Tensor) -> bool:
 
 class KernelLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: Call, inplace: bool, *given: Any) -> Tensor:
+    def forward(ctx: Any, call: Call, *given: Any) -> Tensor:
         """Takes input and target alone, all but the options, or all eight operands."""
         ctx.save_for_backward(*given)
-        ctx.call, ctx.inplace, ctx.made = call, inplace, None
-        operands = Operands(*given)
-        loss = new_loss(call, operands)
+        ctx.call, ctx.made = call, None
+        operands = _operands(given)
+        by_element = call.reduction == "none"
+        loss: Tensor = new_elements(call, operands) if by_element else _new_tensor(_SCALAR[call.dtype], True)
         # Offloading and checkpointing have hooks, which would not see a gradient that is kept beside the saved tensors.
-        if call.reduction != "none" and not inplace and ctx.needs_input_grad[2] and _top_hooks(False) is None:
+        if not by_element and ctx.needs_input_grad[1] and _top_hooks(False) is None:
             gradient, incoming = new_like(given[0]), _expected_incoming  # read once: threads write it
             run(call, operands, loss, gradient, incoming)
             ctx.made = (gradient, incoming)
@@ -118,8 +128,8 @@ class KernelLoss(torch.autograd.Function):
                 "inplace_backward: a second backward through this loss; the first one has overwritten the logits with "
                 "their gradient. Call the loss again, or without inplace_backward=True."
             )
-        operands = Operands(*ctx.saved_tensors)  # raises if one was modified since
-        needed = ctx.needs_input_grad[2:]  # of as many operands as were given
+        operands = _operands(ctx.saved_tensors)  # raises if one was modified since
+        needed = ctx.needs_input_grad  # of the call first, and of as many operands as were given
         if (
             _is_grad_enabled()  # create_graph
             or in_transform()
@@ -128,28 +138,42 @@ class KernelLoss(torch.autograd.Function):
             or _is_legacy_batched(incoming)  # is_grads_batched, unknown to torch.func
             or (call.reduction == "none" and not _is_memory(incoming))
         ):
-            if ctx.inplace:
+            if ctx.made is _IN_PLACE:
                 raise RuntimeError(
                     "inplace_backward: no gradient of a gradient (create_graph=True) and no torch.func transform; "
                     "call the loss without inplace_backward=True."
                 )
-            return (None, None, *arrays.gradients(call, operands, incoming, needed))
-        rest: tuple[Tensor | None, ...] = _NO_OTHERS[: len(needed) - 1]
-        if True in needed[1:]:  # first, since in place the logits are gone afterwards
-            rest = arrays.gradients(call, operands, incoming, (None, *needed[1:]))[1:]
-        return (None, None, _input_gradient(ctx, call, operands, incoming) if needed[0] else None, *rest)
+            return (None, *arrays.gradients(call, operands, incoming, needed[1:]))
+        rest: tuple[Tensor | None, ...] = (None, *_NO_OTHERS)  # of which autograd takes as many as it has use for
+        if True in needed[2:]:  # first, since in place the logits are gone afterwards
+            rest = arrays.gradients(call, operands, incoming, (None, *needed[2:]))[1:]
+        return (None, _input_gradient(ctx, call, operands, incoming) if needed[1] else None, *rest)
 
 
-_SPENT = object()
+class _InPlaceLoss(KernelLoss):
+    """The loss whose gradient will take the place of the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *given: Any) -> Tensor:
+        ctx.save_for_backward(*given)
+        ctx.call, ctx.made = call, _IN_PLACE
+        operands = _operands(given)
+        loss = new_loss(call, operands)
+        run(call, operands, loss, None)
+        return loss
+
+
+_IN_PLACE, _SPENT = object(), object()
 
 # Function.apply without its handling of torch.func, which never gets here and costs a tenth of a small loss.
 _apply: Any = super(torch.autograd.Function, KernelLoss).apply
+_apply_in_place: Any = super(torch.autograd.Function, _InPlaceLoss).apply
 
 
 def _input_gradient(ctx: Any, call: Call, operands: Operands, incoming: Tensor) -> Tensor:
     global _expected_incoming
     scale = incoming if call.reduction == "none" else incoming.item()
-    if ctx.inplace:
+    if ctx.made is _IN_PLACE:
         ctx.made = _SPENT
         gradient: Tensor = operands.input.detach()
         run(call, operands, None, gradient, scale)
@@ -178,15 +202,17 @@ def loss(call: Call, operands: Operands, inplace: bool = False) -> Tensor:
         or (label_smoothing is not None and label_smoothing.requires_grad)
         or (gamma is not None and gamma.requires_grad)
     ):
+        apply = _apply
         if inplace:
             _check_inplace(operands)
+            apply = _apply_in_place
         result: Tensor
         if label_smoothing is not None or gamma is not None:
-            result = _apply(call, inplace, *operands[:8])
+            result = apply(call, *operands[:8])
         elif weight is sample_weight is pos_weight is mask is None:
-            result = _apply(call, inplace, input, target)
+            result = apply(call, input, target)
         else:
-            result = _apply(call, inplace, *operands[:6])
+            result = apply(call, *operands[:6])
         return result
     result = new_loss(call, operands)
     run(call, operands, result, None)

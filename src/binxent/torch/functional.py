@@ -110,21 +110,13 @@ def _loss(
             option is None or is_plain(option, compiling) for option in (learnt_smoothing, learnt_gamma)
         )
     find = plan if compiling else known_plan
+    meant: tuple[Any, ...] = (loss, reduction, (NAME[input.dtype], NAME[target.dtype]), input.shape, target.shape)
+    alone = weight is sample_weight is pos_weight is mask is ignore_index is None
+    if not alone or label_smoothing is not OFF or gamma is not OFF:  # what is shorter is found in half the time
+        shapes = (None if operand is None else operand.shape for operand in (weight, sample_weight, pos_weight, mask))
+        meant = (*meant, *shapes, ignore_index, label_smoothing, gamma)
     try:
-        call = find(
-            loss,
-            reduction,
-            (NAME[input.dtype], NAME[target.dtype]),
-            input.shape,
-            target.shape,
-            None if weight is None else weight.shape,
-            None if sample_weight is None else sample_weight.shape,
-            None if pos_weight is None else pos_weight.shape,
-            None if mask is None else mask.shape,
-            ignore_index,
-            label_smoothing,
-            gamma,
-        )
+        call = find(*meant)
     except options.RefusalError as refusal:
         _refuse(loss, refusal, input, target)
     if call.dtype in _HALF:
