@@ -141,7 +141,7 @@ def first_derivatives(kind: str, given: Sequence[Array | None], incoming: Any) -
 
     return [
         to("", x, y, product, p) * incoming,
-        to("_to_target", x, product, p) * incoming,
+        to("_to_target", x, y, product, p) * incoming,
         None if w is None else fitted(bracket(column), w),
         None if s is None else (bracket(w) * incoming).reshape(len(s), -1).sum(1),
         None if p is None else fitted(to("_to_pos_weight", x, y, product), p),
