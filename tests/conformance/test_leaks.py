@@ -83,7 +83,7 @@ MEASURE = """
             step("mean")
             step("none")
 
-    steps(n // 5)
+    steps(max(5_000, n // 5))
     before = resident()
     steps(n)
     print((resident() - before) / n)
