@@ -12,6 +12,7 @@ import dataclasses
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entropy
@@ -44,8 +45,15 @@ def _values(tensor: Tensor) -> Tensor | None:
     return tensor if type(tensor) is Tensor and not tensor.is_meta and not under_dispatch_mode() else None
 
 
+def _as_numpy(tensor: Tensor) -> Any:
+    """The values as NumPy's. A transform wraps what is made of a plain tensor too, and such a one has no memory."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return np.array(tensor.tolist())
+    return tensor.numpy()
+
+
 def refuse_out_of_range(name: str, tensor: Tensor, keep: Tensor | None = None) -> None:
-    values, kept = tensor.detach().double().cpu().numpy(), None if keep is None else keep.cpu().numpy()
+    values, kept = _as_numpy(tensor.detach().double().cpu()), None if keep is None else _as_numpy(keep.cpu())
     raise RuntimeError(definition.refusal_of_probability(name, values, kept, hint=False))
 
 
@@ -65,7 +73,6 @@ class Arrays:
     isinf = staticmethod(torch.isinf)
     zeros_like = staticmethod(torch.zeros_like)
     sum = staticmethod(torch.sum)
-    size = staticmethod(torch.numel)
 
     def __init__(self, check_range: bool = False) -> None:
         self.check_range = check_range
@@ -86,6 +93,9 @@ class Arrays:
 
     def count(self, keep: Tensor, like: Tensor) -> Tensor:
         return keep.expand_as(like).sum()
+
+    def size(self, array: Tensor) -> Any:
+        return array.numel()  # of a trace a tensor, where torch.numel gives a constant
 
     def rows(self, array: Tensor) -> Any:
         return array.shape[0]

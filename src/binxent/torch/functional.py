@@ -109,7 +109,8 @@ def _loss(
         plain = plain and all(
             option is None or is_plain(option, compiling) for option in (learnt_smoothing, learnt_gamma)
         )
-    find = plan if compiling else known_plan
+    operations = not compiling and (not plain or is_watched())  # whether torch's own operations compute it
+    find = plan if compiling or operations else known_plan  # whoever watches may see sizes that are symbols
     meant: tuple[Any, ...] = (loss, reduction, (NAME[input.dtype], NAME[target.dtype]), input.shape, target.shape)
     alone = weight is sample_weight is pos_weight is mask is ignore_index is None
     if not alone or label_smoothing is not OFF or gamma is not OFF:  # what is shorter is found in half the time
@@ -132,7 +133,7 @@ def _loss(
         if plain and not is_exporting() and not in_transform():
             return operators.loss(call, operands)
         return arrays.loss(call, operands, check_range)
-    if not plain or is_watched():
+    if operations:
         return arrays.loss(call, operands, check_range)
     if learnt_smoothing is not None or learnt_gamma is not None:
         call = arrays.with_values(call, operands)
