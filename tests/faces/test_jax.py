@@ -16,8 +16,11 @@ import optax
 import pytest
 
 from binxent import jax as face
-from binxent import kernel, options
+from binxent import kernel
 from binxent import numpy as numpy_face
+from binxent.call import plan as planned
+from binxent.formula import LOGITS, PROBABILITIES
+from binxent.jax import program
 from tests import kernel_calls, processes
 from tests.reference import DTYPES, INTEGER_TARGETS, Array, assert_close, bits, expected, tolerance
 
@@ -340,23 +343,21 @@ def test_other_platforms_compile_the_formula(platform: str) -> None:
 
 def test_the_formula_agrees() -> None:
     """What other platforms compile, run here."""
-    from binxent.jax.definition import Plan
-
-    from binxent.jax import definition
-
     for probabilities in (False, True):
         for dtype in ("float32", "bfloat16", "float16"):
             x, y = operands((40, 30), dtype, probabilities=probabilities)
             w, p = np.full((1, 30), 1.5, np.float32), np.full((1, 30), 2.5, np.float32)
-            plan = Plan(probabilities, True, False, 0, float(x.size), options.Terms(), may_fuse=False)
+            loss_of = PROBABILITIES if probabilities else LOGITS
+            call = planned(loss_of, "mean", (dtype, dtype), x.shape, x.shape, w.shape, None, p.shape)
+            plan = program.Plan(call, ("weight", "pos_weight"), 0, may_fuse=False)
             given = {"weight": w[0], "pos_weight": p[0]}
             loss, gradient = numpy_face.value_and_grad(x, y, probabilities=probabilities, **given)
             rtol = {"float32": 1e-5, "bfloat16": 8e-3, "float16": 1e-3}[dtype]
-            actual = jax.jit(lambda *a, plan=plan: definition.loss(*a, plan=plan))(x, y, w, p)
+            actual = jax.jit(lambda *a, plan=plan: program.loss(*a, plan=plan))(x, y, w, p)
             assert actual.dtype == loss.dtype
             np.testing.assert_allclose(np.float64(actual), np.float64(loss), rtol=rtol)
             one = jnp.ones((1, 1), loss.dtype)
-            actual = jax.jit(lambda *a, plan=plan: definition.gradient(*a, plan=plan))(one, x, y, w, p)
+            actual = jax.jit(lambda *a, plan=plan: program.gradient(*a, plan=plan))(one, x, y, w, p)
             assert actual.dtype == gradient.dtype
             scale = np.abs(np.float64(gradient)).max()
             np.testing.assert_allclose(np.float64(actual), np.float64(gradient), rtol=rtol, atol=1e-6 * scale + 6e-8)

@@ -16,7 +16,10 @@ import pytest
 from binxent import formula, kernel, options
 from binxent import jax as face
 from binxent import numpy as numpy_face
-from binxent.jax import definition
+from binxent.call import plan as planned
+from binxent.formula import LOGITS, PROBABILITIES
+from binxent.jax import program
+from binxent.jax.calls import _compute
 from tests import kernel_calls
 from tests.reference import DTYPES, Array, bits
 
@@ -246,8 +249,8 @@ def test_each_item_of_a_batch_is_divided_by_its_own(items: tuple[int, ...], redu
         return value, back(scale * jnp.ones_like(value))[0]
 
     batch = (x, y, weight, mask, scale)
-    for program in (jax.jit(jax.vmap(both)), jax.vmap(jax.jit(both))):
-        losses, gradients = program(*batch)
+    for run in (jax.jit(jax.vmap(both)), jax.vmap(jax.jit(both))):
+        losses, gradients = run(*batch)
         for k in (0, 1, items[0] - 1):
             loss, gradient = jax.jit(both)(*(a[k] for a in batch))
             same_bits(losses[k], loss)
@@ -370,8 +373,6 @@ def test_a_mask_is_traced_and_numbers_may_be_static() -> None:
 
 
 def test_one_nan_is_as_good_as_another() -> None:
-    from binxent.jax import _compute
-
     x, y = jnp.ones(6), jnp.array([1, 0, np.nan, 0, 1, np.nan])
     wanted = logits_loss(x[:2], y[:2])
     before = _compute._cache_size()
@@ -487,21 +488,16 @@ def test_the_formula_agrees(choice: str, reduction: str, probabilities: bool) ->
     given = {"weight": w, "pos_weight": p, "reduction": reduction, **chosen}
     loss, gradient = numpy_face.value_and_grad(x, y, probabilities=probabilities, **given)
     mask = chosen.pop("mask", None)
-    selects = mask is not None or "ignore_index" in chosen
-    plan = definition.Plan(
-        probabilities=probabilities,
-        pos_weight=True,
-        mask=mask is not None,
-        outer=x.ndim if reduction == "none" else 0,
-        divisor=options.divisor(reduction, SHAPE, selects=selects, weighted=True),
-        terms=options.Terms(**chosen),
-        may_fuse=False,
-    )
+    loss_of = PROBABILITIES if probabilities else LOGITS
+    shapes = {"weight": SHAPE, "pos_weight": SHAPE, "mask": None if mask is None else SHAPE}
+    call = planned(loss_of, reduction, ("float32", "float32"), SHAPE, SHAPE, **shapes, **chosen)
+    names = ("weight", "pos_weight") if mask is None else ("weight", "pos_weight", "mask")
+    plan = program.Plan(call, names, x.ndim if reduction == "none" else 0, may_fuse=False)
     rest = (w, p) if mask is None else (w, p, np.broadcast_to(mask, SHAPE))
-    actual = jax.jit(lambda *a: definition.loss(*a, plan=plan))(x, y, *rest)
+    actual = jax.jit(lambda *a: program.loss(*a, plan=plan))(x, y, *rest)
     np.testing.assert_allclose(actual, loss, rtol=1e-5)
     one = np.ones(SHAPE if reduction == "none" else (1, 1), np.float32)
-    actual = jax.jit(lambda *a: definition.gradient(*a, plan=plan))(one, x, y, *rest)
+    actual = jax.jit(lambda *a: program.gradient(*a, plan=plan))(one, x, y, *rest)
     np.testing.assert_allclose(actual, gradient, rtol=1e-5, atol=1e-6 * np.abs(gradient).max())
 
 
