@@ -22,7 +22,7 @@ cells = pytest.importorskip("rich.cells")
 
 from binxent.commands import picture, table  # noqa: E402
 from binxent.commands.shown import printable, shortened  # noqa: E402
-from binxent.report import Report  # noqa: E402
+from binxent.report import Report, measures  # noqa: E402
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -173,6 +173,16 @@ def test_the_picture_has_the_names_as_they_are() -> None:
     (axes,) = (axes for axes in figure.axes if axes.get_label() == "L")
     assert {label.get_text() for label in axes.get_yticklabels()} == {"$\\frac$", "$cost_a$"}
     assert not any(label.get_parse_math() for label in axes.get_yticklabels())
+
+
+def test_the_picture_tells_no_more_digits_than_hold() -> None:
+    x = np.random.default_rng(0).standard_normal((300, 1))
+    report = Report(1, exact_scores=0, score_bins=64)
+    report.update(x, x + np.random.default_rng(1).standard_normal(x.shape) > 0.3)
+    scores = report.scores()
+    assert 1e-4 < scores.average_precision_error[0] < 0.05
+    value = round(scores.average_precision[0], measures.digits(scores.average_precision_error[0]))
+    assert f"average precision {value}; above" in picture._picture(report, "x.npy").get_supxlabel().replace("\n", " ")
 
 
 def test_the_table_is_there_before_the_picture(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from binxent.commands.shown import printable, shortened
 from binxent.files import plural
+from binxent.report import measures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,10 +140,11 @@ def _picture(report: Report, source: str) -> Figure:
     scores = report.scores()
     _losses(axes["L"], report, scores)
     overall = report.overall(scores)
+    precision = _number(overall["average_precision"], measures.digits(overall["average_precision_error"]))
     facts = (
         f"{printable(source)}: {plural(report.rows, 'row')}, {plural(len(report.names), 'label')}. "
         f"Loss {_number(overall['loss'])}, of the base rate {_number(overall['base_rate_loss'])}; mean over labels: "
-        f"ECE {_number(overall['calibration_error'])}, average precision {_number(overall['average_precision'])}; "
+        f"ECE {_number(overall['calibration_error'])}, average precision {precision}; "
         f"above a probability of {report.threshold:g}, precision {_number(overall['precision'], 3)}, "
         f"recall {_number(overall['recall'], 3)}."
     )
