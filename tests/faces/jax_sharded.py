@@ -53,6 +53,10 @@ def labelled(x: Any, y: Any) -> Any:
     return jax.value_and_grad(lambda x: 3 * loss(x, y, ignore_index=-100, label_smoothing=0.1, gamma=2.0))(x)
 
 
+def traced(x: Any, y: Any, gamma: Any) -> Any:
+    return jax.value_and_grad(lambda x: loss(x, y, gamma=gamma))(x)
+
+
 def weighted(x: Any, y: Any, s: Any, mask: Any) -> Any:
     return jax.value_and_grad(lambda x, s: loss(x, y, sample_weight=s, mask=mask, reduction="weighted_mean"), (0, 1))(
         x, s
@@ -72,6 +76,7 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[Any, tuple[Any, ...] | Non
     "sum of boolean targets": (summed, [(X, ("a",)), (Y > 0.5, ("a",))]),
     "bfloat16": (both, [(HALF[0], ("a",)), (HALF[1], ("a",))]),
     "each element": (each, [(X, ("a", "b")), (Y, ("a", "b"))]),
+    "traced gamma": (traced, [(X, ("a",)), (Y, ("a",)), (np.float32(2), ())]),
     "pos_weight": (to_pos_weight, [(X, ("a",)), (Y, ("a",)), (W.astype(np.float32), ())]),
     "mask": (masked, [(X, ("a",)), (Y, ("a",)), (MASK, ("a",))]),
     "mask of rows and columns": (masked, [(X, ("a", "b")), (Y, ("a", "b")), (MASK, ("a", "b"))]),

@@ -19,6 +19,7 @@ SENT = {
     "sum of boolean targets": LOSS,
     "bfloat16": LOSS,
     "each element": [],
+    "traced gamma": LOSS,
     "pos_weight": ["all-reduce f32[24]", *LOSS],
     "mask": WITH_DIVISORS,
     "mask of rows and columns": WITH_DIVISORS,
