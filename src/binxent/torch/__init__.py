@@ -174,7 +174,7 @@ def binary_cross_entropy_with_logits(
         ignore_index: elements whose target it is are ignored likewise; an integer such as -100, or NaN.
         label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
         gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
-            answer, to this power.
+            answer, to this power. It and label_smoothing may be tensors of one element, which get their gradients.
         inplace_backward: the backward overwrites the logits with their gradient, and no memory is allocated. Refused
             for leaves, views and expanded logits, under ``create_graph``, ``torch.func`` and ``torch.compile``; a
             second backward is an error. Whoever else needs the logits' values in the backward gets torch's own error.
