@@ -12,6 +12,7 @@ import paddle
 import pytest
 from paddle.static import InputSpec
 
+from binxent import kernel
 from binxent import numpy as numpy_face
 from binxent import paddle as face
 from tests.faces.paddle_samples import (
@@ -213,10 +214,12 @@ def test_probabilities_out_of_range_that_are_ignored(learns):
         face.binary_cross_entropy(q, y, ignore_index=-100)
 
 
-def test_label_of_a_probability_outside_the_unit_interval_takes_the_formula():
-    """Paddle takes them for probabilities too, and the kernel does not: the options hold all the same."""
+def test_label_of_a_probability_outside_the_unit_interval():
+    """Paddle takes them for probabilities too, and so does the kernel, under every option."""
     q, y = tensor([0.5, 0.25, NAN], learns=True), tensor([2.0, 1.0, -100.0])
+    before = kernel.runs()
     loss = face.binary_cross_entropy(q, y, ignore_index=-100, label_smoothing=0.1, gamma=2.0)
+    assert kernel.runs() == before + 1
     exact = expected(
         array(q), array(y), ignore_index=-100, label_smoothing=0.1, gamma=2.0, probabilities=True, wide=np.float64
     )

@@ -83,18 +83,14 @@ class _Loss:
         scale = incoming if isinstance(incoming, float) else _described(incoming)
         outside = native.compute(call, described, outputs, incoming=scale)
         if outside and loss is not None:
-            if outside & native.INPUT_OUT_OF_RANGE:
-                _refuse_out_of_range(call, operands)
-            # MindSpore takes targets outside [0, 1] for probabilities too (any_target), and this door of the kernel
-            # does not yet: when it does, this line and those that read by_definition for it go.
-            self.by_definition = bool(outside & native.TARGET_OUT_OF_RANGE)
+            _refuse_out_of_range(call, operands)
 
     def _new_gradient(self) -> Tensor:
         input = self.operands.input
         return _empty(input.shape, input.size, input.dtype)
 
     def _computed(self, want_gradient: bool) -> Tensor:
-        """The kernel's loss. It may find targets that only the definition takes."""
+        """The kernel's loss, and with it the gradient that the backward is expected to need."""
         input, dtype = self.operands.input, DTYPE[self.call.dtype]
         if self.call.reduction == "none":
             loss = _empty(input.shape, input.size, dtype)
@@ -110,9 +106,9 @@ class _Loss:
         return loss
 
     def forward(self, want_gradient: bool) -> Tensor:
-        if not self.by_definition:
-            loss = self._computed(want_gradient)
-        return definition.loss(ARRAYS, self.call, self._broadcasting()) if self.by_definition else loss
+        if self.by_definition:
+            return definition.loss(ARRAYS, self.call, self._broadcasting())
+        return self._computed(want_gradient)
 
     def backward(self, incoming: Tensor) -> Tensor:
         global _expected_incoming

@@ -115,8 +115,8 @@ def loss(call: Call, operands: Operands, elements: int) -> Any:
     incoming = _expected_incoming  # read once: threads write it
     outside = _compute(call, operands, outputs, incoming=incoming)
     if outside:
-        # The definition refuses an input by its first element that is no probability; and computes a label that is
-        # none, as long as the kernel does not read any_target.
+        # Of any label the kernel makes a loss (any_target): it is the input that is no probability, which the
+        # definition refuses by its first element.
         return arrays.loss(call, operands)
     if not learns:
         return value
