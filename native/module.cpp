@@ -1,4 +1,4 @@
-// The Python binding. kernel.py is its only caller.
+// The Python binding. kernels/native.py and kernel.py are its only callers.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>

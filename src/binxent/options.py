@@ -121,31 +121,6 @@ def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: 
     return meant
 
 
-def selects(mask: object, terms: Terms | None) -> bool:
-    """Whether a mask or ignore_index may leave elements out."""
-    return mask is not None or (terms is not None and terms.ignore_index is not None)
-
-
-KEPT, WEIGHTS = "kept", "weights"  # divisors that the operands give: how much is kept, and the sum of its weights
-
-
-def divisor(reduction: str, shape: Sequence[int], *, selects: bool = False, weighted: bool = False) -> float | str:
-    """What the sum of the losses is divided by: a number, KEPT or WEIGHTS.
-
-    An empty mean is 0/0 = NaN, as the frameworks have it; but where a mask or ignore_index selects, the mean of
-    nothing is 0. No float is made of a size: it may be a compiler's symbol.
-    """
-    if reduction == "weighted_mean" and weighted:
-        return WEIGHTS
-    if reduction in ("mean", "weighted_mean"):
-        return KEPT if selects else math.prod(shape)
-    if reduction == "batchmean":
-        if not shape:
-            raise RefusalError("reduction", "'batchmean' of an input without a first axis; expected one, or use 'sum'")
-        return shape[0]
-    return 1.0
-
-
 def check_broadcast(name: str, shape: Sequence[int], to: Sequence[int]) -> None:
     """A weight may be broadcast to the input, and never the input to a weight."""
     shape, to = tuple(shape), tuple(to)

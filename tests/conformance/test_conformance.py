@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binxent import kernel, options
+from binxent.call import divisor as divided_by
 from tests import kernel_calls
 from tests.conformance.faces import FACES, FLOATING, Call, Face, parameters
 from tests.reference import (
@@ -107,7 +108,7 @@ def check_bits(face: Face, call: Call) -> None:
     if "sample_weight" in given:
         weights.append(given["sample_weight"].reshape(shape[:1] + (1,) * (len(shape) - 1)))
     by_element = call.reduction == "none"
-    divisor = options.divisor(
+    divisor = divided_by(
         call.reduction, shape, selects=bool({"mask", "ignore_index"} & {*given}), weighted=bool(weights)
     )
     terms = options.Terms(**{name: given[name] for name in options.Terms._fields if name in given})

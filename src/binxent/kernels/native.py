@@ -28,7 +28,7 @@ new_tensor = _native.new_tensor  # of the shape (or of none) and dtype of a tens
 
 
 # Native functions, since a Python frame and its packing would be a tenth of a loss of 64 elements. ``compute`` takes
-# Call, Operands and Outputs, and by name divisor, incoming and executor; ``measure`` takes Call, Operands and executor.
+# Call, Operands and Outputs, then divisor, incoming and executor; ``measure`` takes Call, Operands and executor.
 reads = _native.reads
 measure = _native.measure_call
 compute = _native.compute_call
