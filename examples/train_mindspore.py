@@ -1,15 +1,20 @@
-"""A linear multi-label classifier of the digits, in MindSpore."""
+"""Trains a linear classifier of handwritten digits with thirteen labels each, in MindSpore.
+
+The images come with scikit-learn: `pip install scikit-learn`.
+"""
 
 import mindspore as ms
 
 import binxent.mindspore as bx
-from binxent.demo.digits import balance, load
+from binxent.demo.digits import load
+from binxent.labels import count_labels
 
-train, test = load(seed=0)
+train, test = load(seed=0)  # each has images, [N, 64] float32, and targets, [N, 13] bool
+pos_weight = count_labels(train.targets).pos_weight()  # negatives / positives of each label: [13] float32
 images, targets = ms.Tensor(train.images), ms.Tensor(train.targets)
 model = ms.nn.Dense(64, 13, weight_init="zeros", bias_init="zeros")
 optimizer = ms.nn.SGD(model.trainable_params(), 1.0)
-loss = bx.BCEWithLogitsLoss(pos_weight=ms.Tensor(balance(train.targets)))
+loss = bx.BCEWithLogitsLoss(pos_weight=ms.Tensor(pos_weight))
 
 
 def forward(images: ms.Tensor, targets: ms.Tensor) -> ms.Tensor:

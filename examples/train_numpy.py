@@ -1,16 +1,21 @@
-"""A linear multi-label classifier of the digits, in NumPy."""
+"""Trains a linear classifier of handwritten digits with thirteen labels each, in NumPy.
+
+The images come with scikit-learn: `pip install scikit-learn`.
+"""
 
 import numpy as np
 
 import binxent.numpy as bx
-from binxent.demo.digits import balance, load
+from binxent.demo.digits import load
+from binxent.labels import count_labels
 
-train, test = load(seed=0)
+train, test = load(seed=0)  # each has images, [N, 64] float32, and targets, [N, 13] bool
+pos_weight = count_labels(train.targets).pos_weight()  # negatives / positives of each label: [13] float32
 weight = np.zeros((64, 13), np.float32)
 bias = np.zeros(13, np.float32)
-loss = bx.BCEWithLogitsLoss(pos_weight=balance(train.targets))
+loss = bx.BCEWithLogitsLoss(pos_weight=pos_weight)
 
-for _ in range(200):
+for _ in range(200):  # gradient descent over all images, with step size 1
     value, gradient = loss.value_and_grad(train.images @ weight + bias, train.targets)
     weight -= train.images.T @ gradient
     bias -= gradient.sum(axis=0)

@@ -1,17 +1,22 @@
-"""A linear multi-label classifier of the digits, in PyTorch."""
+"""Trains a linear classifier of handwritten digits with thirteen labels each, in PyTorch.
+
+The images come with scikit-learn: `pip install scikit-learn`.
+"""
 
 import torch
 
 import binxent.torch as bx
-from binxent.demo.digits import balance, load
+from binxent.demo.digits import load
+from binxent.labels import count_labels
 
-train, test = load(seed=0)
+train, test = load(seed=0)  # each has images, [N, 64] float32, and targets, [N, 13] bool
+pos_weight = count_labels(train.targets).pos_weight()  # negatives / positives of each label: [13] float32
 images, targets = torch.from_numpy(train.images), torch.from_numpy(train.targets)
 model = torch.nn.Linear(64, 13)
 torch.nn.init.zeros_(model.weight)
 torch.nn.init.zeros_(model.bias)
 optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-loss = bx.BCEWithLogitsLoss(pos_weight=torch.from_numpy(balance(train.targets)))
+loss = bx.BCEWithLogitsLoss(pos_weight=torch.from_numpy(pos_weight))
 
 for _ in range(200):
     optimizer.zero_grad()

@@ -21,7 +21,7 @@ from matplotlib.text import Text
 
 from binxent.cli import main
 from binxent.demo import digits, picture, training
-from binxent.demo.scores import score
+from binxent.labels import count_labels
 
 Array = np.ndarray[Any, Any]
 Captured = pytest.CaptureFixture[str]
@@ -29,12 +29,16 @@ Captured = pytest.CaptureFixture[str]
 TEN_DIGITS = slice(0, 10)  # the rare labels: one image in ten
 
 
+def pos_weight_of(part: digits.Part) -> Array:
+    return count_labels(part.targets).pos_weight()
+
+
 def train(seed: int, epochs: int, weighted: bool) -> training.Run:
     train_part, test_part = digits.load(seed)
     return training.train(
         train_part,
         test_part,
-        pos_weight=digits.balance(train_part.targets) if weighted else None,
+        pos_weight=pos_weight_of(train_part) if weighted else None,
         epochs=epochs,
         batch_size=32,
         seed=seed,
@@ -67,11 +71,6 @@ def test_the_parts_do_not_share_an_image_and_the_seed_decides() -> None:
     assert content(train_part) != content(other[0])
 
 
-def test_balance_makes_both_sides_weigh_the_same() -> None:
-    targets = digits.load(0)[0].targets
-    np.testing.assert_allclose(digits.balance(targets) * targets.sum(axis=0), (~targets).sum(axis=0), rtol=1e-6)
-
-
 def test_adam_takes_the_steps_of_the_paper() -> None:
     parameter, gradients = np.array([1.0, -2.0]), np.array([[0.5, -3.0], [0.1, 2.0], [-4.0, 0.0]])
     adam = training.Adam((parameter,))
@@ -91,27 +90,17 @@ def test_the_loss_falls(weighted: bool) -> None:
         assert losses[0] == pytest.approx(math.log(2), rel=1e-6)  # logits of 0 say one half
         assert losses[5] < losses[0] / 2
         assert losses[20] < losses[5] / 1.5
-    assert run.test_loss[-1] == pytest.approx(run.scores.loss.mean(), rel=1e-5)
+    assert run.test_loss[-1] == pytest.approx(run.report.scores().loss.mean(), rel=1e-5)
+    assert run.report.rows == round(1797 * digits.TEST_SHARE)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_pos_weight_trades_precision_for_recall_of_rare_labels(seed: int) -> None:
-    plain, weighted = (train(seed, 30, weighted).scores for weighted in (False, True))
+    plain, weighted = (train(seed, 30, weighted).report.scores() for weighted in (False, True))
     assert weighted.recall[TEN_DIGITS].mean() > plain.recall[TEN_DIGITS].mean() + 0.03
     assert weighted.precision[TEN_DIGITS].mean() < plain.precision[TEN_DIGITS].mean() - 0.03
     # "even" is positive half the time, so that its pos_weight is about 1 and changes little.
     assert abs(weighted.recall[10] - plain.recall[10]) < 0.03
-
-
-def test_scores_by_hand() -> None:
-    logits = np.array([[2.0, -1.0], [1.0, -1.0], [-1.0, -1.0], [-3.0, -1.0]])
-    targets = np.array([[1, 1], [0, 0], [1, 0], [0, 0]], bool)
-    scores = score(logits, targets)
-    assert scores.precision[0] == 0.5
-    assert math.isnan(scores.precision[1])  # never predicted
-    assert scores.recall.tolist() == [0.5, 0.0]
-    losses = [math.log1p(math.exp(x)) for x in (-2.0, 1.0, 1.0, -3.0)]
-    assert scores.loss[0] == pytest.approx(sum(losses) / 4)
 
 
 # What it prints and draws
@@ -144,7 +133,7 @@ def test_the_whole_command(tmp_path: Path) -> None:
     assert size_of_png(written) == (1875, 960)
     assert run.stderr.count("60/60") == 2  # both bars, full
 
-    plain, weighted = (train(0, 60, weighted).scores for weighted in (False, True))
+    plain, weighted = (train(0, 60, weighted).report.scores() for weighted in (False, True))
     targets = digits.load(0)[0].targets
     lines = run.stdout.splitlines()
     for i, label in enumerate(digits.LABELS):
@@ -152,7 +141,7 @@ def test_the_whole_command(tmp_path: Path) -> None:
         scores = [
             s[i] for pair in ("loss", "precision", "recall") for s in (getattr(plain, pair), getattr(weighted, pair))
         ]
-        expected = [100 * targets[:, i].mean(), digits.balance(targets)[i], *scores]
+        expected = [100 * targets[:, i].mean(), (~targets[:, i]).sum() / targets[:, i].sum(), *scores]
         np.testing.assert_allclose(numbers(line.removeprefix(f" {label} ")), expected, atol=0.051, rtol=0)
         np.testing.assert_allclose(numbers(line)[-6:], scores, atol=0.0051, rtol=0)
     (mean,) = (line for line in lines if line.startswith(" mean "))
@@ -212,7 +201,7 @@ def test_an_ascii_output_is_no_obstacle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("seed", "epochs"), [(0, 60), (1, 60), (2, 5), (0, 1)])
 def test_no_words_in_the_picture_overlap_or_are_cut(seed: int, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, weighted = train(seed, epochs, False), train(seed, epochs, True)
-    pos_weight = digits.balance(digits.load(seed)[0].targets)
+    pos_weight = pos_weight_of(digits.load(seed)[0])
     with picture.style.context(["default", picture.STYLE]):
         figure = picture._picture(plain, weighted, pos_weight, "conditions " * 40)
         canvas = FigureCanvasAgg(figure)

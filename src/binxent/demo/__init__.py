@@ -1,1 +1,1 @@
-"""``binxent demo``: the loss trains a multi-label classifier on real data, with the NumPy face alone."""
+"""The command ``binxent demo``, which trains a multi-label classifier on real data with the NumPy face alone."""

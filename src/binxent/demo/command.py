@@ -1,4 +1,4 @@
-"""The command: options, their checks, and the order of events."""
+"""The command itself: its options, their checks, and the order of its steps."""
 
 from __future__ import annotations
 
@@ -33,28 +33,30 @@ AT_LEAST_1 = click.IntRange(min=1)
     default="binxent-demo.png",
     show_default=True,
     callback=writable(FORMATS),
-    help="Where the picture goes: a .png, .svg or .pdf.",
+    help="File for the picture: .png, .svg or .pdf.",
 )
 @click.option("--epochs", type=AT_LEAST_1, default=60, show_default=True, help="Passes over the training images.")
-@click.option("--batch-size", type=AT_LEAST_1, default=32, show_default=True, help="Images in each step.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For the split and the order.")
+@click.option("--batch-size", type=AT_LEAST_1, default=32, show_default=True, help="Images per step.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the split and the order.")
 def demo(output: Path, epochs: int, batch_size: int, seed: int) -> None:
     """Train a multi-label classifier on real data.
 
-    Trains one linear layer on 1797 handwritten digits with thirteen labels, on NumPy alone: without pos_weight, and
-    with pos_weight taken from the training data. Prints loss, precision and recall of each label, and draws how the
-    loss falls and what pos_weight changes. It takes seconds.
+    Trains one linear layer on 1797 handwritten digits with thirteen labels, in NumPy alone: once without pos_weight,
+    and once with pos_weight taken from the training data. Prints the loss, precision and recall of each label, and
+    draws how the loss falls and what pos_weight changes. It takes seconds.
     """
-    # matplotlib refuses to be imported where the environment names a backend that it does not know.
+    # matplotlib cannot be imported if MPLBACKEND names a backend that it does not know. The picture needs no display.
     os.environ["MPLBACKEND"] = "agg"
-    # Here and not above: `binxent --help` is quick, and whatever is missing is named before the training.
+    # Imported here and not above, so that `binxent --help` stays quick. A missing library is named before the training.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from binxent.demo import digits, picture, table, training
+    from binxent.labels import count_labels
 
     train, test = digits.load(seed)
-    pos_weight = digits.balance(train.targets)
+    counts = count_labels(train.targets, names=list(digits.LABELS))
+    pos_weight = counts.pos_weight()
 
     bars = Progress(
         TextColumn("{task.description}"),
@@ -88,5 +90,5 @@ def demo(output: Path, epochs: int, batch_size: int, seed: int) -> None:
     write(output, drawn)
 
     console = Console()
-    console.print(table.of(plain, weighted, train.targets, pos_weight, console.width))
+    console.print(table.of(plain, weighted, counts, console.width))
     click.echo(f"Picture: {click.format_filename(output)}")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from binxent.demo.digits import Array
     from binxent.demo.training import Run
 
-# Two colours of Okabe and Ito's palette, which colour-blind readers tell apart too. The first marker is a ring, so
-# that the second does not hide it where the two fall together.
+# Both colours are from Okabe and Ito's palette, which colour-blind readers can tell apart. The first marker is a ring:
+# a smaller dot of the second series does not hide it where the two coincide.
 PLAIN: dict[str, Any] = {"color": "#0072B2", "markersize": 9, "markerfacecolor": "white", "markeredgewidth": 2}
 WEIGHTED: dict[str, Any] = {"color": "#D55E00", "markersize": 6}
 TEST: dict[str, Any] = {"linewidth": 2}
@@ -50,7 +50,8 @@ def _losses(axes: Axes, plain: Run, weighted: Run) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(min(0.3, axes.get_ylim()[0]), 1)  # from the ln 2 of the start, at least one labelled step down
+    # The losses begin at ln 2. The axis reaches down to 0.3, so that it has at least one labelled tick below that.
+    axes.set_ylim(min(0.3, axes.get_ylim()[0]), 1)
     axes.set_xlim(0, epochs[-1])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_title("The loss falls")
@@ -64,15 +65,21 @@ def _losses(axes: Axes, plain: Run, weighted: Run) -> None:
         title="mean over images and labels,\nmeasured without pos_weight in both",
         alignment="left",
         loc="best",
-        frameon=True,  # hides the grid behind the words
+        frameon=True,  # an opaque frame hides the grid behind the text
         framealpha=1,
         edgecolor="none",
     )
 
 
-def _changes(axes: Axes, name: str, before: Array, after: Array) -> None:
-    """One row for each label, and the mean a little below them."""
-    before, after = (np.append(values, values.mean()) for values in (before, after))
+def _with_mean(run: Run, name: str) -> Array:
+    """That figure of each label, and then its mean, which is NaN if no label has the figure."""
+    mean = run.report.overall()[name]
+    return np.append(getattr(run.report.scores(), name), np.nan if mean is None else mean)
+
+
+def _changes(axes: Axes, name: str, plain: Run, weighted: Run) -> None:
+    """Draws one row for each label, and the mean over labels a little below them."""
+    before, after = _with_mean(plain, name), _with_mean(weighted, name)
     rows = [*range(len(LABELS)), len(LABELS) + 0.4]
     axes.hlines(rows, before, after, color=GREY, linewidth=1.5)
     axes.plot(before, rows, "o", **PLAIN)
@@ -90,9 +97,9 @@ def _picture(plain: Run, weighted: Run, pos_weight: Array, conditions: str) -> F
     _losses(left, plain, weighted)
 
     recall.sharey(precision)
-    recall.sharex(precision)  # what is lost and what is won are drawn to one scale
-    _changes(precision, "precision", plain.scores.precision, weighted.scores.precision)
-    _changes(recall, "recall", plain.scores.recall, weighted.scores.recall)
+    recall.sharex(precision)  # loss and gain are drawn to one scale
+    _changes(precision, "precision", plain, weighted)
+    _changes(recall, "recall", plain, weighted)
     names = [f"{name}  ×{p:.1f}" for name, p in zip(LABELS, pos_weight, strict=True)]
     precision.set_yticks([*range(len(names)), len(names) + 0.4], [*names, "mean"])
     precision.invert_yaxis()
@@ -113,8 +120,8 @@ def _picture(plain: Run, weighted: Run, pos_weight: Array, conditions: str) -> F
 
 
 def draw(plain: Run, weighted: Run, pos_weight: Array, conditions: str, file_format: str) -> bytes:
-    """The picture as a file of the format ``png``, ``svg`` or ``pdf``. Needs no display."""
+    """Returns the picture as the bytes of a file in the format ``png``, ``svg`` or ``pdf``. Needs no display."""
     file = io.BytesIO()
-    with style.context(["default", STYLE]):  # not the reader's own settings, which could hide a label
+    with style.context(["default", STYLE]):  # ignores the user's own settings, with which a label may not fit
         _picture(plain, weighted, pos_weight, conditions).savefig(file, format=file_format, dpi=150)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""The classifier, one linear layer, and its training by Adam: what an autograd framework would do, by hand."""
+"""The classifier, one linear layer, and its training by Adam, written out because NumPy has no autograd."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from binxent.demo.scores import Scores, score
+from binxent.demo.digits import LABELS
 from binxent.numpy import BCEWithLogitsLoss
+from binxent.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from binxent.demo.digits import Array, Part
 
-STEP = 0.005
+STEP = 0.005  # the step size, α in the paper
 
 
 class Adam:
-    """Kingma and Ba, 2015, Algorithm 1, with its constants; it changes the parameters in place."""
+    """Changes parameters in place by Kingma and Ba (2015), Algorithm 1, with the constants given there."""
 
     def __init__(self, parameters: tuple[Array, ...]) -> None:
         self.parameters = parameters
@@ -38,11 +39,11 @@ class Adam:
 
 @dataclass(frozen=True)
 class Run:
-    """One training. Its losses are plain, whatever it minimised, so that two runs are measured by one rule."""
+    """What one training gives. Its losses have no pos_weight, whatever was minimised, so that two runs compare."""
 
     train_loss: list[float]  # before the first epoch, and after each
     test_loss: list[float]
-    scores: Scores  # at the end, on the test images
+    report: Report  # of the test images, after the last epoch
 
 
 def train(
@@ -55,6 +56,7 @@ def train(
     seed: int,
     after_epoch: Callable[[], None],
 ) -> Run:
+    """Trains the classifier, and measures it before the first epoch and after each."""
     loss = BCEWithLogitsLoss(pos_weight=pos_weight)
     plain = BCEWithLogitsLoss()
     weight = np.zeros((training.images.shape[1], training.targets.shape[1]), np.float32)
@@ -77,9 +79,11 @@ def train(
             batch = order[start : start + batch_size]
             images = training.images[batch]
             logits = images @ weight + bias
-            # The gradient takes the place of the logits, which nobody needs again.
+            # The gradient overwrites the logits, which are not needed again.
             _, gradient = loss.value_and_grad(logits, training.targets[batch], out=logits)
             adam.step((images.T @ gradient, gradient.sum(axis=0)))
         test_logits = measure()
         after_epoch()
-    return Run(train_loss, test_loss, score(test_logits, test.targets))
+    report = Report(list(LABELS))
+    report.update(test_logits, test.targets)
+    return Run(train_loss, test_loss, report)
