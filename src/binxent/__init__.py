@@ -1,4 +1,4 @@
-"""Binary cross-entropy, defined once and computed by one kernel, under the same names in every framework.
+"""Binary cross-entropy: one definition, one native kernel for the CPU, and the same names in every framework.
 
 Import the face of your framework: ``binxent.numpy``, ``binxent.torch``, ``binxent.paddle``, ``binxent.mindspore`` or
 ``binxent.jax``. Importing ``binxent`` itself imports nothing else.

@@ -1,6 +1,6 @@
-"""A NumPy array of what a caller has: an array, or a framework's tensor; without a copy where it can be.
+"""Reads an array, or a framework's tensor, as a NumPy array, without a copy where that is possible.
 
-No framework is imported: a tensor shares its memory by DLPack, or by ``__array__``.
+No framework is imported: a tensor shares its memory through DLPack or ``__array__``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def is_sparse(value: object) -> bool:
 
 
 def as_array(name: str, value: Any) -> Array:
-    """Raises TypeError for what has no numbers, or has them on another device than the processor."""
+    """Returns the value as an array. Raises TypeError if it holds no numbers, or holds them on another device."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: the mask of a numpy.ma.MaskedArray would be ignored; pass its .filled(…) or .data")
-    if hasattr(value, "detach"):  # a torch tensor that requires a gradient refuses to be an array
+    if hasattr(value, "detach"):  # NumPy cannot read a torch tensor that requires a gradient
         value = value.detach()
     by_dlpack = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
     try:

@@ -1,7 +1,7 @@
-"""One call of the loss: all that shapes, dtypes and options decide, decided once.
+"""Plans a call of the loss: everything that shapes, dtypes and options decide is decided here, once.
 
 A face hands its operands' shapes and dtypes to ``plan``, which refuses what does not fit and returns a ``Call``. From
-there on, the kernels and the definition read the ``Call`` and the ``Operands``, and nobody asks the options again.
+there on the kernels and the definition read the ``Call`` and the ``Operands``, and never the options again.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from binxent.formula import Loss
     from binxent.options import Terms
 
-Shape = tuple[int, ...]  # a size that is not known yet is negative, or a compiler's symbol
+Shape = tuple[int, ...]  # an unknown size is negative, or a compiler's symbol
 Divisor = float | str
 
 FLOATING = ("float16", "bfloat16", "float32", "float64")
 
-# Divisors that only the operands' values, or sizes that are not known yet, can give.
-KEPT = "kept"  # how many elements are not ignored
+# Divisors that follow only from the operands' values, or from sizes that are still unknown.
+KEPT = "kept"  # how many elements the mask and ignore_index keep
 WEIGHTS = "weights"  # the sum of their weights
 GIVEN = "given"  # the normalizer
 SIZE = "size"  # how many elements there are
@@ -39,24 +39,24 @@ class Operands(NamedTuple):
     sample_weight: Any = None  # of shape [N, 1, …, 1], so that it broadcasts like the others
     pos_weight: Any = None
     mask: Any = None
-    label_smoothing: Any = None  # an array only where it is learnt; else a number, among the terms
+    label_smoothing: Any = None  # an array where it is learnt; a number is among the call's terms instead
     gamma: Any = None  # likewise
     normalizer: Any = None
 
 
 class Call(NamedTuple):
-    """What was asked for."""
+    """What one call computes. It is hashable, and made once for the same shapes, dtypes and options."""
 
     loss: Loss
     reduction: str
     dtype: str  # of the result
-    terms: Terms | None  # None: nothing out of the ordinary
+    terms: Terms | None  # None: every option has its default
     divisor: Divisor
-    any_target: bool = False  # of probabilities: a target outside [0, 1] is taken as it is
+    any_target: bool = False  # for probabilities: whether a target outside [0, 1] is accepted
 
 
 def result_dtype(input: str, target: str) -> str:
-    """The wider of the two floating dtypes. An integer target never widens the input's, and a weight neither."""
+    """The wider of the two floating dtypes. An integer target does not widen the input's, and no weight does."""
     if target not in FLOATING or target == input:
         return input
     if {input, target} == {"float16", "bfloat16"}:
@@ -70,9 +70,9 @@ def selects(mask: object, terms: Terms | None) -> bool:
 
 
 def divisor(reduction: str, shape: Shape, *, selects: bool = False, weighted: bool = False) -> Divisor:
-    """What the sum of the losses is divided by: a number, or the name of what will give it.
+    """Returns what the sum of the losses is divided by: a number, or the name of what will give it.
 
-    An empty mean is 0/0 = NaN, as the frameworks have it; but where a mask or ignore_index selects, the mean of
+    An empty mean is 0/0 = NaN, as in the frameworks. But where a mask or ignore_index selects elements, the mean of
     nothing is 0.
     """
     if reduction == "weighted_mean" and weighted:
@@ -108,9 +108,9 @@ def plan(
     *,
     any_target: bool = False,
 ) -> Call:
-    """Return the call that dtypes (of input and target), shapes and options ask for; refuse what does not fit.
+    """Returns the call for these dtypes (of input and target), shapes and options; refuses what does not fit.
 
-    ``known_plan`` remembers it. A compiler, whose sizes are symbols, asks this one.
+    ``known_plan`` caches the result. A compiler calls this function, because its symbolic sizes have no hash.
     """
     options.check_reduction(reduction)
     if target != shape:
@@ -129,13 +129,13 @@ def plan(
     return Call(loss, reduction, result_dtype(*dtypes), terms, by, any_target)
 
 
-# ``typed``: True equals 1, and only one of them is a number to us.
+# ``typed`` tells True from 1, which are equal: True is no valid option, and must not find the plan of 1.
 _remembered = functools.lru_cache(maxsize=256, typed=True)(plan)
 
 
 def known_plan(*wanted: Any, **also: Any) -> Call:
-    """What ``plan`` returns; the same call is made at each step, and found faster than made."""
+    """Returns what ``plan`` returns. A training makes the same call at every step, and finding its plan is faster."""
     try:
         return _remembered(*wanted, **also)
-    except TypeError:  # an option that is an array, and a size that is a symbol, have no hash
+    except TypeError:  # an array as an option, and a symbolic size, have no hash
         return plan(*wanted, **also)

@@ -1,7 +1,7 @@
-"""The command line. One file for each command; here is what they share: how one is found, refused or interrupted.
+"""The command line: finds a command, and turns refusals and Ctrl-C into exit codes. Each command has its own file.
 
-Exit codes: 0; 2 after one line on stderr (a bad argument, a file that cannot be written, a library that is missing);
-130 after Ctrl-C.
+Exit codes: 0; 1 from ``binxent info`` if a face does not work; 2 after one line on stderr (a bad argument, a file that
+cannot be read or written, a missing library); 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def _program() -> click.Group:
-    # Imported here and not above, since a plain `pip install binxent` has no click, and its user is owed a line that
-    # says so. For the same reason a command imports its libraries when it runs.
+    # Imported here and not above: without the extra `cli` there is no click, and main() then names the extra in one
+    # line. For the same reason each command imports its libraries only when it runs.
     import click
 
     from binxent.commands.info import info
@@ -40,7 +40,7 @@ def _program() -> click.Group:
           binxent score logits.npy labels.npy   loss, calibration, precision, recall of each label
           binxent pos-weight labels.parquet     the pos_weight that balances each label
           binxent info                          versions, and which framework works here
-          binxent score --help                  what else can be chosen
+          binxent score --help                  every option of a command
         """
         if context.invoked_subcommand is None:
             click.echo(context.get_help())
@@ -65,7 +65,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _refuse(error.ctx.command_path if error.ctx else "binxent", error.format_message())
     except click.ClickException as error:
         return _refuse("binxent", error.format_message())
-    except click.Abort:  # what click makes of a KeyboardInterrupt
+    except click.Abort:  # click turns a KeyboardInterrupt into this
         raise KeyboardInterrupt from None
 
 
@@ -73,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that ``arguments`` (by default those of the process) name, and returns its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A label or a path may hold what an ASCII stream has no sign for.
+            # Escapes what the stream cannot encode, where print would raise: a label or a path may have any character.
             stream.reconfigure(errors="backslashreplace")
     try:
         return _run(arguments)
     except ImportError as error:
         missing = (error.name or "binxent").partition(".")[0]
-        if missing == "binxent":  # no extra mends that
+        if missing == "binxent":  # no extra would install that
             raise
         extra = "demo" if "demo" in (sys.argv[1:] if arguments is None else arguments)[:1] else "cli"
         return _refuse("binxent", f"{missing} cannot be imported ({error}); run: pip install 'binxent[{extra}]'")

@@ -1,4 +1,4 @@
-"""pos_weight undone at inference: the calibrated output of a model that was trained with it.
+"""Undoes pos_weight at inference: makes calibrated outputs of those of a model that was trained with it.
 
 Where a share r of the labels is positive, the loss with pos_weight p is least at the odds p·r/(1−r): the model's odds
 are p times too high.
@@ -17,18 +17,21 @@ __all__ = ["correct_logits", "correct_probabilities"]
 
 
 def correct_logits(logits: Any, pos_weight: Any) -> Array:
-    """Logits of a model that was trained with ``pos_weight`` to those of calibrated probabilities: x − log p.
+    """Returns the calibrated logits, x − log p, of a model that was trained with ``pos_weight``.
 
     Args:
-        logits: [..., labels]; an array, or a tensor in the processor's memory.
-        pos_weight: what the loss had; broadcasts to the logits. Where it is 0 the result is +∞: all that the model
-            has seen of such a label is that it is positive.
+        logits: [..., labels]; an array, or a tensor in the CPU's memory.
+        pos_weight: that of the loss, p; broadcasts to the logits. Where it is 0, as for a label without negatives, the
+            result is +∞.
 
     Returns:
         An array of the logits' dtype (float64 for integers).
 
-    For a tensor that is to stay one, ``binxent.formula.unweighted_logits(torch, logits, pos_weight)`` is the same in
-    any array library.
+    Raises:
+        TypeError: an argument holds no numbers.
+        ValueError: ``pos_weight`` is negative, or does not broadcast to the logits.
+
+    ``binxent.formula.unweighted_logits(torch, logits, pos_weight)`` does the same to tensors, of any array library.
 
     Examples:
         >>> import numpy as np
@@ -41,9 +44,10 @@ def correct_logits(logits: Any, pos_weight: Any) -> Array:
 
 
 def correct_probabilities(probabilities: Any, pos_weight: Any) -> Array:
-    """Probabilities of a model that was trained with ``pos_weight`` to calibrated ones: q / (q + p·(1 − q)).
+    """Returns the calibrated probabilities, q / (q + p·(1 − q)), of a model that was trained with ``pos_weight``.
 
-    The same as the sigmoid of ``correct_logits``; arguments and results are alike.
+    They are the sigmoid of ``correct_logits``, whose arguments, results and errors are alike. A ValueError also refuses
+    probabilities outside [0, 1].
 
     Examples:
         >>> import numpy as np

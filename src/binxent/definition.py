@@ -1,10 +1,10 @@
-"""The definition of a whole call, on any array library: what ``formula`` is for one element, this is for all of them.
+"""Defines a whole call on any array library, from ``formula``'s definition of one element.
 
-It is the reference of every test, and what a face computes where no kernel reads its arrays: transforms, tracing,
-derivatives of higher order, other devices. ``xp`` is the face's adapter, an ``Arrays``.
+Every test compares with it, and a face computes it where no kernel can read its arrays: under transforms and tracing,
+for derivatives of higher order, and on other devices. ``xp`` is the face's adapter, an ``Arrays``.
 
-The operands are brought to the arithmetic's type, half types to float32, and are 0 wherever an element is ignored, so
-that nothing of it, not even a NaN, reaches a sum or a derivative. Results are rounded once, at the end.
+Operands are first cast to the arithmetic's type (half types to float32) and set to 0 where an element is ignored, so
+that not even a NaN there reaches a sum or a derivative. Results are rounded once, at the end.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 Array = Any
 LARGEST_FLOAT16 = 65504.0
-LARGEST_GAMMA = 3e38  # that is finite in float32
+LARGEST_GAMMA = 3e38  # a larger one may be infinite in float32
 
 
 class Arrays(Protocol):
-    """What an array library has to offer: the names that ``formula`` uses, and these."""
+    """What an adapter must offer: the names that ``formula`` uses, and these methods."""
 
     exp: Any
     log: Any
@@ -37,7 +37,7 @@ class Arrays(Protocol):
     zeros_like: Any
 
     def cast(self, array: Array, dtype: str) -> Array:
-        """The array in the dtype of that name; in ``"bool"``, what is not 0, NaN included, is true."""
+        """The array in the dtype of that name. As ``"bool"``, everything but 0 is true, NaN included."""
 
     def widen(self, array: Array, dtype: str) -> Array:
         """The array in the arithmetic's type of a result of that dtype."""
@@ -49,22 +49,22 @@ class Arrays(Protocol):
         """The sum over all elements."""
 
     def count(self, keep: Array, like: Array) -> Array:
-        """How many elements of the shape of ``like`` are kept; exact, whatever their number."""
+        """The number of elements that are kept, in the shape of ``like``; exact for any number."""
 
     def size(self, array: Array) -> Any:
-        """The number of elements, where it may be a symbol."""
+        """The number of elements, which may be a symbol."""
 
     def rows(self, array: Array) -> Any:
-        """The size of the first axis, likewise."""
+        """The size of the first axis, which may be a symbol."""
 
     def like(self, array: Array, operand: Array) -> Array:
         """The array summed over the axes along which the operand was broadcast, in the operand's shape."""
 
     def number(self, number: float, x: Array) -> Any:
-        """The number as it meets x in arithmetic: itself, where the framework keeps x's type then."""
+        """The number to compute with x: itself, where the framework then keeps x's dtype."""
 
     def probability(self, call: Call, x: Array, y: Array) -> Array:
-        """x, made NaN where it or the target is no probability; or what the framework does instead."""
+        """x, with NaN where it or the target is no probability, unless the framework reports that otherwise."""
 
 
 class Values(NamedTuple):
@@ -78,18 +78,18 @@ class Values(NamedTuple):
     label_smoothing: Any  # a number, or an array where it is learnt
     gamma: Any
     normalizer: Array | None
-    keep: Array | None  # which elements are not ignored; None: all
+    keep: Array | None  # which elements count; None: all
 
 
 def _arguments(values: Values, weight: Array | None) -> tuple[Any, ...]:
-    """What the functions of ``formula`` take."""
+    """The arguments of ``formula``'s functions."""
     return values.x, values.y, weight, values.pos_weight, values.label_smoothing, values.gamma
 
 
 def kept(xp: Arrays, target: Array, mask: Array | None, ignore_index: float | None) -> Array | None:
-    """Which elements are not ignored: those of the mask whose target is not the ignored one. None: all of them.
+    """Which elements count: those in the mask whose target is not ``ignore_index``. None: all of them.
 
-    The target is in the arithmetic's type, in which ``options.terms`` made sure that the ignored number is exact.
+    The target is in the arithmetic's type; ``options.terms`` has checked that ``ignore_index`` is exact in it.
     """
     keep = None if mask is None else xp.cast(mask, "bool")
     if ignore_index is None:
@@ -104,6 +104,7 @@ def seen(xp: Arrays, call: Call, keep: Array | None, operand: Array | None) -> A
 
 
 def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
+    """The operands in the arithmetic's type, and 0 where an element is ignored."""
     terms = call.terms or Terms()
     y = xp.widen(operands.target, call.dtype)
     keep = kept(xp, y, operands.mask, terms.ignore_index)
@@ -117,7 +118,7 @@ def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
         if learnt is None:
             return xp.number(given, x)
         value = xp.widen(learnt, call.dtype)
-        # A graph cannot refuse an option that is out of its range.
+        # A graph cannot raise: an option out of its range becomes NaN, and with it the loss.
         return xp.where((value >= 0) & (value <= most), value, value + math.nan)
 
     if call.loss.probabilities:
@@ -136,7 +137,7 @@ def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
 
 
 def nan_outside(xp: Arrays, call: Call, x: Array, y: Array) -> Array:
-    """x, made NaN where it, or the target unless any is taken, lies outside [0, 1]."""
+    """x, with NaN where it lies outside [0, 1], or where the target does and the call does not accept that."""
     valid = (x >= 0) & (x <= 1)
     if not call.any_target:
         valid = valid & (y >= 0) & (y <= 1)
@@ -158,8 +159,8 @@ def elements(xp: Arrays, call: Call, values: Values) -> Array:
     return formula.only(xp, values.keep, call.loss.loss(xp, *_arguments(values, weight(values))))
 
 
-# ``measure``, ``divide`` and ``derivative`` take the values one by one: MindSpore compiles them into its graphs, which
-# make no named tuple.
+# ``measure``, ``divide`` and ``derivative`` take the values one by one: MindSpore compiles them into its graphs, where
+# a named tuple cannot be made.
 
 
 def measure(
@@ -184,7 +185,7 @@ def divide(
     keep: Array | None,
     normalizer: Array | None = None,
 ) -> Array:
-    """The total by the call's divisor; 0 where a divisor that is measured or given is 0."""
+    """The total divided by the call's divisor; 0 if a divisor that is measured or given is 0."""
     if call.reduction in ("none", "sum"):
         return total
     if not isinstance(call.divisor, str):
@@ -209,7 +210,7 @@ def derivative(
     normalizer: Array | None,
     keep: Array | None,
 ) -> Array:
-    """The derivative of each element's loss to the operand of that name, before it is divided."""
+    """The derivative of each element's loss with respect to the operand of that name, before the division."""
     w = product(weight, sample_weight)
     if name in ("weight", "sample_weight"):
         bracket = formula.only(xp, keep, call.loss.loss(xp, x, y, None, pos_weight, label_smoothing, gamma))
@@ -221,34 +222,34 @@ def derivative(
 
 
 def measured(xp: Arrays, call: Call, values: Values) -> Array:
-    """What ``measure`` tells of these values. Over shards it is additive."""
+    """The result of ``measure`` for these values. The results of shards are added."""
     return measure(xp, call, values.x, weight(values), values.keep, values.normalizer)
 
 
 def divided(xp: Arrays, call: Call, values: Values, total: Array) -> Array:
-    """The total as ``divide`` divides it."""
+    """The result of ``divide`` for these values."""
     return divide(xp, call, total, values.x, weight(values), values.keep, values.normalizer)
 
 
 def mean(xp: Arrays, call: Call, values: Values, each: Array) -> Array:
-    """What the reduction makes of a value for each element, in the arithmetic's type."""
+    """The reduction of one value per element, in the arithmetic's type."""
     return divided(xp, call, values, xp.sum(each))
 
 
 def loss(xp: Arrays, call: Call, operands: Operands) -> Array:
-    """The loss."""
+    """The loss, reduced, in the result's dtype."""
     values = prepare(xp, call, operands)
     each = elements(xp, call, values)
     return xp.cast(each if call.reduction == "none" else mean(xp, call, values, each), call.dtype)
 
 
 def slope(xp: Arrays, call: Call, values: Values, name: str) -> Array:
-    """The ``derivative`` to the operand of that name."""
+    """The result of ``derivative`` for these values."""
     return derivative(xp, call, name, *values)
 
 
 def saturated(xp: Arrays, call: Call, gradient: Array, dtype: str) -> Array:
-    """The gradient as its dtype can hold it: at q = 0 and 1 that of a probability is ±1e12, beyond float16."""
+    """The gradient in its dtype. In float16 that of a probability is clipped: at q = 0 and 1 it is ±1e12."""
     if call.loss.probabilities and dtype == "float16":
         gradient = xp.clip(gradient, -LARGEST_FLOAT16, LARGEST_FLOAT16)
     return xp.cast(gradient, dtype)
@@ -257,14 +258,14 @@ def saturated(xp: Arrays, call: Call, gradient: Array, dtype: str) -> Array:
 def gradient(
     xp: Arrays, call: Call, operands: Operands, values: Values, name: str, dtype: str, incoming: Array
 ) -> Array:
-    """The gradient to the operand of that name and dtype, for the incoming gradient: itself differentiable."""
+    """The gradient to the operand of that name, in ``dtype``, for the incoming gradient. It is differentiable."""
     factor = divided(xp, call, values, xp.widen(incoming, call.dtype))
     each = formula.only(xp, values.keep, factor * slope(xp, call, values, name))
     return saturated(xp, call, xp.like(each, getattr(operands, name)), dtype)
 
 
 def refusal_of_probability(name: str, values: Any, keep: Any, *, hint: bool = True) -> str:
-    """What is said of the first element outside [0, 1]; ``values`` and ``keep`` (or None) are NumPy's."""
+    """The message for the first element outside [0, 1]; ``values`` and ``keep`` (or None) are NumPy arrays."""
     wrong = ~((values >= 0) & (values <= 1))
     first = tuple(int(i) for i in np.argwhere(wrong if keep is None else wrong & keep)[0])
     return no_probability(name, first, values[first], hint=hint)

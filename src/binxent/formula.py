@@ -22,17 +22,17 @@ For a probability q, both logarithms clamped at −100 as the frameworks documen
 
 Neither branch of a gradient is computed from the other: σ(x) − 1, x − x·y and log σ(x) lose every digit in the tails.
 
-Options change what y, 1 − y and the two branches are, and nothing else:
+The options change y, 1 − y and the two branches, and nothing else:
 
-- ``label_smoothing`` ε: y·(1−ε) + ε/2 stands for y, and (1−y)·(1−ε) + ε/2 for 1 − y;
-- ``gamma`` γ: softplus(−x) is multiplied by σ(−x)^γ = exp(−γ·softplus(x)), and softplus(x) by σ(x)^γ; likewise
-  −log q by (1−q)^γ, and −log(1−q) by q^γ. The derivatives become::
+- ``label_smoothing`` ε (Szegedy et al., 2016): y·(1−ε) + ε/2 stands for y, and (1−y)·(1−ε) + ε/2 for 1 − y;
+- ``gamma`` γ (the focal loss of Lin et al., 2017): softplus(−x) is multiplied by σ(−x)^γ = exp(−γ·softplus(x)), and
+  softplus(x) by σ(x)^γ; likewise −log q by (1−q)^γ, and −log(1−q) by q^γ. The derivatives become::
 
       d/dx   = w · [ (1−y)·σ(x)^γ·(σ(x) + γ·σ(−x)·softplus(x)) − p·y·σ(−x)^γ·(σ(−x) + γ·σ(x)·softplus(−x)) ]
       d/dq   = w · [ (1−y)·q^γ·(q − γ·(1−q)·log(1−q)) − p·y·(1−q)^γ·(1−q − γ·q·log q) ] / max(q·(1−q), 1e-12)
 
-Either may be a number or an array, with derivatives of its own, where b(x) is the loss of a positive, and that of a
-negative is b(−x), or b(1−q)::
+Each of the two may be a number or an array. An array has a derivative of its own, where b(x) is the loss of a positive,
+and b(−x), or b(1−q), that of a negative::
 
     d/dε   = w · (½−y) · [ p·b(x) − b(−x) ]
     d/dγ   = −w · [ p·y·σ(−x)^γ + (1−y)·σ(x)^γ ] · softplus(x)·softplus(−x)
@@ -40,8 +40,8 @@ negative is b(−x), or b(1−q)::
 
 A coefficient of exactly 0 times ±inf is 0; 0 times NaN stays NaN.
 
-Every choice between the sides of 0 is a ``where`` on x < 0, so that near 0 the function is one analytic expression:
-an automatic differentiation of this file is then right at 0 too, to any order. Through ``abs`` it is not.
+Every choice between the two sides of 0 is a ``where`` on x < 0. At 0 the function is then one analytic expression, and
+automatic differentiation of this file is right there, to any order. With ``abs`` it would not be.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ TINY_PRODUCT = 1e-12  # the least denominator of d/dq: it bounds the gradient by
 
 
 def _e(xp: Namespace, x: Array) -> Array:
-    """exp(−|x|) ≤ 1: it never overflows."""
+    """exp(−|x|), which is at most 1 and never overflows."""
     return xp.exp(xp.where(x < 0, x, -x))
 
 
@@ -103,23 +103,24 @@ def is_off(option: Option) -> bool:
 
 
 def smoothed(target: Array, label_smoothing: Option) -> Array:
+    """y·(1−ε) + ε/2: label smoothing (Szegedy et al., 2016) of two classes."""
     return target if is_off(label_smoothing) else target * (1 - label_smoothing) + label_smoothing / 2
 
 
 def coefficients(target: Array, pos_weight: Array | None, label_smoothing: Option = 0.0) -> tuple[Array, Array]:
-    """p·y, of the branch that wants a larger logit, and 1 − y, of the other."""
+    """p·y and 1 − y, smoothed: the coefficients of the positive and of the negative branch."""
     positive, negative = smoothed(target, label_smoothing), smoothed(1 - target, label_smoothing)
     return positive if pos_weight is None else pos_weight * positive, negative
 
 
 def _finite(xp: Namespace, x: Array) -> tuple[Array, Array]:
-    """Where x is infinite, and x with a 0 there: no power or product of two softplus may meet 0 · inf."""
+    """Whether x is infinite, and x with 0 there: a power or product of two softplus would be 0 · inf = NaN."""
     infinite = xp.isinf(x)
     return infinite, xp.where(infinite, xp.zeros_like(x), x)
 
 
 def _branch(xp: Namespace, x: Array, gamma: Option) -> Array:
-    """The loss of a positive; that of a negative is the branch of −x."""
+    """softplus(−x)·σ(−x)^γ, the loss of a positive; that of a negative is the branch of −x."""
     if is_off(gamma):
         return softplus(xp, -x)
     infinite, finite = _finite(xp, x)
@@ -127,7 +128,7 @@ def _branch(xp: Namespace, x: Array, gamma: Option) -> Array:
 
 
 def _slope(xp: Namespace, x: Array, gamma: Option) -> Array:
-    """The branch's derivative."""
+    """The derivative of ``_branch`` with respect to x."""
     if is_off(gamma):
         return -sigmoid(xp, -x)
     infinite, finite = _finite(xp, x)
@@ -136,7 +137,7 @@ def _slope(xp: Namespace, x: Array, gamma: Option) -> Array:
 
 
 def _slope_to_gamma(xp: Namespace, x: Array, gamma: Option) -> Array:
-    """The branch's derivative with respect to gamma."""
+    """The derivative of ``_branch`` with respect to gamma."""
     infinite, finite = _finite(xp, x)
     slope = softplus(xp, finite) * softplus(xp, -finite)
     if not is_off(gamma):
@@ -157,8 +158,8 @@ def logits_loss(
     if not is_off(gamma):
         bracket = _times(xp, positive, _branch(xp, x, gamma)) + _times(xp, negative, _branch(xp, -x, gamma))
     else:
-        # What both softplus have in common, log1p(e), is taken once. For p = 1 it is not the target's, whose automatic
-        # derivative is then −x itself, and no difference of two softplus.
+        # Both softplus contain log1p(e), which is computed once. Without pos_weight its coefficient is 1, whatever the
+        # target: the automatic derivative to the target is then −x itself, and not a difference of two softplus.
         none, both = xp.zeros_like(x), 1 if pos_weight is None else positive + negative
         bracket = _times(xp, positive, xp.where(x < 0, -x, none)) + _times(xp, negative, xp.where(x < 0, none, x))
         bracket = bracket + both * xp.log1p(_e(xp, x))
@@ -193,7 +194,7 @@ def logits_gradient_to_target(
     else:
         bracket = -x
         if pos_weight is not None:
-            # What both softplus have in common, log1p(e), is added once: for p = 1 the rest is −x, for p = 0 nothing.
+            # Both softplus contain log1p(e), which is added once, times p − 1: for p = 1 the bracket is exactly −x.
             rest = xp.where(x < 0, _times(xp, pos_weight, bracket), bracket)
             bracket = rest + (pos_weight - 1) * xp.log1p(_e(xp, x))
     return _weighted(xp, weight, bracket if is_off(label_smoothing) else bracket * (1 - label_smoothing))
@@ -252,7 +253,7 @@ def logits_curvature(
 
 
 def focal_power(xp: Namespace, minus_log: Array, gamma: Option) -> Array:
-    """t^γ of the probability t of the wrong answer, whose −log t is given; 0 where that is clamped."""
+    """t^γ (Lin et al., 2017), t the probability of the wrong class, from −log t; 0 where that is clamped."""
     power = xp.exp(-gamma * minus_log)
     return xp.where(minus_log < LOG_CLAMP, power, xp.zeros_like(power))
 
@@ -359,7 +360,7 @@ def probabilities_gradient_to_gamma(
 class Loss:
     """One of the two losses. Its functions all take xp, x, target, weight, pos_weight, label_smoothing and gamma.
 
-    ``eq=False``: there is one object of each, which a cache finds by its identity.
+    ``eq=False``: each is one object, which a cache finds by its identity.
     """
 
     name: str
@@ -399,7 +400,7 @@ PROBABILITIES = Loss(
 
 
 def kept(target: Array, mask: Array | None, ignore_index: float | None) -> Array | None:
-    """Which elements count: those of the mask whose target is not the ignored one. None: all of them."""
+    """Which elements count: those in the mask whose target is not ``ignore_index``. None: all of them."""
     keep = None if mask is None else mask != 0
     if ignore_index is None:
         return keep
@@ -408,12 +409,12 @@ def kept(target: Array, mask: Array | None, ignore_index: float | None) -> Array
 
 
 def only(xp: Namespace, keep: Array | None, operand: Array) -> Array:
-    """0 for what is ignored: of each operand before the loss, so that nothing of it reaches a derivative either."""
+    """The operand, and 0 where an element is ignored: done before the loss, it keeps NaN out of derivatives too."""
     return operand if keep is None else xp.where(keep, operand, xp.zeros_like(operand))
 
 
 def divided(xp: Namespace, total: Array, divisor: Array) -> Array:
-    """By what is kept, or its weights; 0 where that is nothing."""
+    """total / divisor; 0 where the divisor is 0, as the mean of nothing is."""
     nothing = divisor == 0
     quotient = total / xp.where(nothing, xp.zeros_like(divisor) + 1, divisor)
     return xp.where(nothing, xp.zeros_like(quotient), quotient)
@@ -437,7 +438,7 @@ def unweighted_probabilities(q: Array, pos_weight: Array) -> Array:
 
 
 def effective_number(xp: Namespace, n: Array, beta: float) -> Array:
-    """(1 − βⁿ)/(1 − β), 0 < β < 1: n examples are worth this many where the k-th is worth βᵏ⁻¹."""
+    """(1 − βⁿ)/(1 − β), 0 < β < 1: the effective number of n examples (Cui et al., 2019), the k-th worth βᵏ⁻¹."""
     return xp.expm1(n * xp.log(beta)) / (beta - 1)
 
 

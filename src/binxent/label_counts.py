@@ -1,7 +1,4 @@
-"""How many positives and negatives each label has, and the pos_weight that these give.
-
-Counts over shards are merged by adding.
-"""
+"""Holds the positives and negatives of each label, and computes pos_weight from them."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ METHODS = ("balanced", "sqrt", "effective")
 
 
 def add(a: Array, b: Array) -> Array:
-    """Integers stay integers, which adds exactly in any order."""
+    """The sum. Integers stay integers, which add up exactly in any order."""
     return np.asarray(a + b)
 
 
@@ -32,8 +29,8 @@ class LabelCounts:
     """Positives and negatives of each label.
 
     ``positives`` and ``negatives`` are [labels]: int64 where every label was 0 or 1 and none was weighted, else float64
-    sums (Σ w·y and Σ w·(1−y)). What is not known counts as neither. ``names`` are the labels' numbers if there are no
-    names.
+    sums (Σ w·y and Σ w·(1−y)). A label that is not known counts as neither. ``names`` are the labels' numbers if no
+    names are given. ``rows`` is how many rows were counted.
 
     Examples:
         >>> import numpy as np
@@ -62,7 +59,7 @@ class LabelCounts:
     def update(self, labels: Any, *, sample_weight: Any = None, ignore_index: float | None = None) -> None:
         """Counts more labels; arguments and errors are those of ``count_labels``. Columns that have names are matched
         by them."""
-        from binxent.labels import count_labels  # which makes LabelCounts
+        from binxent.labels import count_labels  # here, because that module imports this one
 
         counts = count_labels(labels, sample_weight=sample_weight, ignore_index=ignore_index)
         if are_places(counts.names) and len(counts.names) == len(self.names):
@@ -73,7 +70,7 @@ class LabelCounts:
         """Adds what another worker has counted, to the labels of the same names. Any order gives the same integers.
 
         Raises:
-            ValueError: the labels are others.
+            ValueError: the two have different labels.
         """
         order = list(range(len(self.names))) if self.names == other.names else reordering(other.names, self.names)
         if order is None:
@@ -83,16 +80,17 @@ class LabelCounts:
         self.rows += other.rows
 
     def as_dict(self) -> dict[str, Any]:
-        """Names and numbers as JSON has them."""
+        """Returns names, rows and counts in types that JSON has."""
         counts = {"positives": self.positives.tolist(), "negatives": self.negatives.tolist()}
         return {"names": self.names, "rows": self.rows, **counts}
 
     def to_json(self) -> str:
-        """As text, for another worker or for later; ``from_json`` reads it. Nothing is rounded."""
+        """Returns the counts as JSON text, without rounding; ``from_json`` reads it."""
         return json.dumps(self.as_dict())
 
     @classmethod
     def from_json(cls, text: str) -> LabelCounts:
+        """Returns the counts of a text that ``to_json`` has made."""
         values = json.loads(text)
         return cls(values["positives"], values["negatives"], values["names"], values["rows"])
 
@@ -105,18 +103,18 @@ class LabelCounts:
         without_positives: str | float = "error",
         dtype: Any = np.float32,
     ) -> Array:
-        """The ``pos_weight`` of each label, with P positives and N negatives::
+        """Returns the ``pos_weight`` of each label, which has P positives and N negatives::
 
             balanced   N / P: positives and negatives weigh the same
-            sqrt       √(N / P): half way, on a scale of ratios
+            sqrt       √(N / P): half way to balanced, on a logarithmic scale
             effective  E(N) / E(P), E(n) = (1 − βⁿ)/(1 − β): the effective number of samples, which tends to 1/(1−β)
 
         ``effective`` is 1 for β = 0 and tends to ``balanced`` for β → 1.
 
         Args:
             method: ``"balanced"``, ``"sqrt"`` or ``"effective"``.
-            beta: of ``effective``, in [0, 1).
-            clip: the least and the greatest value.
+            beta: β of ``effective``, in [0, 1).
+            clip: the least and the greatest value of the result.
             without_positives: what a label without positives gets, whose ratio is infinite: a number, or ``"error"``.
                 ``clip`` does not act on that number. A label without negatives has 0, as the formulas give it.
             dtype: of the result.
@@ -157,7 +155,7 @@ class LabelCounts:
         if method == "effective" and beta > 0:
             positives, negatives = (formula.effective_number(np, n, beta) for n in (positives, negatives))
         elif method == "effective":
-            positives, negatives = (np.minimum(n, 1.0) for n in (positives, negatives))  # the first one is all
+            positives, negatives = (np.minimum(n, 1.0) for n in (positives, negatives))  # E(n) for β = 0
         weight = negatives / np.where(none, 1, positives)
         if method == "sqrt":
             weight = np.sqrt(weight)

@@ -1,4 +1,4 @@
-"""Which labels two sources have in common: by their names."""
+"""Matches the labels of two sources by their names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def are_places(names: Sequence[str]) -> bool:
-    """Whether the names, 0, 1, 2, …, only number the labels, as where there are no names."""
+    """Whether the names are only the labels' numbers, 0, 1, 2, …, which stand for missing names."""
     return list(names) == [str(i) for i in range(len(names))]
 
 
@@ -19,13 +19,13 @@ def repeated(names: Sequence[str]) -> list[str]:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Returns the names as a message has them."""
+    """Returns the names as a message lists them."""
     rest = len(names) - most
     return ", ".join(map(repr, names[:most])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def reordering(names: Sequence[str], expected: Sequence[str]) -> list[int] | None:
-    """Returns where each expected name stands among the names; None where the labels are others."""
+    """Returns the place of each expected name among the names; None if the labels differ."""
     if len(names) != len(expected) or set(names) != set(expected) or repeated(names):
         return None
     place = {name: i for i, name in enumerate(names)}

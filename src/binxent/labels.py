@@ -1,7 +1,7 @@
-"""pos_weight from data: how many positives and negatives each label has, wherever the labels are.
+"""Counts the positives and negatives of each label, which give its pos_weight.
 
-Arrays, sparse matrices, Arrow tables, files, tensors of any framework, batches of these: ``count_labels`` counts them
-in bounded memory. Counts over shards are merged by adding.
+``count_labels`` takes arrays, sparse matrices, Arrow tables, files, tensors of any framework, and batches of these.
+Files that are not sparse are counted in bounded memory. Counts of shards are added.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from binxent.label_names import are_places, reordering
 __all__ = ["LabelCounts", "count_labels"]
 
 _NO_WEIGHTS = "sample_weight: not for batches, files and Arrow tables; update counts batch by batch"
-_CHUNK = 1 << 20  # elements, or entries of a sparse matrix, that are worked on at once
+_CHUNK = 1 << 20  # elements, or entries of a sparse matrix, that are counted at once
 
 
 def count_labels(
@@ -41,15 +41,18 @@ def count_labels(
             - a ``pyarrow`` Table or RecordBatch with a column for each label, or a column;
             - the path of a .npy, .npz, .csv or .parquet file, read in batches (with the extra ``cli``);
             - an iterable of any of these, or a list of arrays: batches.
-        names: of the labels; by default the columns' names where there are columns, else their numbers. Columns of the
-            same names are put in this order; others are called so.
+        names: of the labels; by default those of the columns, or else their numbers. Columns that have the same names
+            are put in this order; other columns are renamed.
         sample_weight: [rows]; then the counts are sums of weights. Not for batches, files and Arrow tables:
             use ``LabelCounts.update`` for each.
         ignore_index: a further value that means that the label is not known.
-        header: whether the first line of a .csv file names the labels; by default that is found out.
+        header: whether the first line of a .csv file names the labels; by default this is detected.
+
+    Returns:
+        The counts, whose ``pos_weight()`` is the vector that a loss takes.
 
     Raises:
-        TypeError: something that has no numbers.
+        TypeError: ``labels`` holds no numbers.
         ValueError: a label outside [0, 1], whose row and column are named; a shape that does not fit; or a first line
             of a .csv file that may name the labels or be one row of them.
     """
@@ -177,9 +180,9 @@ def _count_part(
             _refuse(first, part, ~unknown, names)
         soft = positive.dtype.kind not in "biu" and bool(((positive != 0) & (positive != 1)).any())
     if weights is not None:
-        kept = np.full(part.shape[1], weights.sum()) if known is None else weights @ known
+        known_weight = np.full(part.shape[1], weights.sum()) if known is None else weights @ known
         plus = weights @ positive.astype(np.float64)
-        return plus, kept - plus
+        return plus, known_weight - plus
     whole: Array = np.full(part.shape[1], rows) if known is None else known.sum(axis=0, dtype=np.int64)
     if soft:
         plus = positive.sum(axis=0, dtype=np.float64)
@@ -198,7 +201,7 @@ def _count_sparse(matrix: Any, weights: Array | None, ignore_index: float | None
     if matrix.format not in ("csr", "csc", "coo"):
         matrix = matrix.tocsr()
     if not getattr(matrix, "has_canonical_format", True):
-        # An entry that is given twice is one label, and its value the sum.
+        # Entries of one place are one label, whose value is their sum.
         matrix = matrix.copy()
         matrix.sum_duplicates()
     rows, labels = matrix.shape
@@ -209,7 +212,7 @@ def _count_sparse(matrix: Any, weights: Array | None, ignore_index: float | None
         if ignore_index is not None:
             there |= value == ignore_index
         if there.any():
-            # Placed first: what is unknown may be any number.
+            # Unknown entries become 0 before the range is checked, because they may hold any number.
             unknown = add(unknown, _tally(row, column, there, weights, labels))
             value = np.where(there, value.dtype.type(0), value)
         if len(value) and not (value.min() >= 0 and value.max() <= 1):
@@ -223,7 +226,7 @@ def _count_sparse(matrix: Any, weights: Array | None, ignore_index: float | None
 
 
 def _tally(row: Any, column: Any, value: Array, weights: Array | None, labels: int) -> Array:
-    """Σ of the values of each column; as integers where each is 0 or 1."""
+    """The sum of the values of each column, as an integer where each value is 0 or 1."""
     ones = bool((value == 1).all())
     if weights is None and (ones or bool(((value == 0) | (value == 1)).all())):
         return np.bincount(column() if ones else column()[value == 1], minlength=labels)
@@ -232,7 +235,7 @@ def _tally(row: Any, column: Any, value: Array, weights: Array | None, labels: i
 
 
 def _entries(matrix: Any) -> Iterator[tuple[Any, Any, Array]]:
-    """The entries in pieces: functions that make their rows and columns, which may not be needed; and their values."""
+    """Yields the entries in pieces: two functions that make their rows and columns if needed, and their values."""
     entries = int(matrix.nnz)
     for first in range(0, entries, _CHUNK):
         part = slice(first, min(first + _CHUNK, entries))

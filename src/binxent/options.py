@@ -1,7 +1,7 @@
-"""What a caller may ask for, and the checks and messages that every face shares.
+"""Checks the options and shapes of a call, with the messages that every face shares.
 
-It knows shapes and names, and no framework. A face that must refuse with its framework's own words does so before it
-comes here.
+It knows shapes and names, and no framework. A face whose framework words a refusal otherwise checks that before, or
+rewords the RefusalError.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RefusalError(ValueError):
-    """A value that does not fit. ``argument`` names it, so that a face can refuse in its framework's own words."""
+    """A value that does not fit. ``argument`` names it, so that a face can reword the refusal."""
 
     def __init__(self, argument: str, message: str) -> None:
         super().__init__(f"{argument}: {message}")
@@ -26,20 +26,20 @@ REDUCTIONS = ("none", "mean", "sum", "batchmean", "weighted_mean")
 
 
 class Terms(NamedTuple):
-    """What changes the loss of each element, besides arrays."""
+    """The options that are numbers and change the loss of each element."""
 
     ignore_index: float | None = None
-    label_smoothing: float = 0  # not 0.0, which torch.compile would make a symbol, and trace twice
+    label_smoothing: float = 0  # not 0.0: torch.compile would make that a symbol, and trace twice
     gamma: float = 0
 
 
-# The largest integer up to which a dtype has all of them, where that is less than float32's 2²⁴. Of wide integers it is
-# the largest that no other becomes in float32, in which they are compared: 2²⁴ + 1 becomes 2²⁴.
+# Largest n for which every integer in ±n is exact, where that is not float32's 2²⁴. int32 and int64 targets are
+# compared in float32, where 2²⁴ + 1 rounds to 2²⁴: hence 2²⁴ − 1.
 _EXACT_INTEGERS = {"bfloat16": 2**8, "float16": 2**11, "int32": 2**24 - 1, "int64": 2**24 - 1}
 
 
 def terms(ignore_index: object, label_smoothing: object, gamma: object, target_dtype: str) -> Terms | None:
-    """None if there is nothing out of the ordinary."""
+    """The checked options; None if all have their defaults."""
     if ignore_index is None and type(label_smoothing) is type(gamma) is float and label_smoothing == 0 == gamma:
         return None
     meant = checked_terms(ignore_index, label_smoothing, gamma, target_dtype)
@@ -47,6 +47,7 @@ def terms(ignore_index: object, label_smoothing: object, gamma: object, target_d
 
 
 def checked_terms(ignore_index: object, label_smoothing: object, gamma: object, target_dtype: str) -> Terms:
+    """The options as floats. Raises TypeError for what is no number, RefusalError for one out of its range."""
     meant = Terms(
         None if ignore_index is None else _number("ignore_index", ignore_index),
         _number("label_smoothing", label_smoothing),
@@ -58,7 +59,8 @@ def checked_terms(ignore_index: object, label_smoothing: object, gamma: object, 
         raise RefusalError("gamma", f"{gamma!r}; expected a finite number that is not negative")
     ignored = meant.ignore_index
     if ignored is not None and ignored != ignored:
-        return meant._replace(ignore_index=math.nan)  # one NaN for all, so that a cache finds it by its identity
+        # One NaN object for all calls: a cache finds it by its identity, because NaN does not equal NaN.
+        return meant._replace(ignore_index=math.nan)
     if ignored is not None:
         most = _EXACT_INTEGERS.get(target_dtype, 2**24)
         if not (abs(ignored) <= most and ignored % 1 == 0):
@@ -71,25 +73,25 @@ def checked_terms(ignore_index: object, label_smoothing: object, gamma: object, 
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, float):  # a symbolic number of a compiler too
+    if isinstance(value, float):  # true of a compiler's symbolic number too
         return float(value)
     if not isinstance(value, int) or isinstance(value, bool):
         shape = tuple(getattr(value, "shape", ()))
         if math.prod(shape) != 1:
             raise TypeError(f"{name}: expected a number, got {type(value).__name__} of shape {shape}")
-        if hasattr(value, "shape"):  # a scalar of NumPy's too, whose bool is no bool of Python's
+        if hasattr(value, "shape"):  # also of NumPy scalars: numpy.bool_ is no bool, and item() makes it one
             value = value.item()  # type: ignore[attr-defined]
         if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
             raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     try:
         return float(value)
-    except OverflowError:  # its own digits may be more than Python prints
+    except OverflowError:  # the number is not shown: Python refuses to print thousands of digits
         kind = type(value).__name__
         raise RefusalError(name, f"expected a number that fits into a float, got a larger {kind}") from None
 
 
 def shown_terms(loss: object, learnt: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Those of an object of a face's class that are not the default, for its repr; learnt ones as they are given."""
+    """The options of a loss object that are not the default, for its repr; ``learnt`` has the text of tensors."""
     shown = dict(learnt or {})
     for name, default in Terms()._asdict().items():
         if name not in shown and (value := getattr(loss, name)) != default:
@@ -106,7 +108,7 @@ def check_reduction(reduction: object) -> str:
 
 
 def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """torch's deprecated pair, where either overrides ``reduction``."""
+    """The reduction that torch's deprecated pair asks for; either one overrides ``reduction``."""
     if size_average is None and reduce is None:
         return reduction
     if reduce is not None and not reduce:
@@ -122,7 +124,7 @@ def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: 
 
 
 def check_broadcast(name: str, shape: Sequence[int], to: Sequence[int]) -> None:
-    """A weight may be broadcast to the input, and never the input to a weight."""
+    """Raises RefusalError unless the shape broadcasts to the input's, ``to``, and leaves that as it is."""
     shape, to = tuple(shape), tuple(to)
     lead = len(to) - len(shape)
     if lead >= 0 and all(s in (1, t) for s, t in zip(shape, to[lead:], strict=True)):
@@ -136,7 +138,7 @@ def check_broadcast(name: str, shape: Sequence[int], to: Sequence[int]) -> None:
 
 
 def check_sample_weight(shape: Sequence[int], to: Sequence[int]) -> tuple[int, ...]:
-    """The shape, [N, 1, …, 1], in which one weight per sample multiplies the rest."""
+    """The shape [N, 1, …, 1], in which one weight per sample broadcasts to the input."""
     shape, to = tuple(shape), tuple(to)
     if not to or shape != to[:1]:
         expected = f"({to[0]},), one weight for each entry of the first axis" if to else "an input with a first axis"
@@ -145,7 +147,7 @@ def check_sample_weight(shape: Sequence[int], to: Sequence[int]) -> tuple[int, .
 
 
 def no_probability(name: str, index: Sequence[int], value: object, *, hint: bool = True) -> str:
-    """What is said of the first element of ``name`` that lies outside [0, 1]."""
+    """The message for the first element of ``name`` that lies outside [0, 1]."""
     element = f"{name}{list(index)}" if index else name
     message = f"all elements of {name} should be between 0 and 1, but {element} is {value!s}"
     if hint and name == "input":

@@ -1,6 +1,7 @@
-"""How many threads the process was asked to use by ``OMP_NUM_THREADS``, which the kernel's own pool goes by too.
+"""Reads how many threads ``OMP_NUM_THREADS`` asks for, which is the default of the kernel's own pool too.
 
-Read once, when the kernel is imported, as OpenMP's own runtimes do: what a framework sets later nobody has asked for.
+It is read once, when the kernel is imported, as OpenMP's own runtimes do. A value that a framework sets later is not
+the user's wish.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ _SETS_IT_TO_ONE = "paddle"
 
 
 def _at_the_start(variable: str) -> bool:
-    """Whether the process was started with it; True where the system does not tell."""
+    """Whether the variable was set when the process started; True where the system does not tell."""
     started_with = Path("/proc/self/environ")
     return not started_with.exists() or f"\0{variable}=".encode() in b"\0" + started_with.read_bytes()
 
 
 def asked_for() -> int:
-    """0 if nothing was asked for. Of a list, which is one number for each level of nesting, the first counts."""
+    """The number asked for, or 0. In a list, which has a number for each level of nesting, the first counts."""
     value = os.environ.get("OMP_NUM_THREADS", "")
     if value == "1" and _SETS_IT_TO_ONE in sys.modules and not _at_the_start("OMP_NUM_THREADS"):
         return 0

@@ -1,1 +1,1 @@
-"""The commands for people with files, each in a file of its own: options, their checks, and the order of events."""
+"""The commands of the command line besides ``demo``, each in a file of its own, and what they share."""

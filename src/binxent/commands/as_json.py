@@ -1,4 +1,4 @@
-"""A report as JSON."""
+"""Turns a report into what JSON can hold."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def _number(value: float | None) -> float | str | None:
-    """JSON has no infinite number; a loss may be one."""
+    """The number, or the text Infinity: JSON has no infinite number, and a loss may be one."""
     return "Infinity" if value == math.inf else value
 
 
 def _figures(values: dict[str, float | int | None]) -> dict[str, float | int | str | None]:
-    """Of an average precision that may be off, the decimals that hold."""
+    """The figures. An average precision that is not exact is rounded to the decimals that hold."""
     error, average_precision = values["average_precision_error"], values["average_precision"]
     if error and average_precision is not None:
         values = {**values, "average_precision": round(average_precision, measures.digits(error, most=15))}

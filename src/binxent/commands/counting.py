@@ -1,6 +1,7 @@
-"""Files to a report, larger than memory: each worker reads a part, counts it in a report of its own, and asks for more.
+"""Counts files that may be larger than memory into a report.
 
-What a worker reads is then in its cache; and the reports are merged at the end, which is exact in any order.
+Each worker reads a part, which is then in its cache, and counts it in a report of its own. The reports are merged at
+the end, which gives the same counts in any order.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from binxent.files import Table, TableError, plural
 from binxent.report import EXACT_SCORES, InvalidValueError, Report
 
 _ELEMENTS = 1 << 20  # of a part
-_ROWS = 16  # at least
-_MAX_WORKERS = 4  # each has tables of its own
+_ROWS = 16  # of a part, at least
+_MAX_WORKERS = 4  # each has a report of its own, with its memory
 _ROLES = ("predictions", "labels", "weight", "sample_weight", "mask")
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The files, row by row beside each other. What is None, or has one row for all, is not among them.
+    """The files that are read row by row side by side; None for a file that was not given, or has one row for all.
 
-    ``orders``: by the name of the file's role, its columns in the order of the labels, where that is not their own.
+    ``orders``: for each file whose columns are in another order than the labels, its columns in the labels' order.
     """
 
     predictions: Table
@@ -51,7 +52,7 @@ Part = tuple[int, dict[str, Callable[[], Array]]]
 
 
 def _parts(sources: Sources, rows: int) -> Iterator[Part]:
-    """The first row of each part, and what reads it."""
+    """Yields the number of each part's first row, and the functions that read the part."""
     tables = sources.tables()
     for number, loads in enumerate(itertools.zip_longest(*(table.parts(rows) for table in tables.values()))):
         ended = [table for table, load in zip(tables.values(), loads, strict=True) if load is None]
@@ -82,7 +83,7 @@ class _Counting:
             while (part := self.next_part()) is not None:
                 first, loads = part
                 if first * self.sources.predictions.columns >= EXACT_SCORES:
-                    report.stop_keeping_scores()  # and not only where one worker has so many
+                    report.stop_keeping_scores()  # all workers together have too many to store
                 arrays = {name: load() for name, load in loads.items()}
                 self.count_part(report, first, arrays)
                 self.advance(len(arrays["predictions"]))
@@ -115,7 +116,7 @@ class _Counting:
         self.suspicions.look(arrays["predictions"], arrays["labels"], arrays.get("mask"))
 
     def named(self, wrong: InvalidValueError, first: int, predictions: Array) -> TableError:
-        """Says where in the file the value stands, and what may be meant."""
+        """Returns an error that says where in the file the value is, and what may have been meant."""
         table: Table = getattr(self.sources, wrong.argument)
         order = self.sources.orders.get(wrong.argument)
         column = wrong.label if order is None else order[wrong.label]
@@ -141,7 +142,7 @@ def _check_weights(table: Table, first: int, part: Array) -> None:
 
 
 def _check_mask(table: Table, first: int, part: Array) -> None:
-    if part.dtype.kind == "f" and np.isnan(part).any():  # which is not 0, and hardly meant to be kept
+    if part.dtype.kind == "f" and np.isnan(part).any():  # NaN is not 0, but hardly means that the element counts
         _refuse(table, first, part, np.isnan(part), "a number, 0 where nothing counts")
 
 
@@ -161,15 +162,15 @@ def count_files(
     workers: int,
     advance: Callable[[int], None],
 ) -> Report:
-    """The report of all rows.
+    """Returns the report of all rows.
 
     Args:
         sources: the files.
-        make_report: an empty report, for each worker.
-        weight: of each label, where no file has one for each element.
-        suspicions: looks at what has been counted.
-        workers: how many threads count.
-        advance: told how many rows have been counted, in any thread.
+        make_report: makes an empty report, for each worker.
+        weight: one for each label, if no file has one for each element.
+        suspicions: looks at every part that has been counted.
+        workers: how many threads count; no more than 4 are used.
+        advance: called in any thread with the number of rows that have been counted.
 
     Raises:
         TableError: the first value, in the order of rows, that cannot be counted; files of different lengths.
@@ -180,7 +181,7 @@ def count_files(
         try:
             reports = list(pool.map(counting.count, [make_report() for _ in range(number)]))
         finally:
-            counting.stopped = True  # after Ctrl-C, which only the main thread sees
+            counting.stopped = True  # ends the workers after Ctrl-C, which only the main thread sees
     if counting.failures:
         raise min(counting.failures, key=lambda failure: failure[0])[1]
     total = reports[0]

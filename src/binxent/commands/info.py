@@ -1,4 +1,4 @@
-"""``binxent info``: what is installed, and whether it works."""
+"""``binxent info``: shows what is installed, and whether it works."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 SECONDS = 120  # a framework's first import may have to read a gigabyte
 
-# The gradient of the mean over the logits 0 and 2, targets 1 and 0: −1/2·σ(0), and σ(2)/2.
+# The gradient of the mean loss of the logits 0 and 2 with the targets 1 and 0: −σ(0)/2 and σ(2)/2.
 EXPECTED = (-0.25, 0.4403985)
 CHECK = """
 from binxent.{face} import binary_cross_entropy_with_logits as loss
@@ -25,7 +25,7 @@ assert all(abs(g - e) < 1e-5 for g, e in zip(gradient, {expected})), f"the gradi
 
 @dataclass(frozen=True)
 class Face:
-    """A face, the distributions that its framework may come in, and how value and gradient are had."""
+    """A face, the distributions that its framework may come in, and the code that gets a loss and a gradient."""
 
     name: str
     title: str
@@ -40,7 +40,7 @@ class Row:
     framework: str
     version: str | None  # None: not installed
     state: str  # "works", or why not
-    works: bool | None  # None: there was nothing to try
+    works: bool | None  # None: not tried
 
 
 FACES = (
@@ -99,7 +99,7 @@ def _last_line(text: str) -> str:
 
 
 def try_face(face: Face) -> Row:
-    """In a process of its own, so that a crash is a row and not an end."""
+    """Tries a face in a process of its own, so that a crash becomes a row and does not end the command."""
     import subprocess
     from importlib import util
 

@@ -1,4 +1,4 @@
-"""Which column of which file is which label: by name where both have names, else by place."""
+"""Finds the column of each label in every file: by name where both files have names, else by place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def order_like(path: str, names: Sequence[str], other: str, expected: Sequence[s
     Args:
         path, names: the file whose columns are to be put in order.
         other, expected: the file whose order they are to have.
-        remedy: what else than renaming mends it, as a message says it.
+        remedy: another remedy than renaming, in the words of the message.
 
     Raises:
         TableError: a column is missing on either side.
@@ -45,7 +45,7 @@ def order_like(path: str, names: Sequence[str], other: str, expected: Sequence[s
 
 @dataclass(frozen=True)
 class Matched:
-    """The labels' names, if any file has them; and by the argument's name the columns of a file in their order."""
+    """The labels' names, if any file has them, and by argument the columns of each file in another order."""
 
     names: list[str] | None
     orders: dict[str, list[int]]
@@ -56,8 +56,8 @@ def match(tables: Mapping[str, Table], names_file: tuple[str, list[str]] | None,
 
     Args:
         tables: by the argument's name; ``predictions`` and ``labels`` are among them.
-        names_file: its path, and what it names: the columns of files that have no names.
-        by_position: whether all are matched by place, whatever they are called.
+        names_file: the path of a file of names, and the names, which the columns of files without names get.
+        by_position: whether all columns are matched by place, whatever their names.
     """
     count = tables["predictions"].columns
     named = {
@@ -65,7 +65,7 @@ def match(tables: Mapping[str, Table], names_file: tuple[str, list[str]] | None,
         for argument, table in tables.items()
         if table.names and table.columns == count and argument != "sample_weight"
     }
-    # A single weight of each row, or element, belongs to no column of its name.
+    # With a single label, the column of a weight or a mask need not have the label's name.
     named = {key: value for key, value in named.items() if count > 1 or key not in ("weight", "mask")}
     sources = [named[key] for key in ("predictions", "labels") if key in named]
     if by_position:

@@ -1,4 +1,4 @@
-"""Opens the files of a report, and settles whether the first line of a .csv names its columns."""
+"""Opens the files of a report, and finds out whether the first line of a .csv names its columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a command writes: whether it can is found out before the work."""
+"""Checks before a command's work that its output can be written, and writes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def writable(suffixes: Sequence[str]) -> Callable[[click.Context, click.Parameter, str | None], Path | None]:
-    """An option's callback: the path, if a file with one of these endings can be written there; none is left behind."""
+    """Returns a callback of an option, which checks that a file with one of these endings can be written there.
+
+    The check leaves no file behind.
+    """
 
     def check(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
         if value is None:
@@ -26,7 +29,7 @@ def writable(suffixes: Sequence[str]) -> Callable[[click.Context, click.Paramete
             if path.suffix.lower() not in suffixes:
                 raise click.BadParameter(f"{shown} does not end in {' or '.join(suffixes)}.")
             existed = path.exists()
-            if existed and not path.is_file():  # to open a pipe would wait for its reader
+            if existed and not path.is_file():  # opening a pipe would wait for a reader
                 raise click.BadParameter(f"{shown} is not a regular file.")
             path.open("ab").close()
             if not existed:
@@ -39,7 +42,7 @@ def writable(suffixes: Sequence[str]) -> Callable[[click.Context, click.Paramete
 
 
 def write(path: Path, data: bytes) -> None:
-    """All of it or nothing."""
+    """Writes all of the file, or none of it."""
     try:
         path.write_bytes(data)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The picture of a report: whether probabilities can be believed, and which labels are predicted well."""
+"""Draws a report: how far probabilities are calibrated, and how the loss of each label compares to its base rate's."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from binxent.report import Report, Scores
 
-# Two colours of Okabe and Ito's palette, which colour-blind readers tell apart too.
+# Both colours are from Okabe and Ito's palette, which colour-blind readers can tell apart.
 OURS, CONSTANT, GREY = "#0072B2", "#D55E00", "#555555"
-MOST_ROWS = 32  # labels that are named; more are ranked
-MOST_LINES = 12  # labels whose calibration is drawn by itself
+MOST_ROWS = 32  # up to so many labels each has a row with its name; more are a curve
+MOST_LINES = 12  # up to so many labels each has its own line of calibration
 FEW = 50  # elements: with fewer the share of a label's positives in a bin is mostly chance
 
 STYLE: dict[str, Any] = {
@@ -113,13 +113,13 @@ def _losses(axes: Axes, report: Report, scores: Scores) -> None:
         ]
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(1, len(order))
-        axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # above them is room for the legend
+        axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # leaves room above them for the legend
         axes.set_xlabel("labels, those with the greatest loss first")
         axes.set_ylabel(measure)
         worst = ", ".join(_short(report.names[i]) for i in order[:5])
         axes.annotate(f"greatest: {worst}", (0.02, 0.02), xycoords="axes fraction", fontsize="small", color=GREY)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    # Either corner is empty, since the losses fall.
+    # The losses fall, so this corner is empty.
     corner: Literal["lower right", "upper right"] = "lower right" if len(order) <= MOST_ROWS else "upper right"
     axes.legend(handles=handles, loc=corner, frameon=True, framealpha=1, edgecolor="none")
 
@@ -143,7 +143,7 @@ def _picture(report: Report, source: str) -> Figure:
     precision = _number(overall["average_precision"], measures.digits(overall["average_precision_error"]))
     facts = (
         f"{printable(source)}: {plural(report.rows, 'row')}, {plural(len(report.names), 'label')}. "
-        f"Loss {_number(overall['loss'])}, of the base rate {_number(overall['base_rate_loss'])}; mean over labels: "
+        f"Loss {_number(overall['loss'])}, base-rate loss {_number(overall['base_rate_loss'])}; mean over labels: "
         f"ECE {_number(overall['calibration_error'])}, average precision {precision}; "
         f"above a probability of {report.threshold:g}, precision {_number(overall['precision'], 3)}, "
         f"recall {_number(overall['recall'], 3)}."
@@ -153,10 +153,12 @@ def _picture(report: Report, source: str) -> Figure:
 
 
 def draw(report: Report, source: str, file_format: str) -> tuple[bytes, bool]:
-    """The picture as a file of the format ``png``, ``svg`` or ``pdf``, and whether its font has every sign. Needs no
-    display."""
+    """Returns the bytes of a file in the format ``png``, ``svg`` or ``pdf``, and whether its font has every character.
+
+    It needs no display.
+    """
     file = io.BytesIO()
-    with style.context(["default", STYLE]), warnings.catch_warnings(record=True) as caught:  # not the reader's settings
+    with style.context(["default", STYLE]), warnings.catch_warnings(record=True) as caught:  # not the user's
         warnings.simplefilter("always")
         _picture(report, source).savefig(file, format=file_format, dpi=150)
     lacking = [warning for warning in caught if "missing from" in str(warning.message)]

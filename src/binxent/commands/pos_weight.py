@@ -1,4 +1,4 @@
-"""``binxent pos-weight``: label files to the vector that a loss takes."""
+"""``binxent pos-weight``: computes, from label files, the vector that a loss takes."""
 
 from __future__ import annotations
 
@@ -42,22 +42,24 @@ FILE = click.Path(path_type=str)
     help="negatives / positives; its square root; or the ratio of effective numbers of samples (Cui et al. 2019).",
 )
 @click.option(
-    "--beta", type=click.FloatRange(0, 1, max_open=True), default=0.999, show_default=True, help="Of `effective`."
+    "--beta", type=click.FloatRange(0, 1, max_open=True), default=0.999, show_default=True, help="β of `effective`."
 )
-@click.option("--clip", type=(float, float), metavar="LEAST MOST", help="Bounds of every value.")
+@click.option("--clip", type=(float, float), metavar="LEAST MOST", help="Least and greatest value.")
 @click.option(
     "--without-positives",
     type=click.FloatRange(0),
     metavar="VALUE",
-    help="For labels that have no positives; without it they are an error, which names them.",
+    help="Value for labels without positives; by default such a label is an error.",
 )
-@click.option("--ignore-index", type=float, metavar="VALUE", help="This label means: not known, as nan does.")
+@click.option(
+    "--ignore-index", type=float, metavar="VALUE", help="A value that means: label not known. nan always does."
+)
 @click.option(
     "--header/--no-header",
     default=None,
-    help="Whether the first line of .csv files names the columns; by default that is found out.",
+    help="Whether the first line of .csv files names the columns; detected by default.",
 )
-@click.option("-o", "--output", type=FILE, callback=writable(OUTPUTS), help="Write the vector: .npy, .csv or .json.")
+@click.option("-o", "--output", type=FILE, callback=writable(OUTPUTS), help="File for the vector: .npy, .csv or .json.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the counts.")
 @refusing
 def pos_weight(
@@ -71,11 +73,11 @@ def pos_weight(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Take pos_weight from label files.
+    """Compute pos_weight from label files.
 
     LABELS are tables with a row for each sample and a column for each label: .npy, .npz, .csv, .parquet, or a sparse
-    matrix as scipy.sparse.save_npz writes it. Several files are counted as one. They may be larger than memory. What is
-    not known (nan, an empty cell) counts as neither positive nor negative.
+    matrix as scipy.sparse.save_npz writes it. Several files are counted as one. All but sparse ones may be larger than
+    memory. A label that is not known (nan, an empty cell) counts as neither positive nor negative.
 
     Exit code 2, after one line that says why, for files that cannot be counted.
     """
@@ -103,7 +105,7 @@ def pos_weight(
 
 
 def _counted(paths: tuple[str, ...], ignore_index: float | None, header: bool | None) -> LabelCounts:
-    """All files as one: by the names of the columns, or by place where a file has none."""
+    """Counts all files as one, by the names of their columns, or by place where a file has no names."""
     from binxent.commands.matching import check_distinct, order_like
     from binxent.files import TableError, open_table, plural
     from binxent.label_counts import LabelCounts
@@ -150,7 +152,7 @@ def _count(path: str, ignore_index: float | None, header: bool | None) -> LabelC
 
 
 def _by_option(message: str) -> str:
-    """The library names an argument where this command has an option."""
+    """The message with this command's options in the place of the library's arguments."""
     message = message.replace("header=True or header=False", "--header or --no-header")
     return message.replace("give what they get, without_positives=1.0 for example", "give --without-positives 1")
 

@@ -1,4 +1,4 @@
-"""A bar on stderr, where somebody looks at it."""
+"""Shows a progress bar on stderr, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SECONDS = 0.1  # between two changes of the bar
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Gives a function that is told, in any thread, how much more is done."""
+    """Yields a function to call, in any thread, with how much more is done."""
     if not sys.stderr.isatty():
         yield lambda more: None
         return

@@ -1,4 +1,4 @@
-"""A file that cannot be used ends a command with one line."""
+"""Ends a command with one line where a file cannot be used."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ P = ParamSpec("P")
 
 
 def refusing(command: Callable[P, None]) -> Callable[P, None]:
+    """Returns the command, with every TableError turned into click's refusal."""
+
     @functools.wraps(command)
     def run(*arguments: P.args, **options: P.kwargs) -> None:
         try:
             command(*arguments, **options)
         except ValueError as error:
-            # Here and not above: `binxent --help` is quick. Any other ValueError is a fault of our own.
+            # Imported here, so that `binxent --help` stays quick. Any other ValueError is a bug with its traceback.
             from binxent.files import TableError
 
             if not isinstance(error, TableError):

@@ -1,4 +1,4 @@
-"""``binxent score``: prediction and label files to a report."""
+"""``binxent score``: makes a report of prediction and label files."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PICTURES = (".png", ".svg", ".pdf")
 REDUCTIONS = ("mean", "sum", "batchmean", "weighted_mean")
 FILE = click.Path(path_type=str)
 
-# Options of the loss that are one number, off by default: the name, the type, the help.
+# The loss's options that are one number, and off by default: name, type and help.
 LOSS_OPTIONS: tuple[tuple[str, click.ParamType[float], str], ...] = (
-    ("label_smoothing", click.FloatRange(0, 1), "E: a label y counts in the loss as y(1-E) + E/2."),
-    ("gamma", click.FloatRange(0), "Of the focal loss; 0 is none."),
+    ("label_smoothing", click.FloatRange(0, 1), "E, with which the loss takes y(1-E) + E/2 for a label y."),
+    ("gamma", click.FloatRange(0), "Power of the focal loss; 0 is the plain loss."),
 )
 
 
@@ -54,49 +54,57 @@ def _loss_options(command: Any) -> Any:
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="A label is predicted where its probability is greater; for precision and recall.",
+    help="Probability above which a label is predicted, for precision and recall.",
 )
-@click.option("--weight", type=FILE, help="Weights: one for each label, or a matrix, as the predictions.")
+@click.option("--weight", type=FILE, help="Weights: one for each label, or a matrix like the predictions.")
 @click.option(
-    "--pos-weight", type=FILE, help="One for each label: what positives weigh, as `binxent pos-weight` has it."
+    "--pos-weight", type=FILE, help="Weight of the positives, one for each label, as `binxent pos-weight` writes it."
 )
 @click.option("--sample-weight", type=FILE, help="One weight for each row.")
-@click.option("--mask", type=FILE, help="A matrix as the predictions: where it is 0 nothing counts.")
-@click.option("--ignore-index", type=float, metavar="VALUE", help="This label means: not known. nan, for example.")
+@click.option("--mask", type=FILE, help="A matrix like the predictions; an element counts where it is not 0.")
+@click.option(
+    "--ignore-index", type=float, metavar="VALUE", help="A value that means: label not known; nan, for example."
+)
 @click.option(
     "--reduction",
     type=click.Choice(REDUCTIONS),
     default="mean",
     show_default=True,
-    help="What the loss of a label is.",
+    help="How a label's losses are reduced.",
 )
 @_loss_options
 @click.option(
-    "--calibration-bins", type=click.IntRange(1, 1000), default=15, show_default=True, help="Of the calibration error."
+    "--calibration-bins",
+    type=click.IntRange(1, 1000),
+    default=15,
+    show_default=True,
+    help="Bins of the calibration error.",
 )
 @click.option(
     "--names",
     type=FILE,
-    help="A text file with the name of a label in each line: the columns of files that do not name them.",
+    help="A text file with a label's name in each line, for files whose columns have no names.",
 )
-@click.option(
-    "--by-position", is_flag=True, help="Match columns by place, and not by name where both files have names."
-)
+@click.option("--by-position", is_flag=True, help="Match columns by place, even where both files have names.")
 @click.option(
     "--header/--no-header",
     default=None,
-    help="Whether the first line of .csv files names the columns; by default that is found out.",
+    help="Whether the first line of .csv files names the columns; detected by default.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every label and the calibration.")
-@click.option("--plot", type=FILE, callback=writable(PICTURES), help="Draw the report: a .png, .svg or .pdf.")
+@click.option(
+    "--plot", type=FILE, callback=writable(PICTURES), help="File for a picture of the report: .png, .svg or .pdf."
+)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
     default=50,
     show_default=True,
-    help="Of more labels, the table shows those with the greatest losses.",
+    help="Most labels that the table shows: those with the greatest losses.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="How many count; by default the processors, at most 4.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Number of worker threads, at most 4; by default one per processor."
+)
 @refusing
 def score(
     predictions: str,
@@ -120,12 +128,12 @@ def score(
     (file.npz:name where it holds several arrays), .csv or .parquet. They may be larger than memory. Labels are 0 or 1,
     or soft, between them. Where both files name their columns, these are matched by name.
 
-    Prints, for each label: the loss; the base rate and the loss that this constant prediction would get; the expected
-    calibration error (ECE); precision, recall and average precision (AP). Weights act on the losses alone.
+    Prints, for each label: its loss; the base rate, and the loss of always predicting it; the expected calibration
+    error (ECE); precision, recall and average precision (AP). Weights act on the losses alone.
 
     Exit code 2, after one line that says why, for files that cannot be scored.
     """
-    # Here and not above: `binxent --help` is quick.
+    # Imported here and not above, so that `binxent --help` stays quick.
     from binxent import kernel
     from binxent.commands.as_json import as_dict
     from binxent.commands.counting import Sources, count_files
@@ -140,10 +148,9 @@ def score(
     from binxent.report import EXACT_SCORES, Report
 
     if not as_json:
-        import rich  # noqa: F401 - whatever is missing is named before the work
+        import rich  # noqa: F401 - named before the work if it is missing
     if plot is not None:
-        # matplotlib refuses to be imported where the environment names a
-        # backend that it does not know.
+        # matplotlib cannot be imported if MPLBACKEND names a backend that it does not know.
         os.environ["MPLBACKEND"] = "agg"
         from binxent.commands import picture
 
@@ -176,14 +183,14 @@ def score(
         check_rows(sources.tables())
         suspicions = Suspicions(settings["probabilities"], settings.get("ignore_index"))
 
-        # Of so many no score needs to be kept for a while.
+        # Known to be too many to store, the scores are counted in bins from the start.
         exact_scores = 0 if (sources.rows or 0) * predicted.columns > EXACT_SCORES else EXACT_SCORES
 
         def make_report() -> Report:
             return Report(matched.names or predicted.columns, pos_weight=p, exact_scores=exact_scores, **settings)
 
         try:
-            kernel.set_num_threads(1)  # each worker is a thread already
+            kernel.set_num_threads(1)  # the workers are threads already
             with progress("rows", sources.rows) as advance:
                 report = count_files(
                     sources,

@@ -1,4 +1,4 @@
-"""What shape each file must have beside the predictions, and the files that hold one number for each label."""
+"""Checks the shape of each file against the predictions, and reads files with one number or name for each label."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_shapes(tables: Mapping[str, Table]) -> None:
-    """Raises TableError where a file does not have as many columns, or rows if they are known, as it must."""
+    """Raises TableError where a file does not have as many columns as it must."""
     predictions = tables["predictions"]
     if predictions.columns == 0:
         raise TableError(f"{predictions.path}: has no columns")
@@ -31,7 +31,7 @@ def check_shapes(tables: Mapping[str, Table]) -> None:
 
 
 def check_rows(tables: Mapping[str, Table]) -> None:
-    """Raises TableError where files that are read row by row beside each other are known not to be of one length."""
+    """Raises TableError where files that are read side by side are known to have different numbers of rows."""
     first = next((table for table in tables.values() if table.rows is not None), None)
     for table in tables.values():
         if first is not None and table.rows is not None and table.rows != first.rows:
@@ -47,7 +47,7 @@ def is_constant(weight: Table) -> bool:
 
 
 def vector(table: Table | None, labels: int, order: list[int] | None) -> Array | None:
-    """Returns one number for each label: a row of them, whose columns are in this order, or a column."""
+    """Returns the one number for each label that a file has as a row, in this order of columns, or as a column."""
     if table is None:
         return None
     values = table.read()

@@ -1,4 +1,4 @@
-"""A label's name as a line of a table or a picture can show it."""
+"""Makes a label's name fit a line of a table or a picture."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import unicodedata
 
 from rich.cells import cell_len, set_cell_size
 
-_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # control signs, halves of signs, ends of lines
+_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, line and paragraph separators
 
 
 def printable(name: str, encoding: str = "utf-8") -> str:
-    """Returns the name with an escape, as Python writes it, for each sign that cannot be printed."""
+    """Returns the name with an escape, as Python writes it, for each character that cannot be printed."""
     seen = "".join(
         sign.encode("unicode_escape").decode() if unicodedata.category(sign) in _UNSEEN else sign for sign in name
     )
@@ -18,8 +18,8 @@ def printable(name: str, encoding: str = "utf-8") -> str:
 
 
 def shortened(name: str, cells: int) -> str:
-    """Returns the name in at most so many cells of a terminal; of a longer one the beginning and the end, which may be
-    all that tells it from others."""
+    """Returns the name in at most so many cells of a terminal. A longer one loses its middle, because either end may be
+    what distinguishes it."""
     if cell_len(name) <= cells:
         return name
     left = (cells - 3 + 1) // 2

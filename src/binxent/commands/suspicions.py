@@ -1,4 +1,4 @@
-"""What is scored without an error and is hardly meant: probabilities taken as logits, and files in the wrong order."""
+"""Warns of what can be scored and is hardly meant: probabilities taken as logits, and files in the wrong order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_hard(array: Array) -> bool:
 
 
 class Suspicions:
-    """Looks at the parts of the files, in any thread and order, until each doubt has been dispelled."""
+    """Looks at the parts of the files, in any thread and order, until nothing is suspicious any more."""
 
     def __init__(self, probabilities: bool, ignore_index: float | None) -> None:
         self.probabilities, self.ignore_index = probabilities, ignore_index

@@ -1,4 +1,4 @@
-"""The table: one row for each label. Its own text is ASCII, since it may be sent to a file of any encoding."""
+"""Prints the table, with one row for each label. Its own text is ASCII, as the output may have any encoding."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from binxent.arrays import Array
     from binxent.report import Report
 
-WIDE = 105  # what the table takes with every column and the longer headings
+WIDE = 105  # columns of a terminal that has room for every column and the longer headings
 _LEAST_LABEL = 10  # cells of the first column
 _FRAME, _GAP = 2, 2  # cells beside the columns, and between two of them
 _ASCII_HEAD = box.Box("    \n    \n -- \n    \n    \n -- \n    \n    \n", ascii=True)  # SIMPLE_HEAD's lines
 _WORDS = ("base rate", "loss", "base-rate loss", "ECE", "precision", "recall", "AP")
-_SHORT_WORDS = ("rate", "loss", "of rate", "ECE", "prec.", "recall", "AP")
+_SHORT_WORDS = ("base", "loss", "base loss", "ECE", "P", "recall", "AP")
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -55,7 +55,7 @@ def _is_worse(values: dict[str, float | int | None]) -> bool:
 
 
 def _chosen(loss: Array, limit: int) -> tuple[Array, str]:
-    """Which labels are shown, and what the caption says of it."""
+    """The labels that are shown, and what the caption says about the others."""
     if len(loss) <= limit:
         return np.arange(len(loss)), ""
     order = np.argsort(-np.nan_to_num(loss, nan=-np.inf), kind="stable")
@@ -63,9 +63,9 @@ def _chosen(loss: Array, limit: int) -> tuple[Array, str]:
 
 
 def show(report: Report, limit: int) -> None:
-    """Prints the table. ``limit``: of more labels, those with the greatest losses.
+    """Prints the table. Of more labels than ``limit`` it has those with the greatest losses.
 
-    On a narrow terminal the counts go, then the middle of long names, and never a figure: its lines are then broken.
+    A narrow terminal gets no counts, and then shorter names. Figures always stay; if they do not fit, lines wrap.
     """
     console = Console()
     scores = report.scores()

@@ -1,7 +1,7 @@
-"""Tables in files, read a part at a time: .npy, .npz, .csv and .parquet.
+"""Reads tables in .npy, .npz, .csv and .parquet files, a part at a time.
 
-A part is made by a function, so that whoever works on it also reads it, in the same thread and cache. Memory holds the
-parts that are being worked on, and nothing else.
+A part comes as a function that reads it, so that the thread that works on a part also reads it, into its own cache.
+Memory holds only the parts that are being worked on; but a sparse .npz is read as a whole.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def open_table(path: str | os.PathLike[str], *, header: bool | None = None) -> I
 
     Args:
         path: of the file; a .csv may be compressed, as .csv.gz.
-        header: whether the first line of a .csv names the columns; by default that is found out, and the table says
-            where it cannot be.
+        header: whether the first line of a .csv names the columns; by default this is detected, and ``Table.unclear``
+            tells where it cannot be.
 
     Raises:
         TableError: the file is missing, of another kind, or not a table of numbers.

@@ -1,4 +1,4 @@
-"""What Arrow reads: .parquet, and the batches of any of its readers."""
+"""Reads .parquet files, and the batches of any of Arrow's readers."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def check_numbers(shown: str, schema: Any) -> None:
 def matrix(batch: Any) -> Array:
     """The columns of an Arrow batch, whose nulls are NaN."""
     columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
-    columns = [c.astype(np.float64) if c.dtype == object else c for c in columns]  # bool with nulls
+    columns = [c.astype(np.float64) if c.dtype == object else c for c in columns]  # of bools with nulls
     return np.stack(columns, axis=1) if columns else np.empty((batch.num_rows, 0))
 
 
 def regrouped(arrays: Iterator[Array], size: int) -> Iterator[Callable[[], Array]]:
-    """Batches of whatever length as parts of one length, so that two files keep step."""
+    """Yields batches of any length as parts of one length, so that two files are read in step."""
     held: list[Array] = []
     count = 0
     for array in arrays:

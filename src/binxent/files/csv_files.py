@@ -1,4 +1,4 @@
-"""Text in columns, .csv and .csv.gz: read by Arrow, once it is known what the first line is."""
+"""Reads .csv and .csv.gz files by Arrow, after finding out what the first line is."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from binxent.arrays import Array
 
-_LOOKED_AT = 20  # lines below the first
-# How Arrow spells what is no number and yet no word.
+_LOOKED_AT = 20  # lines below the first, from which it is found out what that is
+# Cells that are no number, and yet no name of a column: Arrow reads them as bools or nulls.
 _VALUES = {
     "",
     "true",
@@ -46,7 +46,7 @@ class _Top:
 
 
 def read_csv(shown: str, headed: bool | None) -> Table:
-    """``headed``: whether the first line names the columns; None: find out."""
+    """Opens the file. ``headed``: whether the first line names the columns; None: find out."""
     import pyarrow
     from pyarrow import csv as arrow_csv
 
@@ -56,7 +56,7 @@ def read_csv(shown: str, headed: bool | None) -> Table:
     unclear = top.delimiter.join(top.cells) if headed is None else None
 
     def batches(types: dict[str, Any] | None) -> Any:
-        # One thread, which tells the row of what it cannot read.
+        # With one thread, Arrow's errors name the row that it cannot read.
         return arrow_csv.open_csv(
             shown,
             read_options=arrow_csv.ReadOptions(use_threads=False, autogenerate_column_names=not headed),
@@ -78,7 +78,7 @@ def read_csv(shown: str, headed: bool | None) -> Table:
     )
     check_numbers(shown, schema)
     names = None
-    if headed:  # Arrow keeps the quotes of a name behind a blank, and splits what they hold
+    if headed:  # Arrow's own names are wrong for a quoted name after a blank: it keeps the quotes, and splits inside
         names = column_names(shown, top.cells if len(top.cells) == len(schema) else schema.names)
 
     def arrays() -> Iterator[Array]:
@@ -117,7 +117,7 @@ def _is_heading(cells: list[str], below: list[list[str]]) -> bool | None:
     if not all(_is_value(cell) for cell in cells):
         return True
     places = [str(i) for i in range(len(cells))]
-    if cells not in (places, ["", *places[:-1]]):  # pandas numbers the columns, and does not name its index
+    if cells not in (places, ["", *places[:-1]]):  # as pandas numbers columns; its index has no name
         return False
     if len(cells) > 2:
         return True

@@ -1,4 +1,4 @@
-"""Arrays of NumPy, .npy and .npz, and the sparse matrices that SciPy keeps in a .npz."""
+"""Reads NumPy's .npy and .npz files, and the sparse matrices that SciPy saves as .npz."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from binxent.arrays import Array
 
-# All pages in one call, and not one at a time when they are first read.
+# Maps all pages in one call, where the system can, and not each one when it is first read.
 _MAP_AT_ONCE = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 _SPARSE = {"format.npy", "shape.npy", "data.npy"}  # what scipy.sparse.save_npz always writes
 
@@ -47,8 +47,8 @@ def npy(shown: str, file: Any) -> Table:
         raise TableError(f"{shown}: ends early, after {os.fstat(descriptor).st_size} of {needed} bytes")
 
     def window(element: int, count: int) -> Array:
-        """Elements of the file's own memory: to map them costs a quarter of reading them. Their pages are given back
-        with the array."""
+        """Maps elements of the file into memory, which costs a quarter of reading them. The pages are freed with the
+        array."""
         offset = begin + element * dtype.itemsize
         aligned = offset - offset % mmap.ALLOCATIONGRANULARITY
         size = offset - aligned + count * dtype.itemsize
@@ -113,7 +113,7 @@ def _is_sparse(archive: zipfile.ZipFile) -> bool:
 
 
 def read_sparse(path: str | os.PathLike[str]) -> Any | None:
-    """The matrix that ``scipy.sparse.save_npz`` has written, in memory as a whole; None if the file is of another kind.
+    """Returns the matrix that ``scipy.sparse.save_npz`` has saved, as a whole; None if the file is of another kind.
 
     Raises:
         TableError: SciPy, which reads it, is missing.
@@ -131,7 +131,7 @@ def read_sparse(path: str | os.PathLike[str]) -> Any | None:
 
 
 def _sparse(shown: str, archive: zipfile.ZipFile) -> Table:
-    """A sparse matrix, of which a part at a time is made dense."""
+    """The table of a sparse matrix, which is made dense a part at a time."""
     with archive.open("shape.npy") as file:
         shape = np.lib.format.read_array(file).tolist()
     if len(shape) != 2:

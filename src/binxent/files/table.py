@@ -1,4 +1,4 @@
-"""A table in a file: what is known of it before it is read, and how its parts are had."""
+"""Defines a table in a file: what is known before it is read, and how to read its parts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Table:
 
     Attributes:
         path: as it was given.
-        rows: how many there are, or None where only reading tells.
-        columns: how many there are.
-        names: of the columns, or None where the file has none.
+        rows: their number, or None if only reading the file tells.
+        columns: their number.
+        names: of the columns, or None if the file has none.
         flat: whether the file holds one dimension, and not a matrix of one column.
         parts: called with a number of rows, gives functions that each read the next so many rows, as a matrix; the
             last may be shorter. The functions may be called in any thread, and in any order.
@@ -47,7 +47,7 @@ class Table:
         return np.concatenate(parts) if parts else np.empty((0, self.columns))
 
     def count_rows(self) -> int:
-        """Returns how many rows there are, which may take a reading of the file."""
+        """Returns the number of rows, for which the file may have to be read."""
         return self.rows if self.rows is not None else sum(len(load()) for load in self.parts(1 << 16))
 
 
@@ -57,10 +57,10 @@ def plural(count: int, what: str) -> str:
 
 
 def column_names(shown: str, names: list[str]) -> list[str]:
-    """Returns the names as they are compared: without blanks around them, and with accents spelt in one way.
+    """Returns the names in the form in which they are compared: without blanks around them, and in NFC.
 
     Raises:
-        TableError: a column has no name, or that of an index of pandas: it would be scored as a label.
+        TableError: a column has no name, or that of a pandas index, which would be scored as a label.
     """
     names = [unicodedata.normalize("NFC", name.strip()) for name in names]
     for number, name in enumerate(names):

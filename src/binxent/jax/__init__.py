@@ -1,7 +1,7 @@
-"""The loss on JAX arrays: pure functions, and callables that keep their parameters and are pytrees.
+"""The loss on JAX arrays: pure functions, and callables that are pytrees.
 
 On CPU the kernel runs inside compiled programs, on XLA's own threads; elsewhere XLA compiles the formula. Every
-transformation of JAX applies, in any order. An exported program has the formula, and needs nothing of binxent.
+transformation of JAX applies, in any order. An exported program holds the formula, and runs without binxent.
 """
 
 from binxent.jax.functional import binary_cross_entropy, binary_cross_entropy_with_logits

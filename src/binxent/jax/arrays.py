@@ -1,4 +1,4 @@
-"""JAX's operations, as the definition needs them: of arrays of one rank, whose leading axes may not be summed."""
+"""Adapts JAX to ``binxent.definition``, for arrays of one rank, of which leading axes may stay unsummed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Array = jax.Array
 class Arrays:
     """JAX's operations on arrays that broadcast to ``shape``.
 
-    The ``outer`` leading axes are not summed: all of them for the reduction "none"; vmap adds its own. An axis that is
-    summed remains, of size 1. ``wide`` replaces the arithmetic's type.
+    The ``outer`` leading axes are not summed: all axes for the reduction "none", and those that vmap adds. A summed
+    axis stays, with size 1. ``wide`` replaces the arithmetic's type.
     """
 
     exp = staticmethod(jnp.exp)
@@ -37,7 +37,7 @@ class Arrays:
     def cast(self, array: Array, dtype: str) -> Array:
         if dtype != "bool":
             return array.astype(dtype)
-        # Strict promotion compares no boolean with 0.
+        # Under strict promotion JAX refuses to compare a boolean with 0.
         return array if array.dtype == jnp.bool else array != 0
 
     def widen(self, array: Array, dtype: str) -> Array:
@@ -52,17 +52,17 @@ class Arrays:
         return self._summed(array)
 
     def count(self, keep: Array, like: Array) -> Array:
-        return self._summed(keep, dtype=jnp.uint32)  # float32 would cease to count at 2²⁴
+        return self._summed(keep, dtype=jnp.uint32)  # a count in float32 would stop at 2²⁴
 
     def size(self, array: Array) -> Array:
-        """In an exported program it may be a symbol, which is no operand of a division."""
+        """The number of elements, as an array: in an exported program it may be a symbol, which cannot divide."""
         return jnp.asarray(math.prod(self.shape[self.outer :]), array.dtype)
 
     def rows(self, array: Array) -> Array:
         return jnp.asarray(self.shape[self.outer], array.dtype)
 
     def like(self, array: Array, operand: Array) -> Array:
-        """Every gradient has the full shape: JAX sums what vmap has broadcast."""
+        """The array in the full shape, which every gradient has: JAX itself sums over what vmap has broadcast."""
         return jnp.broadcast_to(array, self.shape)
 
     def number(self, number: float, x: Array) -> float:

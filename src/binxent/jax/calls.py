@@ -1,4 +1,4 @@
-"""A call from Python: what an operand may be, what is static, and how operands lie on a mesh."""
+"""Prepares a call from Python: checks operands, finds what is static, and divides operands over a mesh alike."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def _checked(name: str, value: Any, *, floating: bool = False) -> Array:
 
 
 def _vary_alike(first: Array, others: list[Array]) -> Array:
-    """Inside ``jax.shard_map`` the input varies over the mesh's axes that any operand varies over.
+    """The input, made to vary inside ``jax.shard_map`` over every mesh axis that any operand varies over.
 
-    An ordinary operation on both makes it so, whose transpose adds up what it must; XLA removes it.
+    A ``select`` that always takes the input does it: its transpose sums over the right axes, and XLA removes it.
     """
     always = jnp.ones_like(first, bool)
     for other in others:
@@ -51,9 +51,9 @@ def _vary_alike(first: Array, others: list[Array]) -> Array:
 
 
 def _divide_alike(operands: list[Array]) -> list[Array]:
-    """On a mesh of explicit axes, each operand is divided as any of them is: a selection does not see to that itself.
+    """The operands, each divided over a mesh of explicit axes as any of them is, which ``select`` does not do.
 
-    Where they contradict one another they stay as they are, and JAX refuses them.
+    Operands that contradict one another stay as they are, and JAX refuses them.
     """
     full, shardings = operands[0].shape, [jax.typeof(a).sharding for a in operands]
     axes = [{s.spec[d] for s in shardings} - {None} for d in range(len(full))]
@@ -74,27 +74,27 @@ def _divide_alike(operands: list[Array]) -> list[Array]:
 
 
 def _known(number: Any) -> Any:
-    """Its value; 0 where only a compiled program will have one."""
+    """The number's value; 0 if only the compiled program will know it."""
     value = _primal(number)
     if isinstance(value, Tracer):
         return 0.0
-    return float(value) if isinstance(value, float) else value  # JAX's own floats say more of themselves
+    return float(value) if isinstance(value, float) else value  # JAX has a subclass that carries a dtype
 
 
 def static_terms(ignore_index: Any, label_smoothing: Any, gamma: Any, target: Any) -> options.Terms | None:
-    """Static: part of the key of a compiled program."""
+    """The static options, which are part of a compiled program's key."""
     if isinstance(ignore_index, Tracer):
         given = "ignore_index: expected a number, got one that is traced"
         raise TypeError(f"{given}; pass it as a static argument of jax.jit, or close over it")
     dtype = "" if ignore_index is None else str(getattr(target, "dtype", "float32"))
     terms = options.terms(ignore_index, _known(label_smoothing), _known(gamma), dtype)
     if terms is not None and terms.ignore_index != terms.ignore_index:
-        return terms._replace(ignore_index=math.nan)  # the one NaN that a key is found by again
+        return terms._replace(ignore_index=math.nan)  # one NaN object for all calls, by which the key is found again
     return terms
 
 
 def _number(name: str, value: Any, rank: int) -> Array:
-    """A traced option, of the rank given; NaN out of its range, since a compiled program cannot raise."""
+    """A traced option in the given rank. Out of its range it is NaN, because a compiled program cannot raise."""
     array = _checked(name, value)
     if array.dtype == bool or math.prod(array.shape) != 1:
         raise TypeError(f"{name}: expected a number, got {array.dtype} of shape {array.shape}")
@@ -103,7 +103,7 @@ def _number(name: str, value: Any, rank: int) -> Array:
     valid = jnp.isfinite(array) & (array >= 0)
     if name == "label_smoothing":
         valid &= array <= 1
-    array += jnp.where(valid, jnp.zeros_like(array), jnp.nan)  # and so are its derivatives
+    array += jnp.where(valid, jnp.zeros_like(array), jnp.nan)  # added, so that the derivatives are NaN too
     return array.reshape((1,) * rank)
 
 
@@ -134,7 +134,7 @@ def _compute(
     meant: Any = ((x.dtype.name, y.dtype.name), x.shape, y.shape, *shapes, *(terms or Terms()))
     call = plan(loss, reduction, *meant)
     if not isinstance(call.divisor, str):
-        # A float: an integer from 2³¹ on would not fit the int32 that JAX makes of it.
+        # As a float: JAX would make int32 of an integer, which from 2³¹ on does not fit.
         call = call._replace(divisor=float(call.divisor))
     if "sample_weight" in arrays:
         arrays["sample_weight"] = jnp.expand_dims(arrays["sample_weight"], range(1, x.ndim))
@@ -152,7 +152,7 @@ def _compute(
 
 
 def _primal(value: Any) -> Any:
-    """What is differentiated, if it is."""
+    """The value inside the tracers of differentiation; a value without them is returned as it is."""
     while isinstance(value, Tracer) and (primal := getattr(value, "primal", None)) is not None:
         value = primal
     return value
@@ -188,7 +188,8 @@ def compute(
     for name in ("input", "target"):
         if getattr(operands, name) is None:
             _checked(name, None)
-    # Under one jit the backward follows in the same program; else what it takes over would have to be copied.
+    # Under one jit the backward is in the same program, and can take over the gradient that the loss has made. Outside,
+    # that gradient would have to be copied.
     may_fuse = any(map(_under_jit, operands)) and not cpu.several_devices()
     result: Array = _compute(*operands[:8], loss=loss, reduction=reduction, terms=terms, may_fuse=may_fuse)
     if loss.probabilities:
@@ -197,7 +198,7 @@ def compute(
 
 
 def _refuse_out_of_range(loss: Any, input: Any, target: Any, mask: Any, *, ignore_index: float | None) -> None:
-    """Where the values are at hand, on CPU, NaN is followed to an element that is no probability."""
+    """Raises ValueError if the values are at hand, on CPU, and a NaN comes from an element outside [0, 1]."""
     if isinstance(loss, Tracer) or not loss.is_fully_addressable:
         return
     if any(device.platform != "cpu" for device in loss.devices()) or not np.isnan(loss).any():

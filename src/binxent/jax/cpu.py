@@ -1,4 +1,4 @@
-"""The kernel as part of a compiled program on CPU, of one device or of several."""
+"""Puts the kernel into compiled programs on CPU, for one device or several."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _call(plan: Plan, results: tuple[Any, ...], operands: Given, *given: str, **
 
 
 def loss(*operands: Any, plan: Plan, dtype: Any = None) -> Sequence[Array]:
-    """The loss; and with it the gradient for an incoming gradient of 1, if the plan is fused."""
+    """The loss and, if the plan is fused, the gradient for an incoming gradient of 1."""
     shape = full_shape(*operands)
     value = jax.ShapeDtypeStruct(shape[: plan.outer], dtype or np.dtype(plan.call.dtype))
     if not plan.fused:
@@ -65,7 +65,7 @@ def loss(*operands: Any, plan: Plan, dtype: Any = None) -> Sequence[Array]:
 
 
 def gradient(incoming: Any, *operands: Any, plan: Plan) -> Sequence[Array]:
-    """If the plan is fused, what the loss saved lies before the operands: it is handed on, or its memory used."""
+    """The gradient. If the plan is fused, the one that the loss saved comes first: it is returned, or overwritten."""
     saved, operands = (operands[:1], operands[1:]) if plan.fused else ((), operands)
     shape = full_shape(incoming, *operands)
     result = jax.ShapeDtypeStruct(shape, operands[0].dtype)
@@ -75,11 +75,12 @@ def gradient(incoming: Any, *operands: Any, plan: Plan) -> Sequence[Array]:
     return _call(plan, (result,), (incoming, *operands), "incoming", "gradient")
 
 
-# Arrays that lie on several devices: each computes its own shard, and only the loss is added up between them.
+# Arrays on several devices: each device computes its own shard, and only sums (of losses, of what a divisor counts) are
+# added between devices.
 
 
 def _sharding_rule(plan: Plan, mesh: Any, operands: Any, results: Any) -> SdyShardingRule:
-    """An axis is the same in every array that has it in full; one of size 1 is nobody else's."""
+    """The rule by which axes divide alike: an axis of full size is the same in all arrays, one of size 1 is not."""
     full = full_shape(*operands)
     own = itertools.count()
 
@@ -90,13 +91,13 @@ def _sharding_rule(plan: Plan, mesh: Any, operands: Any, results: Any) -> SdySha
 
 
 def _axes(array: Any, d: int) -> tuple[str, ...]:
-    """The mesh's axes that divide the array's."""
+    """The mesh axes that divide axis d of the array."""
     names = array.sharding.spec[d] if array.sharding else None  # a partitioner may not know it yet
     return () if names is None else names if isinstance(names, tuple) else (names,)
 
 
 def _spec(mesh: Any, operands: Any) -> list[tuple[str, ...]]:
-    """How each axis is divided: as the first operand that divides it, and in equal parts."""
+    """The mesh axes for each axis: those of the first operand that is divided along it, in equal parts."""
     spec: list[tuple[str, ...]] = []
     for d, size in enumerate(full_shape(*operands)):
         taken = {name for names in spec for name in names}
@@ -119,7 +120,7 @@ def _partition(local: Callable[..., Any], plan: Plan, mesh: Any, operands: Any, 
 
 
 def _measured_by_all(plan: Plan, operands: Given, summed: tuple[str, ...]) -> Any:
-    """A divisor that the operands give, of all shards together."""
+    """What the divisor counts in all shards together."""
     xp, values = prepared(plan, operands, wide=jnp.float64)
     return jax.lax.psum(definition.measured(xp, plan.call, values).astype(jnp.float64), summed)
 
@@ -147,7 +148,7 @@ def gradient_of_shard(incoming: Any, *operands: Any, plan: Plan, summed: tuple[s
 
 
 def _reads(plan: Plan, types: Sequence[Any]) -> bool:
-    """The kernel has one label_smoothing and one gamma for a call; vmap may have made one of each item."""
+    """Whether the kernel can compute this: it takes one label_smoothing and one gamma, and vmap may make several."""
     learnt = sum(name in plan.given for name in ("label_smoothing", "gamma"))
     return all(math.prod(a.shape) == 1 for a in types[len(types) - learnt :])
 
@@ -169,8 +170,8 @@ def lowering(local: Callable[..., Any], formula: Callable[..., Any]) -> Any:
         elif isinstance(context, mlir.SPMDAxisContext):  # inside shard_map
             alone = context.manual_axes == {*context.mesh.axis_names}
         if ctx.module_context.lowering_parameters.for_export:
-            # An exported program outlives this version of the kernel, and goes where there is none; and its sizes,
-            # which the kernel's call has as constants, may be symbols.
+            # An exported program may run beside another version of binxent, or without it. Its sizes may be symbols,
+            # and a call of the kernel has them as constants.
             fun = functools.partial(formula, plan=plan)
         elif not _reads(plan, ctx.avals_in):
             fun = functools.partial(formula, plan=plan)

@@ -35,17 +35,17 @@ def binary_cross_entropy_with_logits(
             [0, 1], which is not enforced.
         weight: broadcasts to the input.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
-            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count). Static under
-            ``jax.jit``, as ``ignore_index``.
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count). It is
+            static under ``jax.jit``, as is ``ignore_index``.
         pos_weight: broadcasts to the input; multiplies the loss of positives.
         sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
-        mask: broadcasts to the input; an element where it is 0 or False is ignored: it adds 0 to the loss, to the
-            gradient and to what ``"mean"`` divides by, whatever it holds, NaN too. The mean of nothing is 0.
-        ignore_index: elements whose target it is are ignored likewise; an integer such as -100, or NaN.
-        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
-        gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
-            answer, to this power. It and ``label_smoothing`` are part of a compiled program where they are numbers, and
-            its operands, with derivatives, where they are traced; out of range a traced one makes the loss NaN.
+        mask: broadcasts to the input; an element is ignored where it is 0 or False: whatever the element holds, even
+            NaN, it adds 0 to the loss, to the gradient and to the divisor of ``"mean"``. The mean of nothing is 0.
+        ignore_index: an integer such as -100, or NaN; elements with this target are ignored likewise.
+        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target (Szegedy et al., 2016).
+        gamma: γ ≥ 0 of the focal loss (Lin et al., 2017); each term is multiplied by (probability given to the wrong
+            class)^γ. Numbers for it and ``label_smoothing`` are part of a compiled program; traced ones are its
+            operands, with derivatives, and make the loss NaN if they are out of range.
 
     Returns:
         A scalar, or an array of the input's shape for ``"none"``; of the wider floating dtype of input and target.
@@ -88,9 +88,9 @@ def binary_cross_entropy(
     ``w · [p·y·(−log q) + (1−y)·(−log(1−q))]`` for each element, with q the input, y the target, w the weight and p
     the pos_weight; both logarithms are clamped at −100. Then the mean, the sum, or none.
 
-    Arguments, results and errors are those of ``binary_cross_entropy_with_logits``; besides, input and target must
-    lie in [0, 1]. Called with values on CPU, a ValueError names the first element that does not; inside ``jax.jit``
-    or another trace, and on accelerators, such an element is NaN in the loss and in the gradient.
+    Arguments, results and errors are those of ``binary_cross_entropy_with_logits``. In addition, input and target must
+    lie in [0, 1]; otherwise a ValueError names the first element that does not, if the values are on CPU. Inside
+    ``jax.jit`` or another trace, and on accelerators, such an element is NaN in the loss and in the gradient.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The two losses as callables that keep their parameters and are pytrees."""
+"""The two losses as callables that are pytrees, and whose parameters are given once."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _L = TypeVar("_L", bound="_Loss")
 
 
 class _Loss:
-    """What the two classes share. They are pytrees: an array that is kept is a leaf, all else is static.
+    """Base of the two classes. They are pytrees: ``weight`` and ``pos_weight`` are leaves, other parameters static.
 
-    Of ``label_smoothing`` and ``gamma`` that depends on what was given.
+    ``label_smoothing`` and ``gamma`` are leaves too if they are given as arrays.
     """
 
     loss: ClassVar[Loss]
@@ -42,12 +42,12 @@ class _Loss:
         if terms is not None and terms.ignore_index is math.nan:
             object.__setattr__(self, "ignore_index", math.nan)
         numbers = (name for name in ("label_smoothing", "gamma") if isinstance(getattr(self, name), jax.Array))
-        # Kept, and not asked for again: what JAX puts in the place of a leaf need not be an array.
+        # Stored now: what JAX later puts in the place of a leaf need not be an array.
         object.__setattr__(self, "_leaves", ("weight", "pos_weight", *numbers))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.__post_init__()  # a NaN that was pickled is another one
+        self.__post_init__()  # a pickled NaN is another object than math.nan, by which a key is found
 
     def __call__(self, input: Any, target: Any, *, sample_weight: Any = None, mask: Any = None) -> Array:
         given = (self.weight, self.reduction, self.pos_weight, sample_weight, mask)
@@ -87,7 +87,7 @@ def _pytree(cls: type[_L]) -> type[_L]:
 @_pytree
 @dataclass(frozen=True, eq=False, repr=False)
 class BCEWithLogitsLoss(_Loss):
-    """``binary_cross_entropy_with_logits`` with its parameters kept.
+    """``binary_cross_entropy_with_logits`` as a callable, whose parameters are given once.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -110,7 +110,7 @@ class BCEWithLogitsLoss(_Loss):
 @_pytree
 @dataclass(frozen=True, eq=False, repr=False)
 class BCELoss(_Loss):
-    """``binary_cross_entropy`` with its parameters kept.
+    """``binary_cross_entropy`` as a callable, whose parameters are given once.
 
     Examples:
         >>> import jax.numpy as jnp

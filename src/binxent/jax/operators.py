@@ -1,11 +1,11 @@
-"""The loss as a primitive of JAX, with its tangent and its gradient: their derivatives, batching and lowering.
+"""Defines three primitives of JAX, the loss, its tangent and its gradient, with derivatives, batching and lowering.
 
-The tangent is linear in the change of the input, and its transpose is the gradient: so reverse mode reaches the kernel,
-and forward mode the formula. All other operands but the mask have derivatives in closed formulas. A derivative of a
-higher order is that of a formula.
+The tangent is linear in the change of the input, and its transpose is the gradient: reverse mode thus reaches the
+kernel, and forward mode the formula. The other operands, except the mask, have derivatives in closed form. Derivatives
+of higher order are those of the formula.
 
-Under one ``jax.jit`` the loss that is differentiated makes the gradient in the same pass, for an incoming gradient of
-1, and the gradient takes that over: it returns it, or, for any other incoming gradient, runs again in its memory.
+Under one ``jax.jit`` a loss that is differentiated also makes, in the same pass, the gradient for an incoming gradient
+of 1. The gradient primitive returns that one or, for any other incoming gradient, computes anew in its memory.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from binxent.jax.program import Given, Plan
 
 loss_p = Primitive("binxent_loss")  # a second result, if the plan is fused: the gradient
-tangent_p = Primitive("binxent_tangent")  # of the tangent, that gradient if the plan is fused, and the operands
-gradient_p = Primitive("binxent_gradient")  # of the incoming gradient, brought to the operands' rank, and so on
+tangent_p = Primitive("binxent_tangent")  # takes the tangent, that gradient if the plan is fused, and the operands
+gradient_p = Primitive("binxent_gradient")  # takes the incoming gradient in the operands' rank, and the same
 
 
 def _loss(*operands: Any, plan: Plan) -> list[Array]:
@@ -76,8 +76,8 @@ mlir.register_lowering(gradient_p, cpu.lowering(cpu.gradient_of_shard, _gradient
 
 def compute(*operands: Any, plan: Plan) -> Array:
     if cpu.several_devices():
-        # What divides them is asked for their mesh. JAX has no public name for the wish; elsewhere it is not made,
-        # since a program with it cannot be compiled for a mesh without devices, nor for two meshes.
+        # To divide the operands, lowering must know the devices of their mesh. JAX has no public way to ask for that.
+        # It is asked for only here: such a program cannot be compiled for a mesh without devices, nor for two meshes.
         prim_requires_devices_during_lowering.update((loss_p, gradient_p))
     loss: Array = loss_p.bind(*operands, plan=plan)[0]
     return loss
@@ -91,7 +91,7 @@ def _moves(tangent: Any) -> bool:
 
 
 def _tangent_of(fun: Callable[..., Any], operands: Given, tangents: Any) -> Any:
-    """Of any function, along the operands that have a tangent."""
+    """The tangent of any function, along the operands that have a tangent."""
     moving = [k for k, tangent in enumerate(tangents) if _moves(tangent)]
 
     def along(*values: Any) -> Any:
@@ -102,7 +102,7 @@ def _tangent_of(fun: Callable[..., Any], operands: Given, tangents: Any) -> Any:
 
 
 def _tangents_along_others(plan: Plan, operands: Given, tangents: Any) -> list[Array]:
-    """What the loss changes by as each of the others changes, but the mask, by their closed formulas."""
+    """The changes of the loss along the other operands, except the mask, by the closed formulas."""
     moving = zip(("target", *plan.given), tangents[1:], strict=True)
     return [
         program.tangent(name, along, *operands, plan=plan) for name, along in moving if name != "mask" and _moves(along)
@@ -111,19 +111,19 @@ def _tangents_along_others(plan: Plan, operands: Given, tangents: Any) -> list[A
 
 def _loss_jvp(operands: Given, tangents: Any, *, plan: Plan) -> Any:
     wanted = 1 + plan.fused
-    # One loss is likely to be the end of the program, with an incoming gradient of 1; one of several is not.
+    # A loss that is one number is likely the program's last, with an incoming gradient of 1; one of many is not.
     fused = plan.fused or (plan.may_fuse and _moves(tangents[0]) and plan.outer == 0 < operands[0].ndim)
     plan = plan._replace(fused=fused)
     loss, *saved = loss_p.bind(*operands, plan=plan)
     parts = tangent_p.bind(tangents[0], *saved, *operands, plan=plan) if _moves(tangents[0]) else []
     parts += _tangents_along_others(plan, operands, tangents)
-    # What is saved is only ever handed to the other two, whose derivatives are taken along the operands.
+    # Only the other two primitives take what is saved, and their derivatives are those along the operands: 0 here.
     still = [ad.Zero(jax.typeof(a)) for a in saved]
     return [loss, *saved][:wanted], [functools.reduce(jnp.add, parts), *still][:wanted]
 
 
 def _define_linear(primitive: Primitive, fun: Callable[..., Any]) -> None:
-    """Linear in the first operand. Along the others the derivative is the formula's; what was saved depends on them."""
+    """Defines the tangent of a primitive that is linear in its first operand; along the others it is the formula's."""
 
     def jvp(operands: Given, tangents: Any, *, plan: Plan) -> Any:
         first = 1 + plan.fused
@@ -137,7 +137,7 @@ def _define_linear(primitive: Primitive, fun: Callable[..., Any]) -> None:
 
 
 def _to_linear(linear: Any, result: Any, operands: Given) -> Any:
-    """The cotangents: vmap may have given the linear operand axes of size 1 that others have in full."""
+    """The cotangents, summed over axes of size 1 that vmap may have given the linear operand."""
     axes = tuple(d for d, size in enumerate(linear.aval.shape) if size != result.shape[d])
     return [jnp.sum(result, axes, keepdims=True) if axes else result, *(None for _ in operands)]
 

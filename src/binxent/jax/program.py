@@ -1,6 +1,6 @@
-"""What one loss in a program computes: its plan, and loss, tangent and gradient by the definition.
+"""Defines the plan of one loss in a program, and its loss, tangent and gradient by the definition.
 
-XLA compiles these where the kernel does not run; derivatives of higher order are taken of them.
+XLA compiles these where the kernel does not run. Derivatives of higher order are taken of them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Given = tuple[Any, ...]
 class Plan(NamedTuple):
     call: Call
     given: tuple[str, ...]  # the names of the operands after input and target, in the order of ``Operands``
-    outer: int  # how many leading axes are not summed: all for "none"; vmap adds its own
+    outer: int  # how many leading axes are not summed: all for "none", and those of vmap
     may_fuse: bool  # whether the kernel may make the gradient along with a loss that is differentiated
-    fused: bool = False  # whether it does
+    fused: bool = False  # whether the kernel does that
 
     def divided_by(self, divisor: float) -> Plan:
         return self._replace(call=self.call._replace(divisor=divisor))
@@ -42,7 +42,7 @@ def prepared(plan: Plan, given: Given, *others: Any, wide: Any = None) -> tuple[
 
 
 def reduced(plan: Plan, xp: Arrays, values: definition.Values, each: Array) -> Array:
-    """What the reduction makes of a value for each element; the axes that are summed go."""
+    """The reduction of one value per element, without the axes that are summed."""
     total = definition.mean(xp, plan.call, values, each)
     return xp.cast(total.reshape(total.shape[: plan.outer]), plan.call.dtype)
 
@@ -60,7 +60,7 @@ def tangent(name: str, along: Array, *given: Any, plan: Plan) -> Array:
 
 
 def gradient(incoming: Array, *given: Any, plan: Plan) -> Array:
-    """To the input, for an incoming gradient of the operands' rank: the transpose of ``tangent``."""
+    """The gradient to the input, the transpose of ``tangent``. ``incoming`` has the operands' rank."""
     xp, values = prepared(plan, given, incoming)
     dtype = given[0].dtype.name
     result: Array = definition.gradient(xp, plan.call, named(plan, given), values, "input", dtype, incoming)

@@ -1,13 +1,13 @@
-"""What a kernel is: one pass over memory that computes the loss of a call, its gradient, or both.
+"""Defines what a kernel is: one pass over memory that computes the loss of a call, its gradient, or both.
 
-A kernel knows bytes, not frameworks. Every kernel keeps these promises, which ``tests/kernels/test_contract.py`` asks
-of all of them:
+A kernel knows bytes, not frameworks. Every kernel fulfils this contract, which ``tests/kernels/test_contract.py``
+checks for all of them:
 
 - ``compute`` reads each operand once, and ``measure`` is a pass of its own.
 - The incoming gradient and the divisor become one factor, and a result is rounded once.
 - What is ignored adds 0 to every sum and every gradient, whatever it holds.
 - It returns flags and raises nothing but MemoryError.
-- Nothing of the operands' size is allocated but the outputs, and those by the caller.
+- It allocates nothing of the operands' size; the caller allocates the outputs.
 - The same bits come out for any number of threads, any layout and any split into blocks. Between two kernels the bits
   may differ, within the table of ulp.
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Outputs(NamedTuple):
-    """Where the results are written. What is None is not computed."""
+    """Where the results are written. An output that is None is not computed."""
 
     elements: Any = None  # the loss of each element
     total: Any = None  # one number: the sum of the losses, divided
-    gradient: Any = None  # to the input; it may be the input itself
+    gradient: Any = None  # with respect to the input, whose memory it may share
 
 
 class Kernel(Protocol):
@@ -35,10 +35,10 @@ class Kernel(Protocol):
     device: str
 
     def reads(self, operands: Operands) -> bool:
-        """Whether it can compute a call of these operands. It is cheap and never raises; else the definition does."""
+        """Whether the kernel can compute a call of these operands; if not, the definition does. Cheap, never raises."""
 
     def measure(self, call: Call, operands: Operands) -> Any:
-        """What the divisor counts: the kept elements, or the sum of their weights. It is additive over shards."""
+        """What the divisor counts: the kept elements, or the sum of their weights. Those of shards are added."""
 
     def compute(
         self,
@@ -50,7 +50,7 @@ class Kernel(Protocol):
         incoming: Any = 1.0,
         executor: int = 0,
     ) -> int:
-        """Write the outputs; return flags.
+        """Writes the outputs; returns flags.
 
         ``divisor`` is a number, or None for the call's own. ``incoming`` is the gradient that comes in: a number, or
         an operand with one for each element.

@@ -1,4 +1,4 @@
-"""MindSpore's operations, as the definition needs them. Graphs are compiled from this source too."""
+"""Adapts MindSpore to ``binxent.definition``. Graphs are compiled from this source too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @functools.cache
 def device() -> str:
-    """MindSpore takes longer to tell it than the kernel takes for a small loss, and it is set once in a process."""
+    """The device, which a process sets once: MindSpore takes longer to tell it than a small loss takes."""
     return str(ms.get_context("device_target"))
 
 
@@ -27,7 +27,7 @@ def _on_cpu() -> bool:
 
 @ops.constexpr(check=False)
 def _arithmetic() -> Any:
-    """On CPU float64: MindSpore's float32 exp is 300 ulp off there. Other devices have no float64, or a slow one."""
+    """float64 on CPU, where MindSpore's float32 exp is 300 ulp off. Other devices have no float64, or a slow one."""
     return ms.float64 if device() == "CPU" else ms.float32
 
 
@@ -49,19 +49,19 @@ class _Like(nn.Cell):
     """Sums over the axes along which an operand was broadcast."""
 
     def construct(self, array: Tensor, operand: Tensor) -> Tensor:
-        """In a graph, which may not know the shapes: the derivative of a product sums so."""
+        """The sum in a graph, which may not know the shapes: the derivative of a product sums over the same axes."""
         variable = no_constant(ops.zeros_like(ARRAYS.widen(operand, "")), array)
         return ops.GradOperation()(_sum_of_products)(variable, array)
 
     def __call__(self, array: Tensor, operand: Tensor) -> Tensor:
-        """In PyNative mode: a backward that differentiates would make MindSpore call the hooks of cells too early."""
+        """The sum in PyNative mode: differentiation in a backward would make MindSpore call cells' hooks too early."""
         lead = array.ndim - operand.ndim
         axes = tuple(i for i, size in enumerate(array.shape) if i < lead or operand.shape[i - lead] != size)
         return ops.sum(array, axes).reshape(operand.shape) if axes else array
 
 
 def _log1p(x: Tensor) -> Tensor:
-    """MindSpore's own on CPU is log(1 + x), which is 0 for a small x; its atanh keeps all digits."""
+    """log(1 + x). On CPU MindSpore's own log1p is 0 for a small x; its atanh loses no digits."""
     return 2 * ops.atanh(x / (2 + x)) if _on_cpu() else ops.log1p(x)
 
 
@@ -81,19 +81,19 @@ class Arrays:
         self.like = _Like()
 
     def cast(self, array: Tensor, dtype: str) -> Tensor:
-        """On CPU MindSpore compares no bfloat16."""
+        """The array in that dtype. bfloat16 is widened before a comparison, which MindSpore lacks for it on CPU."""
         if dtype != "bool":
             return array.astype(_dtype(dtype))
         return (self.widen(array, "") if array.dtype in FLOATING else array) != 0
 
     def widen(self, array: Tensor, dtype: str) -> Tensor:
-        """The arithmetic's type is the device's, whatever the result's dtype is."""
-        if array.dtype == ms.bool_:  # astype takes its byte, which in a mask of 0 and 255 is no 1
+        """The array in the arithmetic's type, which depends on the device and not on the result's dtype."""
+        if array.dtype == ms.bool_:  # astype would take its byte, which is 255 in a mask of 0 and 255
             return (array != 0).astype(_arithmetic())
         return array.astype(_arithmetic())
 
     def count(self, keep: Tensor, like: Tensor) -> Tensor:
-        """As integers: other devices compute in float32, which cannot count beyond 2²⁴."""
+        """The number of elements kept, as an integer: other devices compute in float32, which counts to 2²⁴."""
         return ops.sum(ops.where(keep, ops.zeros_like(like) + 1, ops.zeros_like(like)).astype(ms.int64))
 
     def size(self, array: Tensor) -> Any:
@@ -106,7 +106,7 @@ class Arrays:
         return number
 
     def probability(self, call: Call, x: Tensor, y: Tensor) -> Tensor:
-        """The kernel has refused what is out of range, and MindSpore takes any target."""
+        """x as it is: the CPU's kernel refuses an input out of range itself, and MindSpore accepts any target."""
         return x
 
 
@@ -114,5 +114,5 @@ ARRAYS = Arrays()
 
 
 def column(sample_weight: Tensor, input: Tensor) -> Tensor:
-    """Of shape [N, 1, …, 1], so that it broadcasts along the first axis."""
+    """The weights in the shape [N, 1, …, 1], so that they broadcast along the first axis."""
     return sample_weight.reshape((-1,) + (1,) * (input.ndim - 1))

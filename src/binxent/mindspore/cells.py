@@ -20,16 +20,16 @@ _PRECISION = {
 
 
 def _for_base(reduction: Any) -> Any:
-    """MindSpore's constructors know three reductions; what they make for one is not used."""
+    """The reduction for MindSpore's constructor, which knows three, and whose result for it is not used."""
     return "sum" if str(reduction).lower() in ("batchmean", "weighted_mean") else reduction
 
 
 class _Cell(nn.Cell):
-    """What the two share."""
+    """Base of the two cells."""
 
     def __call__(self, *operands: Any, **named: Any) -> Tensor:
         dtype = _PRECISION.get(self.mixed_precision_type)
-        if dtype is not None:  # to_float: MindSpore casts for its own operations only
+        if dtype is not None:  # set by to_float: MindSpore itself casts only for its own operations
 
             def cast(operand: Any) -> Any:
                 return operand.astype(dtype) if isinstance(operand, Tensor) and operand.dtype in FLOATING else operand
@@ -50,13 +50,14 @@ class _Cell(nn.Cell):
         self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
 
     def extend_repr(self) -> str:
-        """Only what is not the default, so that a plain cell prints as MindSpore's own."""
+        """The options that are not the default, so that a plain cell prints as MindSpore's own."""
         given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
         given |= options.shown_terms(self)
         return ", ".join(f"{name}={value}" for name, value in given.items())
 
 
-# Mixed precision (O1) rewrites networks as source, and would take a class and its base of the same name for one.
+# Mixed precision (O1) rewrites networks as source, and would confuse a class with its base of the same name. These
+# cells are exempt from that.
 ms.rewrite.common.namespace._subtree_black_list.append(_Cell)
 
 

@@ -1,4 +1,4 @@
-"""The definition as a graph takes it: operands one by one, since MindSpore's compiler makes no named tuple.
+"""Computes the definition in graphs, with operands one by one: MindSpore's compiler cannot make a named tuple.
 
 A tuple that holds None would be shorter, but MindSpore 2.10 ends the process at some graphs that have one.
 ``test_mindspore_options.py`` compares its bits with those of ``binxent.definition``.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _column(sample_weight: Tensor | None, input: Tensor) -> Tensor | None:
-    """In the arithmetic's type: on CPU no graph reshapes bfloat16."""
+    """The weights as a column, in the arithmetic's type: on CPU a graph cannot reshape bfloat16."""
     return None if sample_weight is None else column(ARRAYS.widen(sample_weight, ""), input)
 
 

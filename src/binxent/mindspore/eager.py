@@ -1,4 +1,4 @@
-"""The loss outside graphs, in PyNative mode: the kernel under MindSpore's tape."""
+"""Computes the loss in PyNative mode, outside graphs: the kernel under MindSpore's tape."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from binxent.options import Terms
 
 _NUMPY = {ms.float16: np.float16, ms.bfloat16: np_dtype.bfloat16, ms.float32: np.float32}
-_POOLED = 1 << 20  # elements, from which MindSpore's pool of used memory saves more than its queue takes
+_POOLED = 1 << 20  # elements: from here on MindSpore's memory pool saves more time than its queue costs
 
 # The gradient is made together with the loss, in one pass, for the incoming gradient that the last backward brought:
 # 1, or the scale of mixed precision. Where another one comes, the kernel runs again, so this only ever decides what is
@@ -69,10 +69,10 @@ class _Loss:
         self.call, self.operands = call, operands
         self.by_definition = arrays.device() != "CPU"
         self.incoming: Tensor | None = None
-        self.made: tuple[Tensor, float] | None = None  # a gradient, and the incoming one that it was made for
+        self.made: tuple[Tensor, float] | None = None  # a gradient, and the incoming gradient for which it was made
 
     def _run(self, loss: Tensor | None, gradient: Tensor | None, incoming: Tensor | float = 1.0) -> None:
-        """Write the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
+        """Writes the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
         call, operands = self.call, self.operands
         described = Operands(*[None if operand is None else _described(operand) for operand in operands])
         if operands.sample_weight is not None:
@@ -114,9 +114,9 @@ class _Loss:
         global _expected_incoming
         self.incoming = incoming
         if self.by_definition or _pynative_executor.requires_grad():
-            # The tape records, for a higher derivative: of MindSpore's own operations it knows any.
+            # The tape records this backward, for a higher derivative, which it has for MindSpore's own operations.
             return self.gradient("input", self.operands.input)
-        # Handed over, not kept: a second backward must not write into what the first one gave.
+        # Handed over once: a second backward must not write into the gradient that the first one returned.
         made, self.made = self.made, None
         scale = incoming if self.call.reduction == "none" else float(incoming)
         if made is not None and made[1] == scale:

@@ -39,13 +39,13 @@ def binary_cross_entropy_with_logits(
             lower case.
         pos_weight: broadcasts to the input; multiplies the loss of positives; dtypes as weight.
         sample_weight: shape [N], along the input's first axis; multiplies ``weight``; dtypes as weight.
-        mask: broadcasts to the input; dtypes as target. An element where it is 0 or False is ignored: it adds 0 to the
-            loss, to the gradients and to what ``"mean"`` divides by, whatever it holds, NaN too. The mean of nothing
-            is 0.
-        ignore_index: elements whose target it is are ignored likewise; an integer such as -100, or NaN.
-        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
-        gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
-            answer, to this power. In a compiled graph these three are constants.
+        mask: broadcasts to the input; dtypes as target. An element is ignored where it is 0 or False: whatever the
+            element holds, even NaN, it adds 0 to the loss, to the gradients and to the divisor of ``"mean"``. The mean
+            of nothing is 0.
+        ignore_index: an integer such as -100, or NaN; elements with this target are ignored likewise.
+        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target (Szegedy et al., 2016).
+        gamma: γ ≥ 0 of the focal loss (Lin et al., 2017); each term is multiplied by (probability given to the wrong
+            class)^γ. In a compiled graph these three options are constants.
 
     Returns:
         A tensor of shape (), or of the input's shape for ``"none"``; of the wider floating dtype of input and target.
@@ -54,12 +54,12 @@ def binary_cross_entropy_with_logits(
         TypeError: an argument is no tensor, or of a dtype that is not supported; the reduction is no str, or an
             option no number.
         ValueError: a shape does not fit, or the reduction is unknown; a number is out of its range.
-        RuntimeError: a shape does not fit that was unknown when a graph was compiled: MindSpore turns every error of
-            an operator into one.
+        RuntimeError: a shape that was unknown when a graph was compiled does not fit: MindSpore turns every error of
+            an operator into a RuntimeError.
 
     Differences from MindSpore's: gradients to every operand, and to any order; the right gradient of the mean for any
     batch size in PyNative mode; exact tails and means; integer and boolean targets; the wider dtype, where input and
-    target differ; the gradient has the dtype of its operand; ``sample_weight`` and what follows it.
+    target differ; the gradient has the dtype of its operand; ``sample_weight`` and the parameters after it.
 
     Example:
         >>> import mindspore
@@ -90,8 +90,8 @@ def binary_cross_entropy(
     ``w · [p·y·(−log q) + (1−y)·(−log(1−q))]`` for each element, with q the input, y the target, w the weight and p
     the pos_weight; both logarithms are clamped at −100. Then the mean, the sum, or none.
 
-    Arguments, results and errors are those of ``binary_cross_entropy_with_logits``; besides, an input outside [0, 1]
-    is a ValueError (in a compiled graph, which ``vmap`` and ``jvp`` make too, a RuntimeError).
+    Arguments, results and errors are those of ``binary_cross_entropy_with_logits``. In addition, an input outside
+    [0, 1] is a ValueError (in a compiled graph, which ``vmap`` and ``jvp`` make too, a RuntimeError).
 
     Differences from MindSpore's: those of ``binary_cross_entropy_with_logits``; besides, one element is not counted
     twice, weights broadcast, a probability of 0 or 1 costs at most 100 and not 27.63, an input outside [0, 1] never

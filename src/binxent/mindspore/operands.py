@@ -1,4 +1,4 @@
-"""What an operand and an option may be, the plan of a call, and MindSpore's exceptions for what is refused."""
+"""Checks operands and options, plans a call, and refuses with MindSpore's exceptions."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ NAMES = Operands._fields[:6]  # input, target, weight, sample_weight, pos_weight
 FLOATING = (ms.float16, ms.bfloat16, ms.float32)  # MindSpore's losses refuse float64
 _TARGETS = tuple(dtype for dtype in TAG if dtype != ms.float64)
 
-# What is known of an operand before it is read: its shape and dtype, what it is if it is no tensor, or that it is None.
+# What is known of an operand before it is read: its shape and dtype; the name of its type if it is no tensor; or None.
 Kind = tuple[tuple[int, ...], Any] | str | None
 
 
 def _in_mindspores_words(check: Callable[..., Any], *given: Any, **named: Any) -> Any:
-    """What the check returns. MindSpore raises ValueError itself and no class of ours, in a graph too."""
+    """What the check returns. Its refusal becomes a plain ValueError, as MindSpore raises, in a graph too."""
     try:
         return check(*given, **named)
     except options.RefusalError as refusal:
@@ -39,7 +39,7 @@ def _in_mindspores_words(check: Callable[..., Any], *given: Any, **named: Any) -
 
 
 def checked_reduction(reduction: object) -> str:
-    """The reduction in lower case: MindSpore takes any, but in its class BCELoss."""
+    """The reduction in lower case: MindSpore accepts any case, except in its class BCELoss."""
     if not isinstance(reduction, str):
         raise TypeError(f"reduction: expected a str, got {type(reduction).__name__}")
     known: str = _in_mindspores_words(options.check_reduction, reduction.lower())
@@ -47,9 +47,9 @@ def checked_reduction(reduction: object) -> str:
 
 
 def checked_terms(ignore_index: object, label_smoothing: object, gamma: object) -> Terms | None:
-    """The options that are numbers; None if there is nothing out of the ordinary."""
+    """The options that are numbers; None if all have their defaults."""
     for name, value in zip(Terms._fields, (ignore_index, label_smoothing, gamma), strict=True):
-        if isinstance(value, ms.Tensor):  # a graph that is being compiled does not tell what a tensor holds
+        if isinstance(value, ms.Tensor):  # its value is unknown while a graph is compiled
             raise TypeError(f"{name}: expected a number, got Tensor, to which there would be no gradient")
     known: Terms | None = _in_mindspores_words(options.terms, ignore_index, label_smoothing, gamma, "float32")
     return known
@@ -66,7 +66,7 @@ def _checked_kind(name: str, kind: Kind) -> tuple[tuple[int, ...], Any]:
 
 
 def _is_known(shape: tuple[int, ...]) -> bool:
-    """Whether a graph is compiled for this shape alone, and not for any length, or number, of dimensions."""
+    """Whether all sizes are known: a graph may be compiled for any size, or number, of dimensions."""
     return min(shape, default=0) >= 0
 
 

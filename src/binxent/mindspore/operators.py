@@ -1,4 +1,4 @@
-"""The loss in compiled graphs: on CPU operators that MindSpore loads from the kernel's own library, else ``compiled``.
+"""Computes the loss in graphs: on CPU by operators that MindSpore loads from the native library, else by ``compiled``.
 
 A graph is compiled from the source of every ``construct`` and ``bprop`` here. MindSpore counts the parameters of a
 ``bprop``: they are those of the operator, its result, and the gradient to that.
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from binxent.formula import Loss
     from binxent.options import Terms
 
-# Loss, reduction and terms: what is asked of an operator, before anything is known of its operands.
+# Loss, reduction and terms: what decides on an operator, before anything is known of its operands.
 Asked = tuple["Loss", str, "Terms | None"]
 
 
 class _Operator(ops.Custom):
-    """Two functions of the library: one computes, one tells a shape that is unknown until the graph runs."""
+    """An operator with two functions of the library: one computes, one finds a shape that only the run can know."""
 
     def __init__(self, symbol: str, bprop: Any) -> None:
         super().__init__(f"{kernel.library}:{symbol}", (), ms.float32, func_type="aot", bprop=bprop)
@@ -52,7 +52,7 @@ def _inferred_kind(inferred: dict[str, Any]) -> Kind:
 
 
 class _KernelLoss(_Operator):
-    """In a graph the operator; called by Python, the loss of ``eager``, unless that is being traced."""
+    """The operator in a graph, or while one is traced; called by Python otherwise, the loss of ``eager``."""
 
     def __init__(self, symbol: str, bprop: Any, asked: Asked) -> None:
         super().__init__(symbol, bprop)
@@ -125,7 +125,7 @@ def _kernel_loss(asked: Asked) -> _KernelLoss:
             no_constant(incoming, outer),
             outer,
         )
-        # It leaves out the operands that are None.
+        # GradOperation leaves out the operands that are None.
         i = 2 if weight is None else 3
         j = i if sample_weight is None else i + 1
         return (
@@ -171,7 +171,7 @@ def _kernel_loss(asked: Asked) -> _KernelLoss:
 
 
 class _CompiledLoss(nn.Cell):
-    """The same for other devices."""
+    """The loss on other devices, in a graph or called by Python."""
 
     def __init__(self, asked: Asked) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ def _made(asked: Asked) -> _KernelLoss | _CompiledLoss:
 
 @functools.cache
 def _as_operand(terms: Terms | None) -> Tensor | None:
-    """The numbers, for the kernel's operators, which read tensors alone."""
+    """The options as a tensor, because the kernel's operators read only tensors."""
     if terms is None:
         return None
     ignores = terms.ignore_index is not None
@@ -237,7 +237,7 @@ def operator(
     label_smoothing: float,
     gamma: float,
 ) -> Any:
-    """What computes the loss of input, target, weight, sample_weight, pos_weight, mask and terms; and these terms."""
+    """The operator, which takes input, target, weight, sample_weight, pos_weight, mask and terms; and these terms."""
     if ignores and ignore_index is None:
         raise TypeError("ignore_index: expected a number, and that a graph's is constant, got a variable")
     terms = checked_terms(ignore_index, label_smoothing, gamma)

@@ -1,4 +1,4 @@
-"""NumPy for ``binxent.definition``: the reference of every test, in any floating type, longdouble included."""
+"""Adapts NumPy to ``binxent.definition``: the reference of every test, in any floating type up to longdouble."""
 
 from __future__ import annotations
 

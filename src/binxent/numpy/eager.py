@@ -1,4 +1,4 @@
-"""The kernel on NumPy's memory: what an operand may be, where results lie, and the call itself."""
+"""Calls the kernel on NumPy's memory: checks the operands, allocates the results, refuses what is out of range."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def checked(name: str, value: object, *, floating: bool = False) -> Array:
         raise TypeError(f"{name}: expected a numpy.ndarray, got {type(value).__name__}; wrap it in numpy.asarray(…)")
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: the mask of a numpy.ma.MaskedArray would be ignored; pass its .filled(…) or .data")
-    value = np.asarray(value)  # a subclass may say anything of its shape, strides and dtype
+    value = np.asarray(value)  # a subclass may report a shape, strides or dtype that its memory does not have
     known = FLOATING if floating else tuple(native.TAGS)
     if value.dtype.name not in known:
         raise TypeError(f"{name}: dtype {value.dtype} is not supported; expected one of {', '.join(known)}")
@@ -52,7 +52,7 @@ def _new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 _TOO_HARD: type[Exception] = getattr(np, "exceptions", np).TooHardError
-_MOST_WORK = 100_000  # steps, some milliseconds, in which views that no program makes by accident may not be told apart
+_MOST_WORK = 100_000  # steps of the search, some milliseconds; two views that need more count as overlapping
 
 
 def _overlap(one: Array, other: Array) -> bool:
@@ -72,9 +72,9 @@ def _overlaps_itself(array: Array) -> bool:
                 break
             reach += step * (size - 1)
     else:
-        return False  # each step leads beyond all that shorter ones reach: so it is in every view but as_strided's
+        return False  # each step is longer than all shorter ones reach: true of every view but as_strided's
     for axis, size in enumerate(array.shape):
-        # Any two elements that differ along this axis, and perhaps along later ones, lie as some two of either half do.
+        # Two elements that first differ along this axis are as far apart as some two of which each half has one.
         before, half = (slice(1),) * axis, size // 2
         if _overlap(array[(*before, slice(half))], array[(*before, slice(half, None))]):
             return True
@@ -82,14 +82,14 @@ def _overlaps_itself(array: Array) -> bool:
 
 
 def _lies_like(one: Array, other: Array) -> bool:
-    """Whether each element is in the other's place."""
+    """Whether both arrays have each element at the same address."""
     return one.ctypes.data == other.ctypes.data and all(
         step == there or size == 1 for step, there, size in zip(one.strides, other.strides, one.shape, strict=True)
     )
 
 
 def _check_out(out: object, operands: Operands) -> Array:
-    """The gradient's place: new to the operands, or exactly the input's own."""
+    """The array for the gradient. It overlaps no operand, or is exactly the input's memory."""
     x = operands.input
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out: expected a numpy.ndarray, got {type(out).__name__}")
@@ -154,7 +154,7 @@ def compute(
             _refuse_out_of_range(outside, operands, call.terms)
 
     if out is not None and loss.probabilities:
-        # A probability out of range is found before the caller's array is written.
+        # Two passes: a probability out of range must be found before the caller's array is written.
         run(value, None)
         run(None, gradient)
     else:

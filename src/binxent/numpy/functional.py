@@ -39,12 +39,12 @@ def binary_cross_entropy_with_logits(
             ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count).
         pos_weight: broadcasts to the input; multiplies the loss of positives.
         sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
-        mask: broadcasts to the input; an element where it is 0 or False is ignored: it adds 0 to the loss, to the
-            gradient and to what ``"mean"`` divides by, whatever it holds, NaN too. The mean of nothing is 0.
-        ignore_index: elements whose target it is are ignored likewise; an integer such as -100, or NaN.
-        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
-        gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
-            answer, to this power.
+        mask: broadcasts to the input; an element is ignored where it is 0 or False: whatever the element holds, even
+            NaN, it adds 0 to the loss, to the gradient and to the divisor of ``"mean"``. The mean of nothing is 0.
+        ignore_index: an integer such as -100, or NaN; elements with this target are ignored likewise.
+        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target (Szegedy et al., 2016).
+        gamma: γ ≥ 0 of the focal loss (Lin et al., 2017); each term is multiplied by (probability given to the wrong
+            class)^γ.
 
     Returns:
         A scalar, or an array of the input's shape for ``"none"``; of the wider floating dtype of input and target.
@@ -54,7 +54,7 @@ def binary_cross_entropy_with_logits(
         ValueError: a shape does not fit, or the reduction is unknown.
 
     Differences from ``torch.nn.functional.binary_cross_entropy_with_logits``: integer and boolean targets, exact
-    tails, finite results for infinite logits with the right target, and what follows ``pos_weight``.
+    tails, finite results for infinite logits with the right target, and the parameters after ``pos_weight``.
 
     Examples:
         >>> import numpy as np
@@ -89,11 +89,11 @@ def binary_cross_entropy(
     ``w · [p·y·(−log q) + (1−y)·(−log(1−q))]`` for each element, with q the input, y the target, w the weight and p
     the pos_weight; both logarithms are clamped at −100. Then the mean, the sum, or none.
 
-    Arguments, results and errors are those of ``binary_cross_entropy_with_logits``; besides, input and target must
-    lie in [0, 1], else a ValueError names the first element that does not.
+    Arguments, results and errors are those of ``binary_cross_entropy_with_logits``. In addition, input and target must
+    lie in [0, 1]; otherwise a ValueError names the first element that does not.
 
     Differences from ``torch.nn.functional.binary_cross_entropy``: integer and boolean targets, mixed dtypes,
-    ``pos_weight`` and what follows it.
+    ``pos_weight`` and the parameters after it.
 
     Examples:
         >>> import numpy as np
@@ -130,8 +130,8 @@ def value_and_grad(
         input, target, weight, reduction, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma: as in
             ``binary_cross_entropy_with_logits``.
         probabilities: whether the input is probabilities.
-        out: where the gradient is written, of the input's shape and dtype. It may be the input itself, and then
-            nothing is allocated.
+        out: an array of the input's shape and dtype, in which the gradient is written. It may be the input itself;
+            nothing is allocated then.
 
     Returns:
         The loss, and the gradient, of the input's shape and dtype.

@@ -1,4 +1,4 @@
-"""The two losses as callables that keep their parameters."""
+"""The two losses as callables, whose parameters are given once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from binxent.numpy.eager import Array, Given, Numbers, checked, compute
 
 
 class _Loss:
-    """What the two classes share: parameters kept as they are given, checked at once where that needs no input."""
+    """Base of the two classes. Parameters are stored as given, and checked at once where that needs no input."""
 
     loss: Loss
 
@@ -63,7 +63,7 @@ class _Loss:
 
 
 class BCEWithLogitsLoss(_Loss):
-    """``binary_cross_entropy_with_logits`` with its parameters kept.
+    """``binary_cross_entropy_with_logits`` as a callable, whose parameters are given once.
 
     Examples:
         >>> import numpy as np
@@ -90,7 +90,7 @@ class BCEWithLogitsLoss(_Loss):
 
 
 class BCELoss(_Loss):
-    """``binary_cross_entropy`` with its parameters kept.
+    """``binary_cross_entropy`` as a callable, whose parameters are given once.
 
     Examples:
         >>> import numpy as np

@@ -1,7 +1,7 @@
-"""Paddle's operations, as the definition needs them, and the loss that is made of them.
+"""Adapts Paddle to ``binxent.definition``, and computes the loss by it where the kernel cannot.
 
-It serves where the kernel cannot: static graphs, gradients of gradients, gradients to the label, the weights, gamma or
-label_smoothing, weights that enlarge the result, and other devices.
+That is in static graphs, for gradients of gradients, for gradients to the label, the weights, gamma or label_smoothing,
+with weights that enlarge the result, and on other devices.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ NAME = {dtype: name for name, dtype in DTYPE.items()}
 
 
 def constant(x: Any) -> Any:
-    """x, which is not differentiated. In a static graph a copy: Paddle computes in place, and forgets who shares
-    memory."""
+    """x without a gradient. In a static graph it is a copy, because Paddle computes in place there and does not notice
+    shared memory."""
     if isinstance(x, Tensor):
         return x.detach()
     copy = paddle.assign(x)
@@ -44,12 +44,12 @@ def _device(x: Any) -> str:
 
 
 def _zeros_like(x: Any) -> Any:
-    """Paddle's own warns in a static graph."""
+    """Zeros like x. Paddle's own function warns in a static graph."""
     return paddle.cast(x < x, x.dtype)
 
 
 def _log1p(x: Any) -> Any:
-    """Paddle's log1p has no second derivative; log(1 + x) has one, but loses digits: each gives what it has."""
+    """The value of Paddle's log1p, which has no second derivative, with the derivatives of log(1 + x)."""
     if x.stop_gradient:
         return paddle.log1p(x)
     log = paddle.log(1 + x)
@@ -68,15 +68,15 @@ class Arrays:
     clip = staticmethod(paddle.clip)
 
     def cast(self, array: Any, dtype: str) -> Any:
-        """Paddle's cast takes a boolean for its byte, which in a mask of 0 and 255 is no 1; and its != takes what is
-        tiny for 0, so that it cannot make a boolean of a number."""
+        """The array in that dtype. A boolean is compared with 0 first, because Paddle casts its byte, which may be 255.
+        A number is not, because Paddle's ``!=`` takes a tiny one for 0."""
         return paddle.cast(array != 0 if array.dtype == paddle.bool else array, DTYPE[dtype])
 
     def widen(self, array: Any, dtype: str) -> Any:
         return self.cast(array, "float64" if dtype == "float64" else "float32")
 
     def sum(self, array: Any) -> Any:
-        """In float64, which not every device has: Paddle's float32 sum is 2e-6 off, and its mean 12 % at 10⁸
+        """The sum, in float64 where the device has it: Paddle's float32 sum is 2e-6 off, and its mean 12 % at 10⁸
         elements."""
         wide = paddle.cast(array, paddle.float64) if _device(array) in ("cpu", "gpu") else array
         return paddle.cast(paddle.sum(wide), array.dtype)
@@ -95,17 +95,17 @@ class Arrays:
         return array
 
     def number(self, number: float, x: Any) -> Any:
-        """A tensor where that is float64 in a static graph, in which Paddle rounds a number to float32."""
+        """The number; in a static graph of float64 a tensor, because Paddle rounds a number to float32 there."""
         if number and not isinstance(x, Tensor) and x.dtype == paddle.float64:
             return paddle.full([], number, x.dtype)
         return number
 
     def probability(self, call: Call, x: Any, y: Any) -> Any:
-        """On the processor what is out of range is refused; elsewhere that would wait for the device, or end its
-        context.
+        """x. On CPU an element out of range is refused. Elsewhere it becomes NaN: to refuse it would wait for the
+        device, or end its context.
 
-        A static graph raises Paddle's own ValueError, when it runs: Paddle's loss is asked for the sake of its check,
-        and adds 0. An assertion would be lost in a saved model.
+        A static graph raises Paddle's own ValueError when it runs: it computes Paddle's loss for the sake of the check
+        in it, and adds 0 times that. An assertion would be lost in a saved model.
         """
         if _device(x) != "cpu":
             return definition.nan_outside(self, call, x, y)
@@ -135,8 +135,8 @@ def _by_slope(loss: Callable[..., Any], slope: Callable[..., Any], xp: Arrays, x
 
 
 def _logits_loss(xp: Arrays, x: Any, y: Any, weight: Any, pos_weight: Any, label_smoothing: Any, gamma: Any) -> Any:
-    """With gamma an infinite logit has one part that is infinite and another that is 0, and the product of their
-    derivatives is NaN."""
+    """The loss from logits. With gamma the derivative is given by its formula: the derivative of the parts would be
+    0 · inf = NaN for an infinite logit."""
     operands = (xp, x, y, weight, pos_weight, label_smoothing, gamma)
     if formula.is_off(gamma):
         return formula.logits_loss(*operands)
@@ -144,7 +144,7 @@ def _logits_loss(xp: Arrays, x: Any, y: Any, weight: Any, pos_weight: Any, label
 
 
 def _probabilities_loss(xp: Arrays, *operands: Any) -> Any:
-    """The gradient is the frameworks', where the logarithms are clamped."""
+    """The loss from probabilities. Its gradient is the frameworks' where the logarithms are clamped."""
     return _by_slope(formula.probabilities_loss, formula.probabilities_gradient, xp, *operands)
 
 
@@ -153,21 +153,21 @@ PROBABILITIES = dataclasses.replace(formula.PROBABILITIES, loss=_probabilities_l
 
 
 def may_enlarge(weight: Sequence[int], input: Sequence[int]) -> bool:
-    """Whether the weight may be the larger one. A size of −1 may turn out to be any."""
+    """Whether the weight may be larger than the input. A size of −1 is unknown and may be any."""
     return len(weight) > len(input) or any(
         w != 1 and (w != n or w == -1) for w, n in zip(reversed(weight), reversed(input), strict=False)
     )
 
 
 def _counted(call: Call) -> Call:
-    """The call whose divisor is counted when it is computed."""
+    """The call with a divisor that is counted when the loss is computed."""
     if isinstance(call.divisor, str):
         return call
     return call._replace(divisor=ROWS if call.reduction == "batchmean" else SIZE)
 
 
 def _without_amp() -> Any:
-    """Mixed precision would compute the parts of the formula in half precision."""
+    """A context without mixed precision, which would compute the parts of the formula in half precision."""
     return paddle.amp.auto_cast(enable=False)
 
 
@@ -184,7 +184,7 @@ def loss(call: Call, operands: Operands) -> Any:
         dynamic = isinstance(x, Tensor)
         if call.loss.probabilities and operands.input.dtype == paddle.float16 and dynamic and not x.stop_gradient:
             x.register_hook(_saturated)
-        if not dynamic:  # it would round the divisor to float32
+        if not dynamic:  # a static graph would round the divisor to float32
             call = _counted(call)
         if weight is not None and may_enlarge(weight.shape, x.shape):
             x, call = x + _zeros_like(ARRAYS.widen(weight, call.dtype)), _counted(call)

@@ -1,4 +1,4 @@
-"""The kernel in Paddle's dynamic graph."""
+"""Runs the kernel in Paddle's dynamic graph."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _new_tensor, _compute, _Hook, _is_grad_enabled = (
     paddle.is_grad_enabled,
 )
 
-# Native code can look into a tensor, and make one, in half the time. That is for small tensors, and for large ones,
-# whose memory binxent keeps: Paddle counts and caches the memory of those that it makes.
+# Elements up to which native code makes a tensor, in half the time. It also makes large ones, in memory that binxent
+# reuses. Paddle makes those in between, and counts and caches their memory.
 _SMALL = 4096
 
 # The gradient is made together with the loss, in one pass, for the incoming gradient that the last backward brought:
@@ -44,7 +44,7 @@ def _new(like: Tensor, elements: int) -> Any:
 
 
 def _version(operands: Operands) -> int:
-    """It grows with each operation in place."""
+    """A number that grows with each operation in place on an operand."""
     version: int = operands.input._inplace_version() + operands.target._inplace_version()
     for operand in operands[2:6]:
         if operand is not None:
@@ -61,13 +61,13 @@ def _check_version(operands: Operands, version: int) -> None:
 
 
 def _other_gradient(hook: Any, incoming: Any, differentiable: bool) -> Any:
-    """The gradient, where the hook cannot hand over the one that was made."""
+    """The gradient, where the native hook does not hand over the one that was made with the loss."""
     global _expected_incoming
     call, operands, version = hook.call
     if differentiable:
         _check_version(operands, version)
         return arrays.input_gradient(call, operands, incoming)
-    gradient, hook.gradient = hook.gradient, None  # not kept: Paddle may add to it
+    gradient, hook.gradient = hook.gradient, None  # handed over once: Paddle may add to it
     scale = incoming if call.reduction == "none" else incoming.item()
     if gradient is not None and scale == hook.made_for:
         return gradient
@@ -81,7 +81,7 @@ def _other_gradient(hook: Any, incoming: Any, differentiable: bool) -> Any:
 
 
 def loss(call: Call, operands: Operands, elements: int) -> Any:
-    """Of operands that are not empty, on the processor, of which only the input may ask for a gradient."""
+    """The loss of operands that are not empty, on CPU, of which only the input may require a gradient."""
     input = operands.input
     by_element, dtype = call.reduction == "none", DTYPE[call.dtype]
     same_dtype = dtype is input.dtype or dtype == input.dtype
@@ -103,20 +103,20 @@ def loss(call: Call, operands: Operands, elements: int) -> Any:
     if same_dtype:
         value = _new(input, elements) if by_element else _new_tensor(input, True)
     elif learns:
-        # A gradient has the dtype of what it is the gradient of: a conversion leads from the loss's to the input's.
+        # A gradient has the dtype of its own tensor, so a cast connects the loss's dtype to the input's.
         if not by_element:
             _new_tensor(input, True)._share_underline_tensor_to(node)
         value = _C_ops.cast(node, dtype)
     else:
         value = _C_ops.empty(input.shape if by_element else [], dtype, _CPU)
 
-    # With the loss the gradient that the backward is expected to need, if there is memory for it.
+    # The same pass makes the gradient that the backward is expected to need, if there is memory for it.
     outputs = Outputs(value, None, gradient) if by_element else Outputs(None, value, gradient)
     incoming = _expected_incoming  # read once: threads write it
     outside = _compute(call, operands, outputs, incoming=incoming)
     if outside:
-        # Of any label the kernel makes a loss (any_target): it is the input that is no probability, which the
-        # definition refuses by its first element.
+        # The kernel accepts any label (any_target), so it is the input that is no probability. The definition refuses
+        # its first such element.
         return arrays.loss(call, operands)
     if not learns:
         return value

@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 Reduction = Literal["none", "mean", "sum", "batchmean", "weighted_mean"]
 
-_plain_elements = kernel.paddle.plain_elements  # bound once, as looking it up is measurable in a loss of 64 elements
+_plain_elements = kernel.paddle.plain_elements  # bound once: looking it up is measurable in a loss of 64 elements
 
 
-# What can be remembered: an array has no hash, and that of a tensor does not tell its number.
+# Options of other types are not cached: an array has no hash, and a tensor's hash does not depend on its number.
 _NUMBER = (float, int, type(None))
-_OF_ELEMENTS = ("mean", "sum", "none", "weighted_mean")  # those that ask for no more of the shape than its elements
+_OF_ELEMENTS = ("mean", "sum", "none", "weighted_mean")  # reductions for which this number is enough
 
 
-# It takes a third of the time of ``known_plan``, which compares seven more arguments.
+# A look-up here takes a third of the time of ``known_plan``, which compares seven more arguments.
 @functools.lru_cache(maxsize=256, typed=True)
 def _plain_call(
     loss: Loss, reduction: str, elements: int, ignore_index: object, label_smoothing: object, gamma: object
@@ -58,7 +58,7 @@ def _plain_call(
 
 
 def compute(loss: Loss, reduction: str, given: Given, numbers: Numbers) -> Any:
-    """The loss. What most losses are, float32 without weights, takes the shortest way to the kernel."""
+    """The loss. float32 operands without weights or mask, the usual case, take the shortest way to the kernel."""
     input, label, weight, sample_weight, pos_weight, mask = given
     ignore_index, label_smoothing, gamma = numbers
     alone = weight is None and sample_weight is None and pos_weight is None and mask is None
@@ -169,13 +169,13 @@ def binary_cross_entropy_with_logits(
         pos_weight: broadcasts to the logit; multiplies the loss of positives. In [N, C] logits, one for each class.
         name: accepted and without effect, as in Paddle.
         sample_weight: shape [N], along the logit's first axis; multiplies ``weight``.
-        mask: broadcasts to the logit; an element where it is 0 or False is ignored: it adds 0 to the loss, to the
-            gradients and to what ``"mean"`` divides by, whatever it holds, NaN too. The mean of nothing is 0.
-        ignore_index: elements whose label it is are ignored likewise; an integer such as -100, or NaN.
-        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the label.
-        gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
-            answer, to this power. It and ``label_smoothing`` may be tensors of one element, and learn; a variable of a
-            static graph that is out of range makes the loss NaN.
+        mask: broadcasts to the logit; an element is ignored where it is 0 or False: whatever the element holds, even
+            NaN, it adds 0 to the loss, to the gradients and to the divisor of ``"mean"``. The mean of nothing is 0.
+        ignore_index: an integer such as -100, or NaN; elements with this label are ignored likewise.
+        label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the label (Szegedy et al., 2016).
+        gamma: γ ≥ 0 of the focal loss (Lin et al., 2017); each term is multiplied by (probability given to the wrong
+            class)^γ. It and ``label_smoothing`` may be tensors of one element, and learn. A variable of a static graph
+            that is out of range makes the loss NaN.
 
     Returns:
         A tensor of shape [], or of the logit's shape for ``"none"``; of the wider floating dtype of logit and label.
@@ -184,12 +184,12 @@ def binary_cross_entropy_with_logits(
         ValueError: logit and label differ in shape, a weight or the mask does not broadcast, the reduction is unknown,
             a number is out of its range, or an argument is no Tensor (in a static graph, TypeError).
         RuntimeError: logit or label is of a dtype that is not supported.
-        TypeError: a weight or the mask is, or a number is none.
+        TypeError: a weight or the mask is of such a dtype, or an option is no number.
 
     Differences from Paddle: the right gradient where a logit is 0; exact tails; a mean that is right for any number of
     elements; labels of −100 count; integer, boolean, half precision and mixed dtypes; gradients to ``label`` and
     ``pos_weight``, and of gradients; a weight never widens the result; a ``pos_weight`` of more dimensions is refused;
-    ``"batchmean"`` and ``"weighted_mean"``, ``sample_weight`` and what follows it.
+    ``"batchmean"`` and ``"weighted_mean"``, ``sample_weight`` and the parameters after it.
 
     Examples:
         >>> logit = paddle.to_tensor([5.0, 1.0, 3.0])
@@ -237,7 +237,7 @@ def binary_cross_entropy(
 
     Differences from Paddle: integer, boolean, half precision and mixed dtypes; exact for small probabilities; a mean
     that is right for any number of elements; gradients to ``label``, and of gradients; ``"batchmean"`` and
-    ``"weighted_mean"``, ``pos_weight`` and what follows it.
+    ``"weighted_mean"``, ``pos_weight`` and the parameters after it.
 
     Examples:
         >>> input = paddle.to_tensor([0.5, 0.6, 0.7])

@@ -26,7 +26,7 @@ def _shown(layer: Any) -> str:
 
 
 def _for_paddle(where: str, reduction: Any) -> Any:
-    """What Paddle's constructor, which knows three reductions, is given in place of it."""
+    """The reduction for Paddle's constructor, which knows only three."""
     if type(reduction) is bool:
         return reduction  # size_average, which Paddle refuses with its own words
     check_reduction(where, reduction)
@@ -34,7 +34,7 @@ def _for_paddle(where: str, reduction: Any) -> Any:
 
 
 def _keep(layer: Any, reduction: str, ignore_index: float | None, label_smoothing: Any, gamma: Any) -> None:
-    """Beside what Paddle's constructor keeps."""
+    """Stores on the layer what Paddle's constructor does not store."""
     options.terms(ignore_index, label_smoothing, gamma, "float32")
     layer.reduction = reduction
     layer.ignore_index, layer.label_smoothing, layer.gamma = ignore_index, label_smoothing, gamma

@@ -1,4 +1,4 @@
-"""What may be an operand of the loss, which options are operands, and what is said of those that are refused."""
+"""Checks operands, finds the options that are operands, plans a call, and refuses in Paddle's words."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _names(loss: Loss) -> tuple[str, ...]:
 
 
 def check(loss: Loss, given: Given, kind: Any, no_kind: type[Exception], no_dtype: type[Exception]) -> None:
-    """Refuse what is no tensor (in a static graph: no value), or of a dtype that the loss does not take."""
+    """Refuses what is no tensor (in a static graph: no value), or has a dtype that the loss does not take."""
     known: tuple[Any, ...] = FLOATING
     for name, operand in zip(_names(loss), given, strict=True):
         if operand is None and name in _WEIGHTS:
@@ -54,7 +54,7 @@ def check(loss: Loss, given: Given, kind: Any, no_kind: type[Exception], no_dtyp
 
 
 def split_options(numbers: Numbers) -> tuple[Numbers, dict[str, Any]]:
-    """Return the numbers, and those that are operands: a tensor that learns, and a static graph's variable."""
+    """Returns the options that are numbers, and the operands: a tensor that learns, or a static graph's variable."""
     given, learnt = dict(zip(options.Terms._fields, numbers, strict=True)), {}
     for name, option in given.items():
         if isinstance(option, paddle.pir.Value):  # type: ignore[attr-defined]
@@ -72,7 +72,7 @@ def split_options(numbers: Numbers) -> tuple[Numbers, dict[str, Any]]:
 
 def planned(loss: Loss, reduction: str, given: Given, shapes: Sequence[Shape | None], numbers: Numbers) -> Call:
     """The call. Paddle takes labels outside [0, 1] for probabilities too."""
-    # What is remembered of a tensor is who it is, not its number.
+    # The cache would know a tensor by its identity, and not by its number.
     find: Callable[..., Call] = plan if any(isinstance(number, Tensor) for number in numbers) else known_plan
     dtypes = NAME[given[0].dtype], NAME[given[1].dtype]
     return find(loss, reduction, dtypes, *shapes, *numbers, any_target=True)
@@ -87,7 +87,7 @@ def check_reduction(where: str, reduction: object) -> None:
 
 
 def refuse(loss: Loss, refusal: options.RefusalError, reduction: str, given: Given) -> NoReturn:
-    """Raise Paddle's ValueError, in Paddle's words where it has some."""
+    """Raises Paddle's ValueError, in Paddle's words where it has some."""
     message = str(refusal)
     if refusal.argument == "reduction":
         check_reduction(_name(loss), reduction)

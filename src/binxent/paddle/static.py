@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def _shape_of_both(x: Any, y: Any) -> Any:
-    """From a static graph that raises Paddle's own ValueError, when it runs, if the two differ in shape.
+    """The shape of both. The graph raises Paddle's own ValueError, when it runs, if the two differ in shape.
 
-    Paddle's loss is asked for the sake of its check, of tensors that hold nothing: a first axis of size 0 comes before
-    their own axes.
+    It computes Paddle's loss for the sake of the check in it, of tensors that hold nothing: a first axis of size 0 is
+    put before their own axes.
     """
 
     def empty(like: Any) -> Any:
@@ -32,21 +32,21 @@ def _shape_of_both(x: Any, y: Any) -> Any:
 
 
 def compute(loss: Loss, reduction: str, given: Given, numbers: Numbers) -> Any:
-    """The loss, whose graph checks when it runs what is not known yet."""
+    """The loss. Its graph checks what is still unknown when it runs."""
     check(loss, given, paddle.pir.Value, TypeError, TypeError)  # type: ignore[attr-defined]
     x, y, weight, sample_weight, p, mask = given
     numbers, learnt = split_options(numbers)
     shape = tuple(x.shape)
 
     def settled(operand: Any, to: Shape) -> Shape:
-        """The shape that it has to have, if it may turn out to have it; else its own, which is refused."""
+        """The shape that the operand must have, if it may have it; else its own, which the plan refuses."""
         fits = len(operand.shape) == len(to) and all(
             a == b or -1 in (a, b) for a, b in zip(operand.shape, to, strict=True)
         )
         return to if fits else tuple(operand.shape)
 
     def known(operand: Any) -> Shape | None:
-        """The shape, or that of a number where it is not known: it fits."""
+        """The operand's shape; if that is unknown, (), which the plan accepts."""
         if operand is None:
             return None
         return tuple(operand.shape) if -1 not in (*shape, *operand.shape) or len(operand.shape) > len(shape) else ()

@@ -1,7 +1,7 @@
-"""How good predictions are, label by label, from data that may be larger than memory.
+"""Measures how good predictions are, label by label, on data that may be larger than memory.
 
-A ``Report`` counts what it is shown chunk by chunk, and forgets it. Reports over shards are merged by adding their
-counts. Its memory is bounded, whatever the number of rows.
+A ``Report`` counts its batches in chunks, in memory that is bounded for any number of rows. Reports of shards are
+merged by adding their counts.
 """
 
 from __future__ import annotations
@@ -28,38 +28,39 @@ if TYPE_CHECKING:
 __all__ = ["EXACT_SCORES", "InvalidValueError", "Report", "Scores"]
 
 REDUCTIONS = ("mean", "sum", "batchmean", "weighted_mean")
-EXACT_SCORES = 10_000_000  # that are kept for average precision, before they are counted in bins
+EXACT_SCORES = 10_000_000  # scores that are stored for average precision; of more, all are counted in bins
 
-_CHUNK = 1 << 17  # elements whose predictions, labels and losses lie in the second-level cache
-_PLAIN_CHUNK = 1 << 20
-_MIN_ROWS = 16  # of a chunk, however many labels there are
-_FIRST_LOOK, _LOOK = 1 << 16, 1 << 9  # elements whose scores are given bins at once: later ones hardly need any
+_CHUNK = 1 << 17  # elements: their predictions, labels and losses fit into the second-level cache
+_PLAIN_CHUNK = 1 << 20  # elements, where no losses are stored
+_MIN_ROWS = 16  # the least rows of a chunk, for any number of labels
+# Elements whose scores get bins at once: at first, and each time that a later score has none, which is rare.
+_FIRST_LOOK, _LOOK = 1 << 16, 1 << 9
 _SETTINGS = ("names", "probabilities", "threshold", "reduction", "calibration_bins", "exact_scores", "score_bins")
 
 
 class Report:
-    """Counts predictions and labels; tells loss, calibration, precision, recall and average precision of each label.
+    """Counts predictions and labels; computes loss, calibration, precision, recall, average precision of each label.
 
     Loss and options are those of ``binxent.numpy``. ``weight``, ``sample_weight`` and ``pos_weight`` act on the losses;
-    everything else counts elements. A soft target counts as positive above ½ for precision, recall and average
-    precision, and as it is for the base rate and the calibration.
+    every other figure counts elements. A soft target is a positive above ½ for precision, recall and average
+    precision; base rate and calibration take its value.
 
-    **Average precision** is that of the scores themselves while there are at most ``exact_scores``. More are counted
-    in bins, which keep as many high bits of a score as fit, wherever the scores lie; the scores of one bin are taken as
-    tied. ``scores().average_precision_error`` bounds what this can have changed.
+    **Average precision** is exact up to ``exact_scores`` scores. More are counted in bins, each of which holds the
+    scores with the same high bits, as many bits as the table has room for; scores of one bin count as tied.
+    ``scores().average_precision_error`` bounds the error that this makes.
 
     Args:
-        labels: how many there are, or their names.
+        labels: their number, or their names.
         probabilities: whether the predictions are probabilities rather than logits.
-        threshold: of the probability, for precision and recall; a label is predicted above it.
+        threshold: the probability above which a label is predicted, for precision and recall.
         pos_weight: [labels] or one for all, as in the loss.
-        reduction: what ``scores().loss`` is of a label: ``"mean"`` over what is known, ``"sum"``, ``"batchmean"``,
-            divided by all rows, or ``"weighted_mean"``, divided by the sum of the weights.
-        calibration_bins: bins of probability, of equal width, that the calibration error compares.
-        exact_scores: how many scores are kept for average precision, of all labels together: a float32 one takes 5
-            bytes.
-        score_bins: bins of a label, for more scores: by default 65536 up to 8 labels, then what takes 4 MiB, at least
-            4096 while that takes no more than 32 MiB.
+        reduction: how the losses of a label become ``scores().loss``: ``"mean"`` over the known elements, ``"sum"``,
+            ``"batchmean"`` (the sum divided by all rows), or ``"weighted_mean"`` (divided by the sum of the weights).
+        calibration_bins: how many bins of probability, of equal width, the calibration error has.
+        exact_scores: how many scores, of all labels together, are stored for average precision; each takes 5 bytes in
+            float32.
+        score_bins: how many bins a label has for more scores: by default 65536 for up to 8 labels; for more labels what
+            takes 4 MiB in all, but at least 4096 as long as that takes no more than 32 MiB.
         ignore_index, label_smoothing, gamma: as in the loss.
 
     Raises:
@@ -124,7 +125,7 @@ class Report:
         self._ranking = Ranking(count, probabilities, exact_scores, self.score_bins)
 
     def stop_keeping_scores(self) -> None:
-        """Counts all scores in bins from now on, and those that have been kept."""
+        """Counts the scores in bins from now on, including those that have been stored."""
         self._ranking.stop_keeping()
 
     def _loss_of(self, x: Array, y: Array, shown: Batch) -> Array:
@@ -158,13 +159,13 @@ class Report:
             labels: of the same shape, in [0, 1]; of any number type or bool.
             weight: broadcasts to the predictions.
             sample_weight: [rows].
-            mask: of the predictions' shape; where it is false nothing is counted, whatever stands there.
+            mask: of the predictions' shape; an element where it is false is not counted, whatever it holds.
 
         Raises:
             TypeError: an argument has no numbers.
             ValueError: a shape does not fit.
-            InvalidValueError: a prediction is NaN, or a label or a probability is not in [0, 1]. Of a large batch the
-                part before it may have been counted: the report is not to be used any more.
+            InvalidValueError: a prediction is NaN, or a label or a probability is not in [0, 1]. Part of the batch may
+                have been counted then, so do not use the report any more.
         """
         whole = batch.read(len(self.names), predictions, labels, weight, sample_weight, mask)
         chunk = _PLAIN_CHUNK if self._is_plain(whole) else _CHUNK
@@ -173,7 +174,7 @@ class Report:
             self._update(first, whole.part(slice(first, first + step)))
 
     def _is_plain(self, shown: Batch) -> bool:
-        """Then the loss is made where it is counted. Another is made before, and shall still lie in the cache."""
+        """Whether the kernel computes the loss while it counts. Another loss is computed before, into the cache."""
         weights = (shown.weight, shown.sample_weight, self.pos_weight)
         return all(weight is None for weight in weights) and self.terms.label_smoothing == 0 == self.terms.gamma
 
@@ -181,14 +182,14 @@ class Report:
         x, y = shown.predictions, shown.labels
         known = formula.kept(y, shown.mask, self.terms.ignore_index)
         if known is not None:
-            # What is not known may be anything. A place-holder makes it harmless; no count and no sum has it.
+            # An element that is not known may hold anything. It becomes 0, which is valid, and is never counted.
             x, y = np.where(known, x, x.dtype.type(0)), np.where(known, y, y.dtype.type(0))
             known = np.ascontiguousarray(known).view(np.uint8)
         x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
         try:
             loss = None if self._is_plain(shown) else self._loss_of(x, y, shown)
         except ValueError:
-            batch.refuse(first, x, y, self.probabilities, self.names)  # if that is the reason: it knows the names
+            batch.refuse(first, x, y, self.probabilities, self.names)  # names the element, if one was the reason
             raise
         weighted = self._weights.sums is not None or shown.weight is not None or shown.sample_weight is not None
         before = self._weights.of(self._cells) if weighted else None
@@ -199,15 +200,10 @@ class Report:
         self.rows += len(x)
 
     def _count(self, x: Array, y: Array, loss: Array | None, known: Array | None) -> int:
-        """Adds to every table. Returns a flag of the kernel where a value is not to be counted."""
+        """Adds a chunk to every table. Returns the kernel's flag, which is not 0 if a value cannot be counted."""
         self._cells.make_room(len(x))
         bins = self._ranking.bins_for(x)
         losses_waiting = np.zeros(kernel.loss_sums(len(self.names)))
-        [
-            batch.operand(x),
-            batch.operand(y),
-            *(None if a is None else batch.operand(a) for a in (loss, known)),
-        ]
         done, ahead = 0, _FIRST_LOOK
         while True:
             flag, done = kernel.count(
@@ -239,17 +235,17 @@ class Report:
 
     @property
     def _limit(self) -> float:
-        """The prediction beyond which a label is predicted."""
+        """The threshold as a logit, or as a probability, whichever the predictions are."""
         if self.probabilities:
             return self.threshold
         with np.errstate(divide="ignore"):
             return float(formula.log_odds(np, self.threshold, 1 - self.threshold))
 
     def merge(self, other: Report) -> None:
-        """Adds what another report, of the same settings, has counted.
+        """Adds what another report of the same settings has counted.
 
-        Counts are integers, and sums of losses keep what rounding loses: any order of merging gives the same counts,
-        and the same losses within a rounding.
+        Any order of merging gives the same counts, which are integers, and the same losses within one rounding, because
+        what rounding takes from their sums is added up too.
 
         Raises:
             ValueError: a setting differs.
@@ -257,7 +253,7 @@ class Report:
         for name in _SETTINGS:
             if getattr(self, name) != getattr(other, name):
                 raise ValueError(f"reports differ in {name}: {getattr(self, name)} and {getattr(other, name)}")
-        if repr(self.terms) != repr(other.terms):  # NaN is not NaN
+        if repr(self.terms) != repr(other.terms):  # by repr, as NaN does not equal NaN
             raise ValueError(f"reports differ in the options of the loss: {self.terms} and {other.terms}")
         one = np.ones(1)
         mine, theirs = (one if report.pos_weight is None else report.pos_weight for report in (self, other))
@@ -270,10 +266,10 @@ class Report:
         self.rows += other.rows
 
     def _constant_loss(self) -> Array:
-        """The sum of the losses that one prediction for all elements would get: the odds of the weighted data."""
+        """The sum of each label's losses if the odds of the weighted data were predicted for all its elements."""
         weight, positive = self._weights.of(self._cells)
         negative = weight - positive
-        # The loss is linear in the target, so a label's elements are as good as two: one of each class.
+        # The loss is linear in the target, so two elements, one of each class with its weight, stand for all of them.
         target = np.array([[1.0], [0.0]])
         coefficient = np.stack([positive, negative])
         smooth = formula.smoothed(target, self.terms.label_smoothing)
@@ -297,7 +293,7 @@ class Report:
         return np.asarray(loss.sum(axis=0))
 
     def _divisor(self) -> Array | float:
-        """What the sum of a label's losses is divided by."""
+        """The divisor of the sum of each label's losses."""
         if self.reduction == "sum":
             return 1.0
         if self.reduction == "batchmean":
@@ -307,7 +303,7 @@ class Report:
         return self._cells.known().astype(np.float64)
 
     def scores(self) -> Scores:
-        """The figures of each label, of all that has been counted."""
+        """Returns the figures of each label, from all that has been counted."""
         counts = self._cells.counts()
         known = self._cells.known()
         positive = counts[..., 1].sum(axis=(1, 2), dtype=np.int64)
@@ -331,18 +327,18 @@ class Report:
         )
 
     def calibration(self) -> tuple[Array, Array, Array]:
-        """Of each label and each bin of probability, [labels, calibration_bins]: the number of elements, the sum of
-        their probabilities (each rounded to 2⁻²⁴), and the sum of their targets."""
+        """Returns, for each label and bin of probability, [labels, calibration_bins]: the number of elements, the sum
+        of their probabilities (each rounded to 2⁻²⁴), and the sum of their targets."""
         counts = self._cells.counts()
         sums = self._cells.probabilities().sum(axis=(2, 3)) / float(1 << kernel.PROBABILITY_BITS)
         return counts.sum(axis=(2, 3), dtype=np.int64), sums, self._cells.targets()
 
     def overall(self, scores: Scores | None = None) -> dict[str, float | int | None]:
-        """The figures of all labels together; of ``scores``, if they have been made already.
+        """Returns the figures of all labels together, from ``scores`` if they have been computed already.
 
         Counts are added. The loss and its base-rate loss are those of all elements at once, as the loss functions
-        reduce a matrix. Every other figure is the mean over the labels that have it (macro average). None where there
-        is none. ``average_precision_error`` bounds the error of that mean.
+        reduce a matrix. Every other figure is the mean over the labels that have it (macro average), or None if none
+        has it. ``average_precision_error`` bounds the error of that mean.
         """
         if scores is None:
             scores = self.scores()

@@ -1,4 +1,4 @@
-"""What a report is shown, checked: arrays of one shape that the kernel reads, and what in them cannot be counted."""
+"""Checks a batch of a report: makes arrays that the kernel reads, and refuses what cannot be counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class InvalidValueError(ValueError):
-    """A value that cannot be counted: NaN, or out of range. It knows where the value stands."""
+    """A value that cannot be counted, NaN or out of range; its attributes tell where the value is."""
 
     def __init__(self, argument: str, row: int, label: int, value: Any, expected: str, name: str) -> None:
         super().__init__(f"{argument}: {value} in row {row}, label {name}; expected {expected}")
@@ -24,7 +24,7 @@ class InvalidValueError(ValueError):
 
 @dataclass(frozen=True)
 class Batch:
-    """[rows, labels] each, but for the weights of the rows."""
+    """The arrays of a batch: [rows, labels] each, but [rows] for ``sample_weight``."""
 
     predictions: Array
     labels: Array

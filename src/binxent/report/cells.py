@@ -1,5 +1,5 @@
-"""How many elements there are of each label, by bin of probability, prediction and class: what calibration, precision
-and recall are made of."""
+"""Counts the elements of each label by bin of probability, prediction and class, which give calibration, precision and
+recall."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Cells:
         self.packed = np.zeros((labels, bins, 2, 2), np.uint64)
         self.softness = np.zeros((labels, bins))
         self.rows = 0
-        self.emptied: tuple[Array, Array] | None = None  # counts and probabilities
+        self.emptied: tuple[Array, Array] | None = None  # counts and probabilities from before
 
     def counts(self) -> Array:
         counts = self.packed >> np.uint64(kernel.CELL_COUNT_SHIFT)

@@ -1,4 +1,4 @@
-"""Sums of losses that keep what rounding loses, and the sums of the weights that they may be divided by."""
+"""Adds up losses together with what rounding takes from the sums, and the weights that may divide them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class LossSums:
-    """[labels] each; the kernel adds to both."""
+    """The sum of each label's losses, and what rounding has taken from it. The kernel adds to both."""
 
     def __init__(self, labels: int) -> None:
         self.sum, self.lost = np.zeros(labels), np.zeros(labels)
@@ -22,7 +22,7 @@ class LossSums:
 
     def merge(self, other: LossSums) -> None:
         total = self.sum + other.sum
-        with np.errstate(invalid="ignore"):  # an infinite loss is its own sum
+        with np.errstate(invalid="ignore"):  # inf − inf is NaN, and nothing is lost of an infinite sum
             part = total - self.sum
             lost = (self.sum - (total - part)) + (other.sum - part)
         self.lost += other.lost + np.nan_to_num(lost, nan=0)
@@ -30,7 +30,7 @@ class LossSums:
 
 
 class WeightSums:
-    """Σ w and Σ w·y of each label. Until there are weights, they are those of the counts."""
+    """Σ w and Σ w·y of each label. Until a batch has weights, these are the counts."""
 
     def __init__(self) -> None:
         self.sums: tuple[Array, Array] | None = None

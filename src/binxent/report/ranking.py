@@ -1,4 +1,4 @@
-"""The scores in order, which average precision needs: kept as they are while they are few, and then in bins."""
+"""Holds the scores that average precision needs: as they are while they are few, and then counted in bins."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
 
     from binxent.arrays import Array
 
-UNKNOWN = 2  # beside the classes 0 and 1
+UNKNOWN = 2  # the class of an element that is not known; the others are 0 and 1
 
-_LABELS = 16  # that are gathered at once: a row of them is a line of the cache
+_LABELS = 16  # labels that are gathered at once: 16 float32 scores are a cache line
 
 
 class Ranking:
     """The scores of one report, [rows, labels].
 
     Args:
-        labels: how many there are.
-        probabilities: whether the scores are.
-        most: how many scores are kept, of all labels together.
-        bins: of a label, for more.
+        labels: their number.
+        probabilities: whether the scores are probabilities.
+        most: how many scores, of all labels together, are stored as they are.
+        bins: how many bins a label has, for more scores.
     """
 
     def __init__(self, labels: int, probabilities: bool, most: int, bins: int) -> None:
         self.labels, self.probabilities, self.most, self.bins = labels, probabilities, most, bins
-        self._kept: list[tuple[Array, Array]] = []  # scores, and their classes
+        self._stored: list[tuple[Array, Array]] = []  # scores, and their classes
         self._elements = 0
         self._binned: ScoreBins | None = None
-        self._one_bin = ScoreBins(labels, 1)  # for the kernel, which adds to some table, while scores are kept
+        self._one_bin = ScoreBins(labels, 1)  # the kernel adds to it while scores are stored; nobody reads it
         self._one_bin.admit(np.array([0, (1 << 32) - 1]))
 
     def bins_for(self, scores: Array) -> ScoreBins:
-        """The table that the kernel is to add these scores to."""
+        """The table to which the kernel adds these scores."""
         if self._binned is None and self._elements + scores.size > self.most:
             self.stop_keeping()
         if self._binned is None:
@@ -47,41 +47,41 @@ class Ranking:
         return self._binned
 
     def counted(self, scores: Array, labels: Array, known: Array | None) -> None:
-        """Notes what the kernel has added, and keeps it where it is to be kept."""
+        """Notes what the kernel has counted, and stores the scores as long as there are few."""
         if self._binned is not None:
             self._binned.rows += len(scores)
             return
         classes = (labels > 0.5).astype(np.uint8)
         if known is not None:
             classes[known == 0] = UNKNOWN
-        self._kept.append((scores.astype(np.float64 if scores.dtype == np.float64 else np.float32), classes))
+        self._stored.append((scores.astype(np.float64 if scores.dtype == np.float64 else np.float32), classes))
         self._elements += scores.size
 
     def stop_keeping(self) -> None:
-        """Counts in bins what has been kept, and what follows."""
+        """Counts the stored scores in bins, and those that follow."""
         if self._binned is None:
             self._binned = ScoreBins(self.labels, self.bins)
-            self._bin(self._kept)
-            self._kept, self._elements = [], 0
+            self._bin(self._stored)
+            self._stored, self._elements = [], 0
 
-    def _bin(self, kept: list[tuple[Array, Array]]) -> None:
+    def _bin(self, stored: list[tuple[Array, Array]]) -> None:
         assert self._binned is not None
-        for scores, classes in kept:
+        for scores, classes in stored:
             self._binned.add(scores, classes, self.probabilities)
 
     def merge(self, other: Ranking) -> None:
         if other._binned is not None or self._elements + other._elements > self.most:
             self.stop_keeping()
         if self._binned is None:
-            self._kept = [*self._kept, *other._kept]
+            self._stored = [*self._stored, *other._stored]
             self._elements += other._elements
             return
-        self._bin(other._kept)
+        self._bin(other._stored)
         if other._binned is not None:
             self._binned.merge(other._binned)
 
     def average_precision(self) -> tuple[Array, Array]:
-        """Of each label, and how far it may be off: not at all, where the scores have been kept."""
+        """The average precision of each label, and a bound of its error, which is 0 while the scores are stored."""
         value, error = np.empty(self.labels), np.zeros(self.labels)
         if self._binned is None:
             value[:] = [measures.average_precision(*columns) for columns in self._columns()]
@@ -97,7 +97,7 @@ class Ranking:
             some = slice(first, first + _LABELS)
             parts = [
                 (np.ascontiguousarray(scores[:, some].T), np.ascontiguousarray(classes[:, some].T))
-                for scores, classes in self._kept
+                for scores, classes in self._stored
             ]
             for label in range(min(_LABELS, self.labels - first)):
                 rows = [(scores[label], classes[label]) for scores, classes in parts]

@@ -1,9 +1,9 @@
-"""Counts of scores in bins that follow the data, which keeps a report's memory bounded.
+"""Counts scores in bins that follow the data, so that a report's memory is bounded.
 
-A bin is what scores share that have the same high bits (of their distance from the middle: from 0 for a logit, from ½
-for a probability, which has two tails). Only where there are scores are there bins; and they are as narrow as the table
-allows, all by the same number of bits. That number depends on which scores there are, and not on their order: so tables
-of shards, merged in any order, are the table of the whole.
+A bin holds the scores with the same high bits (of their distance from the middle: from 0 for a logit, from ½ for a
+probability, which has two tails). There are bins only where there are scores, as narrow as the table has room for: all
+drop the same number of low bits. That number depends on the scores and not on their order, so the tables of shards,
+merged in any order, are the table of the whole.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from binxent.arrays import Array
 
 _PAGES = 1 << (32 - kernel.SCORE_PAGE_SHIFT)
-_BLOCK = 1 << 18  # bins that are worked on at once
-_MOST_ROWS = (1 << 32) - 1  # that a counter of the table holds
+_BLOCK = 1 << 18  # bins that are processed at once
+_MOST_ROWS = (1 << 32) - 1  # rows that a counter of the table can count
 _IN_CACHE, _MOST = 1 << 19, 1 << 22  # bins over all labels: 4 MiB, and 32
 _FINE, _COARSE = 1 << 16, 1 << 12  # bins of a label
 
 
 def default_bins(labels: int) -> int:
-    """How many bins a label has: as many as suit the cache, for few labels; for many, as memory's bound allows."""
+    """How many bins a label has: for few labels what fits into the cache, for many what the bound of memory allows."""
     bins = _FINE
     while bins > 1 and labels * bins > (_IN_CACHE if bins > _COARSE else _MOST):
         bins //= 2
@@ -44,7 +44,7 @@ def score_keys(scores: Array, probabilities: bool) -> Array:
 
 
 def _wider(keys: Array, counts: Array, shift: int) -> tuple[Array, Array]:
-    """Counts [labels, classes, bins] of rising keys, in the bins that drop so many bits of a key."""
+    """Adds up counts [labels, classes, bins] of rising keys into the bins that drop ``shift`` bits of a key."""
     if len(keys) == 0:
         return keys, counts
     keys = keys >> np.uint64(shift) << np.uint64(shift)
@@ -78,11 +78,11 @@ class ScoreBins:
 
     @property
     def _table(self) -> Array:
-        """[labels, positive, bins]"""
+        """The counters, [labels, positive, bins]."""
         return self._padded[:, : 2 * self.bins].reshape(len(self._padded), 2, self.bins)
 
     def blocks(self) -> list[slice]:
-        """Labels that are worked on at once, so that many take no more memory than few."""
+        """The labels in slices that are processed at once, so that many take no more memory than few."""
         step = max(1, _BLOCK // self.bins)
         return [slice(first, first + step) for first in range(0, len(self._padded), step)]
 
@@ -96,7 +96,7 @@ class ScoreBins:
         return np.asarray((self._groups << np.uint64(group))[:, None] + inside).reshape(-1)
 
     def _bin_of(self, keys: Array) -> Array:
-        """Where in the table the bins of keys lie, which have some."""
+        """The place in the table of each key's bin, which must exist."""
         keys = keys.astype(np.int64)
         inside = keys & ((1 << kernel.SCORE_PAGE_SHIFT) - 1)
         return np.asarray(self._places[keys >> kernel.SCORE_PAGE_SHIFT] + (inside >> self.operand[1]))
@@ -124,7 +124,7 @@ class ScoreBins:
             self.rows = 0
 
     def admit(self, keys: Array, shift: int = 0) -> None:
-        """Gives bins to these keys, which drop ``shift`` bits at least. Where the table is full, all drop more."""
+        """Makes bins for these keys, which drop ``shift`` bits at least. If the table is full, all bins drop more."""
         used = np.zeros(_PAGES, bool)
         used[keys.astype(np.int64) >> kernel.SCORE_PAGE_SHIFT] = True
         keys = np.flatnonzero(used).astype(np.uint64) << np.uint64(kernel.SCORE_PAGE_SHIFT)
@@ -161,7 +161,7 @@ class ScoreBins:
         known = classes < 2
         keys = score_keys(scores, probabilities)
         self.make_room(len(scores))
-        self.admit(keys)  # of unknown ones too, as in the kernel, so that the bins do not depend on who counts
+        self.admit(keys)  # unknown elements get bins too, as in the kernel: the bins must not depend on who counts
         keys = keys[known]
         label = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)[known]
         place = label * self._padded.shape[1] + classes[known].astype(np.int64) * self.bins + self._bin_of(keys)

@@ -27,7 +27,7 @@ class Scores:
         precision: found / predicted.
         recall: found / positive.
         average_precision: the mean of the precision at each positive.
-        average_precision_error: how far that may be off; see ``Report``.
+        average_precision_error: a bound of its error; see ``Report``.
     """
 
     known: Array

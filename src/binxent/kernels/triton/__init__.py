@@ -1,8 +1,8 @@
 """The kernel for CUDA, written in Triton: one launch, one pass over memory.
 
-Nothing of it waits for the device. What a divisor counts, an incoming gradient and a learnt option are read there, and
-a probability outside [0, 1] becomes NaN, since no flag could come back. ``remake`` is for a backward pass, whose
-incoming gradient only the device knows.
+It never waits for the device. What a divisor counts, an incoming gradient and a learnt option are read there, and a
+probability outside [0, 1] becomes NaN, because no flag can come back without waiting. ``remake`` is for a backward
+pass, whose incoming gradient only the device knows.
 
 With TRITON_INTERPRET=1 in the environment Triton runs the same programs on the CPU, for the tests.
 """

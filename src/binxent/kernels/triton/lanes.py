@@ -1,4 +1,4 @@
-"""All that is computed of one element on a GPU: ``formula``, in Triton.
+"""Computes one element on a GPU: ``formula``, in Triton.
 
 The steps are those of the native kernel's ``math.h``, which docs/computation.md explains: exp in two parts, lifted so
 that no tail is subnormal on the way; log1p as one polynomial; every result rounded once. Each fused multiply-add is
@@ -26,8 +26,8 @@ def constant(value: Any) -> Any:
 
 
 def device_function(function: Any) -> Any:
-    """For what a program calls. The interpreter takes it as it is, and is four times as fast: at each call of a
-    function that Triton has wrapped, it would patch the whole language anew."""
+    """Marks a function that a program calls. The interpreter gets it unmarked, and is four times as fast: at each call
+    of a marked one it would patch the whole language again."""
     return function if INTERPRETED else triton.jit(function)
 
 
@@ -236,8 +236,8 @@ def times(coefficient, term):
 
 @device_function
 def focal_power(size, rest, gamma):
-    """exp(−γ·(size + rest)), in log space, where nothing overflows. What rounding γ·size loses is kept: the power would
-    amplify it."""
+    """exp(−γ·(size + rest)), in log space, where nothing overflows. What rounding γ·size loses is added too: the power
+    would amplify it."""
     t: tl.constexpr = 1 if size.dtype == tl.float64 else 0
     exponent = gamma * size
     low = tl.fma(gamma, size, -exponent)
@@ -367,8 +367,8 @@ def divided(numerator, denominator):
 
 @device_function
 def factor_of(incoming, divisor, PROBABILITIES: tl.constexpr):
-    """incoming / divisor, in two: where a loop would lose digits, or overflow on the way, it takes the mantissa, and
-    the rest multiplies what it has made: a power of two, or infinity. 0 where there is nothing to divide by."""
+    """incoming / divisor as two factors. Where a loop would lose digits or overflow on the way, the first is the
+    mantissa, and the second, a power of two or infinity, multiplies the loop's result. 0 if the divisor is 0."""
     t: tl.constexpr = 1 if incoming.dtype == tl.float64 else 0
     one = like(1.0, incoming)
     nothing = divisor == 0
@@ -376,7 +376,7 @@ def factor_of(incoming, divisor, PROBABILITIES: tl.constexpr):
     factor = divided(incoming, divisor)
     size = tl.abs(factor)
     infinite, small = size == float("inf"), (size < LEAST_FACTOR) & (incoming != 0)
-    # A small quotient is found again with whichever of the two allows it 64 powers of two higher: it may be subnormal.
+    # A small quotient may be subnormal: it is computed again 2⁶⁴ times larger, by whichever operand allows that.
     up = tl.where(small & (tl.abs(incoming) < 1), like(LIFT_FACTOR, incoming), one)
     down = tl.where(small & (tl.abs(incoming) >= 1), like(1 / LIFT_FACTOR, incoming), one)
     factor = divided(incoming * up, divisor * down)
@@ -401,7 +401,7 @@ def widened(value, dtype: tl.constexpr):
 
 @device_function
 def saturated(value):
-    """What a float16 gradient of probabilities can hold; in the other types it is bounded by 1e12. NaN stays."""
+    """The gradient of probabilities within float16's range; in other types it is bounded by 1e12. NaN stays."""
     most = like(LARGEST_FLOAT16, value)
     value = tl.where(value > most, most, value)
     return tl.where(value < -most, -most, value)

@@ -1,4 +1,4 @@
-"""The kernel's functions: from a call to a launch."""
+"""The kernel's functions, which turn a call into a launch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REMAKERS = 8  # programs of ``remake`` on each multiprocessor
 
 @functools.lru_cache(maxsize=1024)
 def bits(number: float, double: bool) -> int:
-    """A number's, in the arithmetic's type."""
+    """The bits of a number in the arithmetic's type."""
     if double:
         return int(struct.unpack("<q", struct.pack("<d", number))[0])
     try:
@@ -47,7 +47,7 @@ def bits(number: float, double: bool) -> int:
 
 
 def split_factor(factor: float, double: bool, probabilities: bool) -> tuple[float, float]:
-    """``lanes.factor_of``, where the host knows both numbers."""
+    """The result of ``lanes.factor_of``, where the host knows both numbers."""
     size = abs(factor)
     if size == math.inf or (not double and size > LARGEST_FLOAT32):
         return math.copysign(1.0, factor), math.inf
@@ -70,7 +70,7 @@ def multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-# Bound once: they are asked of every operand of every call.
+# Bound once: every call asks them of every operand.
 _is_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 _is_legacy_batched: Callable[[Tensor], bool] = torch._C._functorch.is_legacy_batchedtensor
 
@@ -92,10 +92,10 @@ _counters: dict[tuple[int, int], Tensor] = {}
 
 
 def counter(device: torch.device) -> Tensor:
-    """Where the programs of a launch count themselves. It is 0, and 0 again after the launch.
+    """The counter of the programs that have finished in a launch. It is 0 before the launch and after it.
 
-    A stream runs one launch after the other, so each has one of its own, and no launch has to clear it. What is
-    captured into a graph may run beside any other, and takes one that the graph clears.
+    A stream runs one launch after the other, so each stream has one counter, which no launch has to clear. A launch
+    that is captured into a graph may run beside any other, and takes a counter that the graph clears.
     """
     if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
         return torch.zeros((), dtype=torch.int32, device=device)
@@ -111,7 +111,7 @@ class Numerics(NamedTuple):
 
     double: bool
     block: int
-    numbers: tuple[int | None, ...]  # ignored, share, half, gamma: their bits
+    numbers: tuple[int | None, ...]  # the bits of ignored, share, half and gamma
     kinds: tuple[Any, ...]  # what a program is compiled for
 
 
@@ -134,12 +134,12 @@ def numerics(call: Call) -> Numerics:
 
 
 def number_or_tensor(given: Any, double: bool) -> tuple[Tensor | None, int | None]:
-    """A number as its bits, since nothing is copied to the device for it."""
+    """The tensor, or the bits of the number, which are an argument of the launch: nothing is copied for them."""
     return (given, None) if isinstance(given, Tensor) else (None, bits(given, double))
 
 
 def sums(blocks: int, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Where several programs leave their sums, and count themselves."""
+    """The memory in which several programs leave their sums, and the counter; None for a single program."""
     if blocks == 1:
         return None, None
     return torch.empty(blocks, dtype=torch.float64, device=like.device), counter(like.device)
@@ -161,7 +161,7 @@ def reads(operands: Operands) -> bool:
 
 
 def measure(call: Call, operands: Operands) -> Any:
-    """A number where sizes give it; else a tensor without axes, of float64 for a sum of weights, or of int64."""
+    """A number if sizes give it; else a tensor without axes, of float64 for a sum of weights, or of int64."""
     input, divisor = operands.input, call.divisor
     if divisor == GIVEN:
         return operands.normalizer
@@ -201,7 +201,7 @@ def compute(
     incoming: Any = 1.0,
     executor: int = 0,
 ) -> int:
-    """Returns 0: no flag could come back without waiting for the device.
+    """Writes the outputs; returns 0, because no flag can come back without waiting for the device.
 
     ``divisor`` and ``incoming`` may be tensors on the device; an executor is for the CPU. The incoming gradient is
     that of the loss, whatever its reduction.
@@ -239,8 +239,8 @@ def remake(
 ) -> None:
     """Makes the gradient again, in place, where the incoming one is not what it was made for.
 
-    Of a loss for each element that is where it differs within a block. Both are compared on the device; a divisor
-    that was measured should be handed over, or it is measured again.
+    For a loss of each element, the blocks in which it differs are made again. The comparison is done on the device. A
+    divisor that was measured should be handed over, or it is measured again.
     """
     input, run = operands.input, numerics(call)
     divisor = measure(call, operands) if divisor is None else divisor

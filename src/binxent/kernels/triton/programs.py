@@ -1,7 +1,7 @@
 """The programs that run on the device. Each works on blocks of elements that are consecutive in row-major order.
 
-An operand comes as a ``View``, or as None where there is none; a number comes as its bits, since of a plain one a
-compiler makes float32 or float64 as it likes. ``loss`` writes all outputs in one launch: each program adds up its
+An operand comes as a ``View``, or as None where there is none. A number comes as its bits, because the compiler chooses
+itself between float32 and float64 for a plain one. ``loss`` writes all outputs in one launch: each program adds up its
 block, and the last one to arrive adds these sums in float64, in their order.
 """
 
@@ -14,7 +14,7 @@ from binxent.kernels.triton import lanes
 from binxent.kernels.triton.lanes import constant, device_function, factor_of, like, narrowed, widened
 
 MANY = constant(2048)  # sums that the last program adds at a time
-# Their values are no types: a program is not compiled anew for one that happens to be 1, or a multiple of 16.
+# Triton must not specialise on their values: it would compile anew for one that happens to be 1, or a multiple of 16.
 NUMBERS = [f"{name}_bits" for name in ("incoming", "after", "divisor", "made", "ignored", "share", "half", "gamma")]
 
 
@@ -145,7 +145,7 @@ def store_mean(total, added, divisor, divisor_bits):
 
 @device_function
 def factors(came, divisor, divisor_bits, after_bits, PROBABILITIES: tl.constexpr):
-    """What every gradient is multiplied by, in two. If ``after_bits`` are given, the host has found both."""
+    """The factor of every gradient, in two parts. If ``after_bits`` are given, the host has computed both."""
     if after_bits is not None:
         return came, number(after_bits, came.dtype)
     elif divisor is None:
@@ -156,7 +156,7 @@ def factors(came, divisor, divisor_bits, after_bits, PROBABILITIES: tl.constexpr
 
 @device_function
 def option(learnt, bits, dtype: tl.constexpr):
-    """gamma, say: the host's number, or one that is learnt and lies on the device."""
+    """An option such as gamma: the host's number, or one that is learnt and lies on the device."""
     if learnt is None:
         return number(bits, dtype)
     else:
@@ -165,7 +165,7 @@ def option(learnt, bits, dtype: tl.constexpr):
 
 @device_function
 def product(weight, sample_weight, sizes, start, inside, dtype: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
-    """Of the weights, of which there is one at least."""
+    """The product of the weights, of which there is at least one."""
     if weight is None:
         return widened(read(sample_weight, sizes, start, inside, BLOCK, WIDE), dtype)
     elif sample_weight is None:
@@ -182,7 +182,7 @@ def each(
     PROBABILITIES: tl.constexpr, ANY_TARGET: tl.constexpr, IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Loss and gradient of the block's elements: 0 for what is ignored."""
+    """Loss and gradient of the block's elements; 0 where one is ignored."""
     x = widened(read(input, sizes, start, inside, BLOCK, WIDE), dtype)
     given = read(target, sizes, start, inside, BLOCK, WIDE)
     y = tl.broadcast_to(widened(given, dtype), [BLOCK])  # where it is one number too, there is a loss for each element
@@ -233,8 +233,8 @@ def loss(
     gamma_bits, dtype: tl.constexpr, SHORT: tl.constexpr, PROBABILITIES: tl.constexpr, ANY_TARGET: tl.constexpr,
     IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Writes what is not None of the loss of each element, the mean and the gradient. Without ``partial`` there is one
-    program, which has no other to wait for."""
+    """Writes those of the loss of each element, the mean and the gradient that are not None. Without ``partial`` there
+    is one program, which has no other to wait for."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
     inside = start + tl.arange(0, BLOCK) < n
     if incoming is None:
@@ -292,7 +292,7 @@ def measure(
     target, weight, sample_weight, mask, measured, partial, arrived, n, sizes, ignored_bits, dtype: tl.constexpr,
     IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """How many elements are kept, or, where there are weights, the sum of those of the kept ones."""
+    """Counts the elements that are kept or, where there are weights, adds up the weights of those elements."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
     inside = start + tl.arange(0, BLOCK) < n
     if target is None:

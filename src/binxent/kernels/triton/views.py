@@ -1,4 +1,4 @@
-"""How operands lie in memory, as the programs want to know it."""
+"""Describes how operands lie in memory, in the form in which the programs take it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _broadcast(shape: Strides, own: Strides, strides: Strides) -> Strides:
 
 @functools.lru_cache(maxsize=1024)
 def layout(shape: Strides, tensors: tuple[tuple[Strides, Strides, int], ...], block: int) -> Layout:
-    """Of tensors that are given by shape, strides and bytes of an element, and broadcast to this shape.
+    """The layout of tensors that are given by shape, strides and bytes per element, and broadcast to this shape.
 
     Neighbouring axes become one wherever one stride serves both in every tensor.
     """
