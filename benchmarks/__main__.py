@@ -1,7 +1,7 @@
-"""``python -m benchmarks``: speed and memory, ours beside every framework's own losses, and the targets.
+"""``python -m benchmarks``: measures speed and memory beside every framework's own losses, and checks the targets.
 
-One process for each framework and setting; in it ours and the others take turns. The figures go to a CSV file with the
-machine's facts, and the tables and charts of the documentation are made from that file.
+Each framework and setting has a process of its own, in which our loss and the others alternate. The figures go to a CSV
+file with the machine's facts, and the tables and charts of the documentation are made from that file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.accuracy``: the certificate. How far every face and every framework's own loss is off.
+"""``python -m benchmarks.accuracy``: measures the error of every face and of every framework's own loss.
 
 For each dtype, kind of target and region of the input: the worst and the mean error of loss and gradient, in ulp of the
 exact result (of the larger of its two terms, where the target is soft); and of the mean over 10⁸ elements. The exact
@@ -26,7 +26,7 @@ from tests.accuracy import targets
 from tests.reference import DTYPES, error, textbook_logits_loss, tolerance
 
 console = Console(highlight=False)
-GOOD = 0.01  # ulp: what the truth may be off by
+GOOD = 0.01  # ulp: the most that the reference may be off
 
 
 def textbook_gradient(x: float, y: float) -> mpmath.mpf:
@@ -34,7 +34,7 @@ def textbook_gradient(x: float, y: float) -> mpmath.mpf:
 
 
 def truth(dtype: str, number: int = 300) -> float:
-    """How many ulp the reference is off the textbook in 80 digits."""
+    """The worst error of the reference in ulp, against the textbook formula in 80 digits."""
     worst = 0.0
     for region in LOGITS:
         for kind in KINDS:
@@ -47,7 +47,7 @@ def truth(dtype: str, number: int = 300) -> float:
                 (found.loss, found.larger_loss, textbook_logits_loss),
                 (found.gradient, found.larger_gradient, textbook_gradient),
             ):
-                # Not through a float: the difference is what is left of many digits.
+                # Subtracted in mpmath and not in float64, whose rounding would be larger than the difference.
                 off = [mpmath.mpf(str(v)) - function(*pair) for v, pair in zip(values, pairs, strict=True)]
                 apart = error(np.array([float(o) for o in off]), np.zeros(number), larger, dtype)
                 worst = max(worst, float(apart.max()))
@@ -55,13 +55,13 @@ def truth(dtype: str, number: int = 300) -> float:
 
 
 def allowed(row: Row) -> float | None:
-    """What ours may be off by; None where nothing is asked of the row."""
+    """The most that ours may be off; None where nothing is asked of the row."""
     if row["way"] != OURS or row["worst"] is None:
         return None
     if row["measured"].startswith("mean of"):
         return 1.0
     computed = tolerance(row["instruction set"], hard=row["target"] == "hard")
-    # A narrower type's result is rounded once from float32: what that is off by is 2¹³ or 2¹⁶ times smaller here.
+    # A half type's result is rounded once from float32, whose own error is 2¹³ or 2¹⁶ times smaller in these ulp.
     return {"float32": computed, "float64": computed, "float16": 0.501, "bfloat16": 0.501}[row["dtype"]]
 
 

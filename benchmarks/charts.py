@@ -1,4 +1,4 @@
-"""The charts, from the rows of the CSV files and nothing else. Each says its conditions."""
+"""Draws the charts from the CSV files alone. Each chart states its conditions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from benchmarks import results, targets
 from benchmarks.results import Row
 
-# The same file for the same figures.
+# With these settings the same figures give the same file.
 STYLE = {
     "svg.hashsalt": "binxent",
     "font.size": 10,
@@ -38,7 +38,7 @@ COLOURS = {
     "stream": "#212121",
 }
 GPU_COLOURS = {**COLOURS, "binxent compiled": "#7986cb"}
-# Where several lose the same digits their lines lie on each other: a broad one, and broken ones upon it.
+# Ways that lose the same digits have lines on top of each other: a broad one, with dashed ones over it.
 LINES: dict[str, dict[str, Any]] = {
     "binxent": {"linewidth": 2.6, "zorder": 5},
     "torch": {"linewidth": 3.2},
@@ -76,7 +76,7 @@ def note(figure: Figure, rows: Sequence[Row]) -> None:
 
 
 def peers(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Row]]]:
-    """Each peer's row for each of the targets' cases that it has."""
+    """Yields each peer with its rows, by the targets' cases that it has."""
     for (framework, way), name in NAMES.items():
         found = {
             case: row
@@ -88,7 +88,7 @@ def peers(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Row]]]:
 
 
 def speed(rows: Sequence[Row]) -> Figure | None:
-    """How many times our time each peer takes."""
+    """The time of each peer relative to ours."""
     known = list(peers(rows))
     if not known:
         return None
@@ -112,7 +112,7 @@ def speed(rows: Sequence[Row]) -> Figure | None:
 
 
 def sizes(rows: Sequence[Row]) -> Figure | None:
-    """Time of an element by the number of elements, each framework in a panel of its own."""
+    """The time per element by the number of elements, with a panel for each framework."""
     conditions = {k: v for k, v in results.HEADLINE.items() if k != "elements"}
     chosen = results.select(rows, **conditions, threads=max((row["threads"] or 0) for row in rows))
     frameworks = [
@@ -157,7 +157,7 @@ def sizes(rows: Sequence[Row]) -> Figure | None:
 
 
 def peaks(rows: Sequence[Row]) -> Figure | None:
-    """Extra memory of a step, in tensors of the logits' size."""
+    """The extra memory of a step, in tensors of the logits' size."""
     ours = {("torch", "binxent"): "binxent", ("torch", "binxent in place"): "binxent, in place"}
     bars = [
         (name, row)
@@ -178,7 +178,7 @@ def peaks(rows: Sequence[Row]) -> Figure | None:
 
 
 def tail(rows: Sequence[Row]) -> Figure | None:
-    """Where the digits go: the worst error by how far the logit is on the target's side."""
+    """The worst error by how far the logit is on its target's side."""
     shown = {("", "binxent"): "binxent, in every framework"} | NAMES
     figure, both = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
     empty = True
@@ -206,7 +206,7 @@ def tail(rows: Sequence[Row]) -> Figure | None:
 
 
 def gpu(rows: Sequence[Row]) -> Figure | None:
-    """Time per element by size, each type a picture of its own."""
+    """The time per element by size, with a panel for each dtype."""
     plain = [row for row in results.select(rows, options="plain") if row["target"] == row["dtype"]]
     dtypes = list(dict.fromkeys(row["dtype"] for row in plain))
     if not dtypes:

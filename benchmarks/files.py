@@ -1,10 +1,9 @@
-"""``binxent score`` on a pair of large .npy files, and pos_weight of a large sparse matrix.
+"""``python -m benchmarks.files``: times ``binxent score`` on large .npy files, and pos_weight of a large sparse matrix.
 
-``python -m benchmarks.files`` makes the files in a folder that it removes again. Reading is timed from the page cache,
-each file once and in order, in two ways: into one buffer of 1 MiB, which is the cheapest, and as a program that needs
-the arrays does it, with ``numpy.load``. The command's time is that of the whole process, its start included. All are
-timed in each round; the machine may be busy, so that ratios are those of the least times, and the processor's time of
-the command is shown too.
+It makes the files in a folder that it removes again. Reading is timed from the page cache, each file once and in
+order, in two ways: into one buffer of 1 MiB, which is the cheapest, and with ``numpy.load``, as a program that needs
+the arrays does it. The command's time is that of the whole process, its start included. Each round times all of them.
+Ratios are those of the least times, because the machine may be busy; the command's processor time is shown too.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import numpy as np
 from benchmarks.machine import facts
 
 LABELS = 64
-# A fresh process, so that its peak is its own and no parent's: VmHWM begins anew at exec.
+# The command runs in a fresh process, whose peak (VmHWM) starts again at exec and is not its parent's.
 COMMAND = (
     "import sys; from pathlib import Path; from binxent.cli import main; code = main(sys.argv[1:]); "
     "status = Path('/proc/self/status').read_text().splitlines(); "
@@ -34,7 +33,7 @@ COMMAND = (
 
 
 def make_pair(folder: Path, size: int, labels_dtype: str) -> tuple[Path, Path]:
-    """Logits in float32 and labels, together of ``size`` bytes."""
+    """Writes float32 logits and labels, of ``size`` bytes together."""
     rng = np.random.default_rng(0)
     rows = size // (LABELS * (4 + np.dtype(labels_dtype).itemsize))
     paths = folder / "logits.npy", folder / "labels.npy"

@@ -1,8 +1,9 @@
-"""``python -m benchmarks.gpu``: time, memory, exactness and launches on a CUDA card, within six minutes.
+"""``python -m benchmarks.gpu``: measures time, memory, exactness and launches on a CUDA card, within six minutes.
 
-Ours in eager code, compiled, and as the kernel alone, beside torch's loss and torch.compile: loss and gradient of the
-mean of 64 … 2³⁰ elements. The figures go to a CSV file with the card's name, and a table and a chart are made of it.
-``--dry`` goes through all of it with few elements, on the CPU and in Triton's interpreter: its times say nothing.
+It compares our loss in eager code, our loss compiled, and the kernel alone with torch's loss and torch.compile: loss
+and gradient of the mean of 64 … 2³⁰ elements. The figures go to a CSV file with the card's name, from which a table and
+a chart are made. ``--dry`` goes through all of it with few elements, on the CPU and in Triton's interpreter: its times
+say nothing.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ Loss = Callable[..., Tensor]
 
 SIZES = tuple(2**k for k in (6, 12, 16, 20, 24, 28, 30))
 COMPILED_SIZES = (2**12, 2**28)  # each costs seconds to compile
-EXACT_SIZE = 2**20  # whose gradient is compared with the definition, and from run to run
+EXACT_SIZE = 2**20  # the size at which the gradient is compared with the definition, and from run to run
 DRY_SIZES = (2**6, 2**12)
 ROW = 2**10  # elements of a row, along which pos_weight lies
-SECONDS = 360.0  # after so many, the larger sizes that are left are left out
+SECONDS = 360.0  # the larger sizes that are left after this time are left out
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Case:
 
     @property
     def least(self) -> int:
-        """Bytes of an element: what must be read and written."""
+        """The bytes that must be read and written for an element."""
         size = getattr(torch, self.dtype).itemsize
         return 2 * size + (1 if self.target else size) + (1 if self.options == "mask" else 0)
 
@@ -85,7 +86,7 @@ def operands(case: Case, size: int, device: torch.device) -> tuple[Tensor, Tenso
 
 
 def textbook(x: Tensor, target: Tensor, pos_weight: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-    """What a program with torch's own loss has to write."""
+    """The loss as a program with torch's own functions writes it."""
     loss = torch.nn.functional.binary_cross_entropy_with_logits
     target = target.to(x.dtype)
     if mask is None:
@@ -107,7 +108,7 @@ def under_autograd(loss: Loss, x: Tensor, target: Tensor, options: Mapping[str, 
 
 
 def of_kernel(x: Tensor, target: Tensor, options: Mapping[str, Tensor], *, in_place: bool = False) -> Callable[[], Any]:
-    """The kernel alone: no tape, no checks."""
+    """A step of the kernel alone, without tape or checks."""
     from binxent.call import Operands, known_plan
     from binxent.formula import LOGITS
     from binxent.kernels import Outputs, triton
@@ -139,7 +140,7 @@ def ways(case: Case, size: int, device: torch.device, *, dry: bool) -> dict[str,
     if not dry and size in COMPILED_SIZES:
         torch._dynamo.reset()
         for name, loss in (("binxent compiled", ours), ("torch.compile", textbook)):
-            # torch's own functions are compiled only as part of another.
+            # torch.compile does not compile torch's own function by itself, only as part of another.
             compiled = torch.compile(lambda *tensors, loss=loss, **named: loss(*tensors, **named), dynamic=False)
             found[name] = under_autograd(compiled, x, target, options)
     return found
@@ -154,7 +155,7 @@ def wait() -> None:
 
 
 def repeated(step: Step, seconds: float) -> tuple[Step, int]:
-    """As often as takes that long, and then one wait for the device: that is its time, and not the host's alone."""
+    """The step repeated to take that long, and then one wait for the device, whose time is thus measured."""
     step()
     wait()
     start = time.perf_counter()
@@ -171,7 +172,7 @@ def repeated(step: Step, seconds: float) -> tuple[Step, int]:
 
 
 def copy_bandwidth(size: int = 2**30) -> float:
-    """Bytes a second, read and written."""
+    """The bytes per second of a copy, read and written."""
     source = torch.empty(size, dtype=torch.uint8, device="cuda")
     to = torch.empty_like(source)
     run, number = repeated(lambda: to.copy_(source), 0.05)
@@ -179,7 +180,7 @@ def copy_bandwidth(size: int = 2**30) -> float:
 
 
 def extra_memory(step: Step, tensor: int) -> float:
-    """The most beyond what is there before, in tensors of the logits' size. The step's results are part of it."""
+    """The peak beyond the memory in use before, with the step's results, in tensors of the logits' size."""
     step()
     gc.collect()
     wait()
@@ -191,7 +192,7 @@ def extra_memory(step: Step, tensor: int) -> float:
 
 
 def launches(step: Step) -> int:
-    """What is queued for the device in one step: kernels, copies and fills."""
+    """The number of kernels, copies and fills that one step queues for the device."""
     from torch.profiler import ProfilerActivity, profile
 
     wait()
@@ -215,7 +216,7 @@ def synchronises(step: Step) -> bool:
 
 
 def same_bits(step: Callable[[], Any]) -> bool:
-    """Of two runs, and of two at once on streams of their own."""
+    """Whether runs have the same bits: one after another, and two at once on streams of their own."""
     found = [step()]
     streams = [torch.cuda.Stream(), torch.cuda.Stream()] if torch.cuda.is_available() else []
     wait()
@@ -240,7 +241,7 @@ def array(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 
 def ulps(step: Callable[[], Any], case: Case, size: int, device: torch.device) -> dict[str, float]:
-    """How far the gradient is off, at most, and the mean."""
+    """The worst error of the gradient, and the error of the mean, in ulp."""
     x, target, options = operands(case, size, device)
     exact = expected(array(x), array(target), **{name: array(tensor) for name, tensor in options.items()})
     divisor = exact.divisor("mean")

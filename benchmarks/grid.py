@@ -1,7 +1,7 @@
-"""What is measured: a star of cases around [4096, 4096] float32, mean, forward and backward, and not every product.
+"""Chooses what is measured: cases that differ from [4096, 4096] float32, mean, forward and backward, along one axis.
 
-Along each axis the others stay where they are, but for three sizes, which stand for what overhead, what the caches and
-what memory decides: so each axis is seen, and the whole ends within 20 minutes on two cores.
+Not every combination is measured, so that all of it ends within 20 minutes on two cores. Dtypes and options have three
+sizes, at which overhead, caches and memory decide.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Process:
-    """The cases that one process measures, and what must be settled before it starts."""
+    """The cases that one process measures, and the settings that it must start with."""
 
     framework: str
     threads: int
@@ -45,12 +45,12 @@ class Process:
     ways: tuple[str, ...] = ()  # of those that the framework has; none is all
 
 
-# What the C library's allocator does with large blocks, by environment: give them back to the system at once, as it
-# does by default (what a step asks for is then fresh); keep them for the next step; or, torch only, ask for huge pages.
+# Environments that decide what the C library's allocator does with large blocks: by default it gives them back to the
+# system, and each step gets fresh memory; it can reuse them for the next step; or, in torch only, ask for huge pages.
 KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**28)}
 MEMORY = {"default": {}, "reused": KEEP, "huge pages": {"THP_MEM_ALLOC_ENABLE": "1"}}
 
-# Whose allocator keeps what a step has used, so that the peak of the next would not show.
+# Frameworks whose allocator reuses the memory of earlier steps: each way needs a process of its own to show its peak.
 POOLS = {"mindspore": ("binxent", "binxent graph", "mindspore", "mindspore graph")}
 
 HEADLINE = (Case(), Case(options="pos_weight"), Case(dtype="bfloat16"))

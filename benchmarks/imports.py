@@ -1,4 +1,4 @@
-"""How long ``import binxent`` takes, above Python's own start."""
+"""Measures how long ``import binxent`` takes, above Python's own start."""
 
 from __future__ import annotations
 

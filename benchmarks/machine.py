@@ -1,4 +1,4 @@
-"""What a figure is worth without: the machine it was measured on."""
+"""Collects the facts of the machine, without which a figure says nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from binxent import __version__, kernel
 
 
 def _first(path: str, key: str) -> str:
-    """The value behind a key in one of Linux's files of facts, or nothing."""
+    """The value of a key in a file such as /proc/cpuinfo, or an empty text."""
     try:
         lines = Path(path).read_text().splitlines()
     except OSError:
@@ -31,7 +31,7 @@ def _huge_pages() -> str:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

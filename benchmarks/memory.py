@@ -1,4 +1,4 @@
-"""The most memory that a step has beyond what was there before it, as the system sees it."""
+"""Measures the peak memory of a step beyond what was in use before it, as the system counts it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def _status(key: str) -> int:
 
 
 def extra(small: Step, large: Step) -> int:
-    """Bytes. ``small`` does the same with few elements: what is loaded or compiled once is not counted.
+    """The extra memory in bytes. ``small`` is the step with few elements: it loads and compiles what is needed once.
 
-    The second of two large steps is looked at, from where memory stood before the first: what a framework compiles for
-    a shape comes before, and what it keeps in a pool of its own is counted all the same.
+    The peak is that of the second of two large steps, above the memory in use before the first. What a framework
+    compiles for a shape is thus left out, and what it holds in a pool of its own is counted.
     """
     small()
     small()

@@ -1,4 +1,4 @@
-"""Starts a process for each framework and setting, one after the other, and gathers what they measure."""
+"""Starts a process for each framework and setting, one after another, and gathers what it measures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def interpreter(argument: str) -> tuple[str, str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which frameworks, and where they are."""
+    """Adds the arguments that choose frameworks and their interpreters."""
     parser.add_argument("frameworks", nargs="*", type=known, help=f"of {', '.join(grid.FRAMEWORKS)}; default all")
     parser.add_argument(
         "--python",
@@ -51,20 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Failure:
-    """A process that did not end well, in a line."""
+    """Why a process failed, in a line."""
 
     why: str
     missing: bool  # the framework is not installed; nothing is wrong
 
 
 def confine(threads: int) -> None:
-    """To as many cores: the only limit on threads that every framework respects."""
+    """Confines this process to as many cores: the only limit on threads that every framework respects."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def missing(python: str, framework: str) -> str | None:
-    """What is not there, without importing any of it."""
+    """The first package that is missing, found without importing any; None if all are there."""
     peer = {"numpy": "sklearn", "jax": "optax"}.get(framework, framework)
     code = (
         "from importlib.util import find_spec as f;"
@@ -94,7 +94,7 @@ class Job:
 
 
 def measure(job: Job, python: str) -> Iterator[list[Row] | Failure]:
-    """The rows of each case, as they come; last, a failure if there was one."""
+    """Yields the rows of each case as they come, and at the end a failure if there was one."""
     if absent := missing(python, job.framework):
         yield Failure(absent, missing=True)
         return
@@ -122,7 +122,7 @@ def measure(job: Job, python: str) -> Iterator[list[Row] | Failure]:
             status = process.wait()
         finally:
             timer.cancel()
-            process.kill()  # where the caller has gone away
+            process.kill()  # if the caller has stopped iterating
         if status:
             errors.seek(0)
             last = [line for line in errors.read().splitlines() if line.strip()][-1:] or ["no message"]
@@ -131,7 +131,7 @@ def measure(job: Job, python: str) -> Iterator[list[Row] | Failure]:
 
 
 def gather(jobs: Sequence[Job], pythons: dict[str, str], console: Console) -> tuple[list[Row], list[str]]:
-    """All rows, and a line for each process that broke down. A framework that is missing is said so, once."""
+    """All rows, and a line for each process that failed. A missing framework is reported once."""
     rows: list[Row] = []
     broken: list[str] = []
     absent: set[str] = set()

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.report``: the tables, charts and README figures, from the committed CSV files alone."""
+"""``python -m benchmarks.report``: writes tables, charts and the README's figures from the committed CSV files."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def rows(folder: Path, name: str) -> list[Row]:
 
 
 def readme_figures(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
-    """What the README claims of speed, memory and accuracy."""
+    """The README's block of figures."""
     caption = (
-        "*How many times our time the others take (and their time), for forward and backward of the mean of 4096 "
-        "× 4096 logits with a new gradient at each step: medians of rounds in which the two take turns. Our "
-        "gradient lies in memory that is kept from the step before; with nothing kept, the system clears it anew. The "
-        "most memory beyond the operands, in tensors of the logits' size, of which the gradient is one; with "
-        f"`inplace_backward=` ours is {tables.in_place(speed)}. The worst error in float32 with hard targets, in ulp. "
-        f"{tables.conditions(speed)} `nox -s bench` measures all of it anew.*"
+        "*Time relative to binxent (absolute time in brackets) for one forward and backward pass over 4096 × 4096 "
+        "logits; medians, with the two alternating. binxent reuses the memory of the last step's gradient; with fresh "
+        "memory the system clears each page first. Extra memory is the peak beyond the operands, in tensors of the "
+        "logits' size, one of which is the gradient; with `inplace_backward=` it is "
+        f"{tables.in_place(speed)}. Errors are the worst in float32 with hard targets, in ulp. "
+        f"{tables.conditions(speed)} `nox -s bench` measures all of it again.*"
     )
     return (
-        "![How many times our time each framework takes](docs/figures/speed.svg)\n\n"
+        "![Time of each framework, relative to binxent](docs/figures/speed.svg)\n\n"
         f"{tables.overview(speed, accuracy)}\n"
         f"{textwrap.fill(caption, 120, break_on_hyphens=False)}\n\n"
         "![The worst error by how far the logit is on its target's side](docs/figures/tail.svg)\n\n"
-        "[How it is measured, and what else was](docs/performance.md)\n"
+        "[How this was measured, and more measurements](docs/performance.md)\n"
     )
 
 
 def all_tables(speed: Sequence[Row], accuracy: Sequence[Row], gpu: Sequence[Row] = ()) -> dict[str, str]:
-    """Names and texts of what the documentation includes."""
+    """The tables that the documentation includes, by name."""
     return dict(
         [
             *(tables.speed(speed) if speed else ()),
@@ -61,8 +61,8 @@ def with_figures(readme: str, figures: str) -> str:
 
 
 def write(folder: Path) -> None:
-    """Of the committed results: into the documentation and the README. Of others: beside them."""
-    from benchmarks import charts  # matplotlib, which the tables do without
+    """Writes the committed results into the documentation and the README, and any others beside themselves."""
+    from benchmarks import charts  # here, because it needs matplotlib and the tables do not
 
     speed, accuracy, gpu = (rows(folder, name) for name in ("speed", "accuracy", "gpu"))
     committed = folder.resolve() == RESULTS.resolve()

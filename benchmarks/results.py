@@ -1,4 +1,4 @@
-"""The CSV files: one row for each figure, with its conditions and the machine."""
+"""Reads and writes the CSV files, which have one row for each figure, with its conditions and the machine."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def write(path: Path, rows: Iterable[Row], columns: Sequence[str] = SPEED) -> No
 
 
 def find(rows: Iterable[Row], **conditions: Any) -> Row | None:
-    """The row with a figure that has these conditions; where several have, the first."""
+    """The first row with a figure under these conditions, or None."""
     return next(iter(select(rows, **conditions)), None)
 
 
@@ -66,7 +66,7 @@ def select(rows: Iterable[Row], **conditions: Any) -> list[Row]:
     ]
 
 
-# Where every axis but the one that is looked at stays.
+# The values of all axes but the one that is looked at.
 HEADLINE = {
     "quantity": "time",
     "elements": 4096 * 4096,
@@ -78,13 +78,13 @@ HEADLINE = {
 
 
 def headline(rows: Iterable[Row], **conditions: Any) -> Row | None:
-    """With the most threads that were used, unless told otherwise."""
+    """The row of these conditions, with the most threads that were measured unless ``threads`` is given."""
     found = select(rows, **{**HEADLINE, **conditions})
     return max(found, key=lambda row: row["threads"] or 0, default=None)
 
 
 def errors(rows: Iterable[Row], framework: str, way: str, **conditions: Any) -> dict[tuple[str, str], float]:
-    """The worst error, by what was measured and region. Of ours: over every face."""
+    """The worst errors, by what was measured and region; for ours the worst of all faces."""
     found: dict[tuple[str, str], float] = {}
     for row in rows:
         its_own = row["way"] == way and (way == "binxent" or row["framework"] == framework)

@@ -1,8 +1,8 @@
-"""The roof: the time that memory alone takes for the bytes that forward and backward must move.
+"""Measures the roof: the time that memory alone takes for the bytes that forward and backward must move.
 
-The kernel reads logits and targets and writes a gradient; to stream the same bytes is to do just that, with next to no
-arithmetic, by as many threads, into memory of the same kind: kept from the step before where the gradient's is, else
-fresh, and huge pages asked for as the kernel asks for them. It can be done in several ways; the fastest is the roof.
+The kernel reads logits and targets and writes a gradient. Streaming moves the same bytes with next to no arithmetic,
+by as many threads, into memory of the same kind: reused from the step before where the gradient's is, else fresh, with
+huge pages requested as the kernel requests them. Of the ways to do that, the fastest is the roof.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from binxent import kernel
 Array = np.ndarray[Any, Any]
 Stream = Callable[[Array, Array, Array], object]
 
-SMALLEST = 2_097_152  # elements; below, the threads' hand-over is what would be measured
+SMALLEST = 2_097_152  # elements; with fewer, the hand-over between threads would be measured
 
 
 def advise_huge_pages(array: Array) -> None:
@@ -45,14 +45,14 @@ def copy_and_read(x: Array, y: Array, out: Array) -> None:
 
 
 def add_in_pieces(x: Array, y: Array, out: Array, rows: int = 64) -> None:
-    """1 MiB at a time: what is written of a huge page is still in the cache in which it was cleared."""
+    """Adds 1 MiB at a time, so that a huge page is still in the cache, where it was cleared, when it is written."""
     for i in range(0, len(x), rows):
         np.add(x[i : i + rows], y[i : i + rows], out=out[i : i + rows])
 
 
 @functools.cache
 def threads_of(number: int) -> ThreadPoolExecutor:
-    """Kept, as the kernel keeps its own."""
+    """A pool of threads, which is reused as the kernel's own is."""
     return ThreadPoolExecutor(number)
 
 
@@ -79,7 +79,7 @@ def stream(way: Stream, x: Array, y: Array, threads: int, *, kept: bool) -> Step
 
 
 def roof(shape: tuple[int, ...], itemsize: int, threads: int, *, kept: bool) -> Step:
-    """The fastest of the ways, for operands of this shape. Integers are added, since NumPy adds no bfloat16 fast."""
+    """The fastest way for operands of this shape. It adds integers, because NumPy is slow to add bfloat16."""
     x, y = (np.ones(shape, f"u{itemsize}") for _ in range(2))
 
     def seconds(step: Step) -> float:

@@ -1,4 +1,4 @@
-"""The tables of the README and the documentation, from the rows of the CSV files and nothing else."""
+"""Makes the tables of the README and the documentation from the CSV files alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def seconds(value: float) -> str:
 
 
 def conditions(rows: Sequence[Row]) -> str:
-    """The machine and the versions, as a sentence."""
+    """The machine and the versions, as text."""
     row = rows[0]
     versions = dict.fromkeys(v for row in rows for v in (row.get("versions") or "").split(", ") if v)
     loads = [float(row["load"]) for row in rows if row["load"]]
@@ -72,7 +72,7 @@ def headline(rows: Sequence[Row]) -> str:
 
 
 def ours(rows: Sequence[Row]) -> str:
-    """Our own times, and how many times the roof they are."""
+    """The table of our own times, and their ratios to the roof."""
     lines = []
     for framework, kind in itertools.product(grid.FRAMEWORKS, ("", " fresh")):
         cells = []
@@ -131,7 +131,7 @@ def bounds(rows: Sequence[Row]) -> str:
 
 
 def speed(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
-    """Names and texts."""
+    """Yields the tables of speed, by name."""
     sizes = {elements(n): {"elements": n} for n in grid.SIZES}
     yield "conditions", conditions(rows) + "\n"
     yield "headline", headline(rows)
@@ -163,9 +163,9 @@ def worst(value: float | None) -> str:
 
 
 def overview(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
-    """Each peer in a line: what the README shows."""
+    """The README's table, with a line for each peer."""
     lines = []
-    ours = {("torch", "binxent"): "**binxent**", ("torch", "binxent fresh"): "binxent, nothing kept"}
+    ours = {("torch", "binxent"): "**binxent**", ("torch", "binxent fresh"): "binxent, fresh memory"}
     for (framework, way), name in (ours | NAMES).items():
         found = [results.headline(speed, framework=framework, way=way, **where) for where in targets.CASES.values()]
         if not any(found):
@@ -222,7 +222,7 @@ def instructions(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
 
 
 def gpu(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
-    """Time, share of the copy bandwidth and memory at the largest size, and what the card is."""
+    """Yields the card and its software, and the table of times and shares of the copy bandwidth at the largest size."""
     row = rows[0]
     known = [row[name] for name in ("card", "card memory", "copy bandwidth") if row.get(name)]
     versions = [f"{name} {row[name]}" for name in ("CUDA", "torch", "Triton") if row.get(name)]

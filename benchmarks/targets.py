@@ -1,4 +1,4 @@
-"""What the project has set itself, and whether the figures of a run meet it."""
+"""Defines the project's targets, and checks whether the figures of a run meet them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Target:
         return "beyond" if self.stretch is not None and self.within(self.stretch) else "met"
 
 
-# How many times the time of ours: at least, and what would be fine. None: the framework does not have it.
+# The least ratio of a peer's time to ours, and the stretch target. None: the framework does not have the case.
 FASTER = {
     ("torch", "torch"): ((8, 12), (10, 20), (10, 20)),
     ("torch", "torch.compile"): ((4, 6), (4, 6), (3, 6)),
@@ -51,7 +51,7 @@ FASTER = {
     ("mindspore", "mindspore"): ((15, 25), (20, 30), None),
     ("jax", "optax"): ((8, 15), (8, 15), (8, 8)),
 }
-# How many times the time to stream the same bytes: at most.
+# The greatest ratio of our time to that of streaming the same bytes, and the stretch target.
 ROOF = ((1.5, 1.15), (1.6, 1.6), (2, 2))
 OVERHEAD = {"torch": "torch", "paddle": "paddle", "mindspore": "mindspore", "jax": "optax"}
 IMPORT = 0.050
@@ -78,7 +78,7 @@ def of(rows: list[Row]) -> Iterator[Target]:
         yield Target(framework, f"{way}, 64 elements", 1, row and row["ratio"])
     for way, bound in (("binxent", 1), ("binxent in place", 0)):
         row = results.headline(rows, framework="torch", quantity="memory", way=way)
-        # The system counts in pages, and threads have stacks: a hundredth of the logits' 64 MiB is none.
+        # 1 % of the logits' 64 MiB is allowed, because the system counts pages, and threads have stacks.
         yield Target("torch", f"extra memory, {way}", bound + 0.01, row and row["median"], at_most=True, unit="tensors")
     row = results.find(rows, quantity="import", way="import binxent")
     yield Target("python", "import binxent", IMPORT, row and row["median"], at_most=True, unit="s")

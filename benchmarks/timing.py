@@ -1,4 +1,4 @@
-"""Ways to do a thing, measured in turn in one process, so that what slows the machine slows them all."""
+"""Times several ways alternately in one process, so that whatever slows the machine slows them all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Rounds:
-    """How often: until ``seconds`` are over, but at least ``least`` and at most ``most`` times."""
+    """How many rounds: until ``seconds`` are over, but at least ``least`` and at most ``most``."""
 
     seconds: float
     least: int
@@ -42,17 +42,17 @@ class Times:
     """Seconds that one step took, in every round."""
 
     seconds: tuple[float, ...]
-    page_faults: float = 0.0  # of one step: whether its memory was fresh or used before
+    page_faults: float = 0.0  # of one step: many if its memory was fresh, few if it was reused
 
     def spread(self) -> Spread:
         return Spread.of(list(self.seconds))
 
     def over(self, other: Times) -> Spread:
-        """How many times the other's time, round by round."""
+        """The ratio to the other's time, round by round."""
         return Spread.of([a / b for a, b in zip(self.seconds, other.seconds, strict=True)])
 
 
-SHORTEST_ROUND = 2e-3  # seconds: a shorter step is repeated, so that the clock can tell
+SHORTEST_ROUND = 2e-3  # seconds; a shorter step is repeated to last as long, so that the clock is exact enough
 
 
 def page_faults() -> int:
@@ -60,10 +60,10 @@ def page_faults() -> int:
 
 
 def in_turn(ways: Mapping[str, Step], rounds: Rounds) -> dict[str, Times]:
-    """Each round runs every way, beginning with another. Two calls of each, not counted, come first.
+    """Times the ways. Each round runs all of them, and begins with another one.
 
-    Nor is the first call of each turn: what the way before has left behind, such as memory that its framework gives
-    back in the background, is not its successor's.
+    Two calls of each come first and are not counted. Neither is the first call of each turn, which may pay for what the
+    way before has left behind, such as memory that its framework gives back in the background.
     """
     repeats = {}
     whole_round = 0.0

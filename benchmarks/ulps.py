@@ -1,4 +1,4 @@
-"""The error of one framework's losses, ours and its own, in ulp of the exact result; see accuracy.py.
+"""Measures the errors of one framework's losses, ours and its own, in ulp of the exact result; see accuracy.py.
 
 The reference, the unit and the kinds of target are those of the tests.
 """
@@ -20,7 +20,7 @@ KINDS = ("hard", "soft")
 SIZE = 40_000  # elements of each region
 MARGINS = range(-20, 100, 2)  # of the bins of the curve
 
-# |x| of logits, and probabilities: so that no result is subnormal in float32, which some processors' modes flush.
+# Ranges of |x| for logits, and of probabilities. In them no float32 result is subnormal, which some modes flush to 0.
 LOGITS = {"near 0": (2.0**-40, 2.0**-4), "middle": (2.0**-4, 8.0), "tails": (8.0, 80.0)}
 PROBABILITIES = {"near 0": (2.0**-40, 2.0**-4), "middle": (2.0**-4, 1 - 2.0**-4), "near 1": (2.0**-12, 2.0**-4)}
 
@@ -34,14 +34,14 @@ def inputs(region: str, probabilities: bool, dtype: str, rng: np.random.Generato
     if not probabilities:
         values *= rng.choice((-1, 1), SIZE)
         if region == "near 0":
-            values[:64] = 0  # where the sides meet, and some take a derivative of neither
+            values[:64] = 0  # where both sides of the formula meet, and some derivatives are those of neither
     elif region == "near 1":
         values = 1 - values
     return values.astype(DTYPES[dtype])
 
 
 def exact(x: Array, y: Array, probabilities: bool = False) -> Expected:
-    """In float64; for float64 in longdouble, which has 11 bits more where the processor has it."""
+    """The exact results, in float64; for float64 in longdouble, which has 11 bits more on x86."""
     return expected(x, y, probabilities=probabilities, wide=np.longdouble if x.dtype == np.float64 else np.float64)
 
 
@@ -56,7 +56,7 @@ def errors(evaluate: Evaluate, x: Array, y: Array, probabilities: bool) -> dict[
 
 
 def elements(evaluate: Evaluate, dtype: str, probabilities: bool) -> Iterator[Row]:
-    """The worst and the mean error in each region."""
+    """Yields the worst and the mean error in each region."""
     for region in PROBABILITIES if probabilities else LOGITS:
         for kind in KINDS:
             rng = np.random.default_rng(7)
@@ -76,7 +76,7 @@ def elements(evaluate: Evaluate, dtype: str, probabilities: bool) -> Iterator[Ro
 
 
 def curve(evaluate: Evaluate) -> Iterator[Row]:
-    """float32, hard targets: by how far the logit is on its target's side."""
+    """Yields the errors in float32 with hard targets, by how far the logit is on its target's side."""
     for margin in MARGINS:
         distance = np.linspace(margin, margin + 2, 1001, dtype=np.float32)
         x, y = np.concatenate([distance, -distance]), np.repeat(np.float32([1, 0]), len(distance))
@@ -91,7 +91,7 @@ def curve(evaluate: Evaluate) -> Iterator[Row]:
 
 
 def means(evaluate: Evaluate, number: int) -> Iterator[Row]:
-    """float32: of a constant, the worst that can happen to a running sum, and of what a model may give."""
+    """Yields the error of a float32 mean: of a constant, the worst case of a running sum, and of normal logits."""
     rng = np.random.default_rng(7)
     period = 10**6
     for region in ("all 0", "normal"):
@@ -112,7 +112,7 @@ def rows(evaluate: Evaluate, dtype: str, probabilities: bool, number: int) -> It
 
 
 def measure(framework: Framework, number: int) -> Iterator[list[Row]]:
-    """``number`` elements in the means. One list for each loss, dtype and way."""
+    """Yields a list of rows for each loss, way and dtype; means are of ``number`` elements."""
     for probabilities in (False, True):
         for way, evaluate in framework.evaluations(probabilities).items():
             for dtype in PRECISION:

@@ -1,6 +1,6 @@
-"""One process, which measures the cases of one framework: ``python -m benchmarks.worker``, for processes.py alone.
+"""``python -m benchmarks.worker``: measures the cases of one framework in a process that processes.py starts.
 
-What is wanted comes as JSON on stdin. Each case's rows go to stdout, one line of JSON, as soon as it is done.
+The request comes as JSON on stdin. The rows of each case go to stdout as one line of JSON, as soon as it is done.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def conditions(case: Case) -> Row:
 
 
 def refusal(step: Step) -> str | None:
-    """Why a way cannot do a case, in a line."""
+    """Why a way cannot do a case, in a line; None if it can."""
     try:
         step()
     except Exception as error:
@@ -46,7 +46,7 @@ def refusal(step: Step) -> str | None:
 
 
 def fresh(step: Step) -> Step:
-    """With nothing kept: the system clears the gradient's pages, as it does for the others."""
+    """The step in fresh memory: the system clears the gradient's pages, as it does for the other losses."""
 
     def run() -> None:
         kernel.release_memory()
@@ -86,11 +86,11 @@ def times(framework: frameworks.Framework, case: Case, rounds: Rounds) -> Iterat
 
 
 def peaks(framework: frameworks.Framework, case: Case, chosen: Sequence[str]) -> Iterator[Row]:
-    """Extra memory, in tensors of the logits' size."""
+    """Yields the extra memory of each way, in tensors of the logits' size."""
     small = Case(4096, case.dtype, case.options, case.passes)
     size = case.elements * ITEMSIZE[case.dtype]
     for name in chosen or framework.ways(small):
-        # Made anew for each, so that none finds what another has left.
+        # New operands for each way, so that none finds what another has left.
         few, many = framework.ways(small)[name].step, framework.ways(case)[name].step
         if why := refusal(few):
             yield {"way": name, "error": why}
@@ -120,7 +120,7 @@ def rows(wanted: dict[str, Any]) -> Iterator[list[Row]]:
 
 
 def main() -> None:
-    # What a framework prints must not mix with the rows.
+    # stdout goes to stderr from here on: what a framework prints must not mix with the rows.
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     wanted = json.load(sys.stdin)

@@ -1,6 +1,6 @@
-"""One file for each framework: its own losses and ours, as steps to time and as functions of NumPy arrays.
+"""The frameworks, one file each: their own losses and ours, as steps to time and as functions of NumPy arrays.
 
-Each is a module with what ``Framework`` names. It is imported in a process of its own.
+Each module has the names of ``Framework``, and is imported in a process of its own.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Way:
 
 
 class Framework(Protocol):
-    PACKAGES: tuple[str, ...]  # whose versions are written down
-    DTYPES: tuple[str, ...]  # that arrays can be handed over in
-    MEMORY_KEPT_BY: str  # who keeps the memory of a large gradient for the next step's; empty if nobody does
+    PACKAGES: tuple[str, ...]  # packages whose versions are written down
+    DTYPES: tuple[str, ...]  # dtypes in which arrays can be handed over
+    MEMORY_KEPT_BY: str  # who reuses the memory of a large gradient for the next step's; empty if nobody does
 
     def ways(self, case: Case) -> dict[str, Way]:
-        """Ours and the others, each one step of the case."""
+        """One step of the case for ours and for each other loss."""
         ...
 
     def evaluations(self, probabilities: bool) -> dict[str, Evaluate]:
@@ -61,13 +61,13 @@ def operands(case: Case) -> tuple[Array, Array, dict[str, Array]]:
 
 
 def refusal(error: Exception) -> str:
-    """Its message's first line that says something."""
+    """The first line of the error's message that is not empty or a rule."""
     lines = (line.strip() for line in str(error).splitlines())
     return f"{type(error).__name__}: {next((line for line in lines if line.strip('- ')), 'no message')[:200]}"
 
 
 def masked(loss: Loss) -> Loss:
-    """The mean of what is kept, as one writes it where the loss has no mask."""
+    """The mean over the kept elements, as a user writes it where the loss has no mask."""
 
     def mean(x: Any, target: Any, mask: Any, **options: Any) -> Any:
         return (loss(x, target, reduction="none", **options) * mask).sum() / mask.sum()

@@ -31,7 +31,7 @@ def with_optax(x: Any, target: Any, weight: Any = None, pos_weight: Any = None, 
 
 
 def by_formula(x: Any, target: Any, weight: Any = None, pos_weight: Any = None, reduction: str = "mean") -> Any:
-    """As one writes it out, in the stable form of the textbook."""
+    """The loss written out, in the stable form of the textbook."""
     shared = jnp.log1p(jnp.exp(-jnp.abs(x)))
     if pos_weight is None:
         each = jnp.maximum(x, 0) - x * target + shared

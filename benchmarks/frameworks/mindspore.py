@@ -20,7 +20,7 @@ own = mint.nn.functional
 
 
 def of_positions(loss: Loss, option: str | None) -> Loss:
-    """A graph is compiled from source, and its operands must be arguments, else they become constants."""
+    """The loss with its operands as positional arguments: a graph makes constants of operands that it captures."""
 
     def plain(x: Any, target: Any) -> Any:
         return loss(x, target)
@@ -87,7 +87,7 @@ def evaluation(loss: Loss) -> Evaluate:
             return loss(input, fixed, reduction=reduction)
 
         value = array(forward(input))
-        ones = tensor(np.ones_like(value))  # and no sum, which bfloat16 lacks
+        ones = tensor(np.ones_like(value))  # in place of a sum, which MindSpore lacks for bfloat16
         return value, array(ms.ops.GradOperation(sens_param=True)(forward)(input, ones))
 
     return evaluate

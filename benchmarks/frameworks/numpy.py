@@ -1,4 +1,4 @@
-"""NumPy without a framework: ours against the formula as one writes it, and against scikit-learn's ``log_loss``."""
+"""NumPy without a framework: compares ours with the formula written out, and with scikit-learn's ``log_loss``."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def step(loss: Loss, x: Any, target: Any, options: dict[str, Any], passes: str) 
 
     def both() -> None:
         loss(x, target, **options).backward()
-        x.grad = None  # clear_gradient keeps the memory
+        x.grad = None  # clear_gradient would not free the memory
 
     return both if passes == BOTH else forward
 
@@ -47,7 +47,7 @@ def ways(case: Case) -> dict[str, Way]:
 
 
 def tensor(array: Array) -> Any:
-    if array.dtype == ml_dtypes.bfloat16:  # uint16 is taken for the bits of a bfloat16
+    if array.dtype == ml_dtypes.bfloat16:  # Paddle reads uint16 as the bits of bfloat16
         return paddle.to_tensor(array.view(np.uint16), dtype="bfloat16")
     return paddle.to_tensor(array)
 

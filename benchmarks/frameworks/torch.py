@@ -19,7 +19,7 @@ own = torch.nn.functional
 
 
 def compiled(loss: Loss) -> Loss:
-    # torch's own functions are compiled only as part of another.
+    # torch.compile does not compile torch's own function by itself, only as part of another.
     return torch.compile(lambda *operands, **options: loss(*operands, **options), dynamic=False)
 
 
@@ -36,7 +36,7 @@ def step(loss: Loss, x: torch.Tensor, target: torch.Tensor, options: dict[str, A
 
 
 class Source(torch.autograd.Function):
-    """Logits as a model hands them over: no leaf, so that their memory may become the gradient's."""
+    """Logits as a model returns them: not a leaf, so that the gradient may overwrite them."""
 
     @staticmethod
     def forward(ctx: Any, seed: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -58,7 +58,7 @@ def in_place(x: torch.Tensor, target: torch.Tensor, options: dict[str, Any]) -> 
 
 
 def ways(case: Case) -> dict[str, Way]:
-    torch._dynamo.reset()  # else it refuses to compile for yet another shape
+    torch._dynamo.reset()  # without it Dynamo would refuse to compile for yet another shape
     dtype = getattr(torch, case.dtype)
     arrays = operands(case)
     x, target = (torch.from_numpy(a).to(dtype) for a in arrays[:2])
@@ -74,7 +74,7 @@ def ways(case: Case) -> dict[str, Way]:
         "torch.compile": Way(step(compiled(theirs), x, target, options, case.passes)),
     }
     if case.passes == BOTH:
-        # Logits of its own, since each step overwrites them.
+        # It has logits of its own, because each step overwrites them.
         found["binxent in place"] = Way(in_place(x.detach().clone(), target, options))
     return found
 

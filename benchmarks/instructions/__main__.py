@@ -1,12 +1,12 @@
-"""``python -m benchmarks.instructions``: instructions per element of the AVX2 kernel, counted by callgrind.
+"""``python -m benchmarks.instructions``: counts the instructions per element of the AVX2 kernel, by callgrind.
 
 A count does not depend on the machine's load, so a change that makes the kernel slower cannot hide in noise. It does
-depend on the compiler: the figures in counts.csv are compared with those of the same compiler only. More than 3 % more
-than the committed figure is a failure; one that is meant is committed with ``--write``. callgrind knows no AVX-512.
+depend on the compiler, so counts are compared only with the figures in counts.csv of the same compiler. A count that is
+more than 3 % above its figure is a failure; an intended one is committed with ``--write``. callgrind knows no AVX-512.
 
-Fewer instructions may be a loss, too: each loop, of every instruction set, must still ask for the memory ahead of it.
+Fewer instructions may be a fault too: each loop, of every instruction set, must still prefetch the memory ahead of it.
 
-Exit codes: 0; 1 if a count has risen or a loop asks for nothing; 3 if nothing could be compared.
+Exit codes: 0; 1 if a count has risen or a loop does not prefetch; 3 if nothing could be compared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.instructions.counts import COUNTS, Counts, committed, risen, wri
 
 HERE = Path(__file__).parent
 ELEMENTS = 16_384
-FEW, MANY = 1, 3  # calls; the difference is free of what starting costs
+FEW, MANY = 1, 3  # calls; in the difference of their counts the start cancels out
 NOT_CHECKED = 3
 
 
@@ -34,7 +34,7 @@ class CannotCountError(Exception):
 
 
 def build(folder: Path) -> tuple[Path, str]:
-    """The driver, and the compiler that made it."""
+    """Builds the driver; returns its path, and the compiler that was used."""
     where = subprocess.run([sys.executable, "-m", "nanobind", "--cmake_dir"], capture_output=True, text=True)
     if where.returncode:
         raise CannotCountError("nanobind is missing")
@@ -56,7 +56,7 @@ def build(folder: Path) -> tuple[Path, str]:
 
 
 def collected(callgrind: str) -> int:
-    """The instructions that callgrind says it has seen."""
+    """The number of instructions in callgrind's output."""
     found = re.search(r"Collected : (\d+)", callgrind)
     if not found:
         raise CannotCountError(f"callgrind says nothing of what it collected:\n{callgrind}")
@@ -84,7 +84,7 @@ def count(driver: Path) -> Counts:
 
 
 def without_requests(disassembly: str) -> list[str]:
-    """The functions with a loop over a tile that ask for no memory ahead."""
+    """The functions with a loop over a tile that do not prefetch."""
     functions = re.findall(r"^[0-9a-f]+ <(.*)>:\n((?:.+\n)+)", disassembly, re.MULTILINE)
     loops = {name: code for name, code in functions if re.search(r"::(compute|logits_tile)<", name)}
     if not loops:
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.instructions", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--write", action="store_true", help="commit to the figures that are found")
+    parser.add_argument("--write", action="store_true", help="write the counts to counts.csv, to compare with")
     options = parser.parse_args(arguments)
     for program in ("valgrind", "cmake", "objdump"):
         if not shutil.which(program):

@@ -1,4 +1,4 @@
-"""The committed counts, of each compiler, and what is more than them."""
+"""Reads and writes the committed counts of each compiler, and finds those that have risen."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def committed(compiler: str, file: Path = COUNTS) -> Counts:
 
 
 def write(compiler: str, counts: Mapping[str, float], file: Path = COUNTS) -> None:
-    """Beside the figures of other compilers."""
+    """Writes a compiler's counts, and leaves those of other compilers."""
     rows: list[Sequence[object]] = []
     if file.exists():
         with file.open(newline="") as lines:
