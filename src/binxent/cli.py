@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _program() -> click.Group:
-    # Imported here and not above: without the extra `cli` there is no click, and main() then names the extra in one
+    # Imported here and not above: an installation without extras has no click, and main() then names the extra in one
     # line. For the same reason each command imports its libraries only when it runs.
     import click
 

@@ -11,7 +11,7 @@ checks for all of them:
 - The same bits come out for any number of threads, any layout and any split into blocks. Between two kernels the bits
   may differ, within the table of ulp.
 
-A new kernel is one file here, and one row in the tests.
+A new kernel is one file or folder here, and one row in the tests.
 """
 
 from __future__ import annotations

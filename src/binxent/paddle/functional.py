@@ -36,7 +36,7 @@ _plain_elements = kernel.paddle.plain_elements  # bound once: looking it up is m
 
 # Options of other types are not cached: an array has no hash, and a tensor's hash does not depend on its number.
 _NUMBER = (float, int, type(None))
-_OF_ELEMENTS = ("mean", "sum", "none", "weighted_mean")  # reductions for which this number is enough
+_OF_ELEMENTS = ("mean", "sum", "none", "weighted_mean")  # reductions that need only the number of elements
 
 
 # A look-up here takes a third of the time of ``known_plan``, which compares seven more arguments.
