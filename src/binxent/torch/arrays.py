@@ -217,7 +217,7 @@ def like_elements(call: Call, operands: Operands) -> Tensor:
     return result
 
 
-def _check_options(call: Call, operands: Operands) -> None:
+def check_options(call: Call, operands: Operands) -> None:
     """Refuses a label_smoothing or a gamma out of its range. Under vmap there are several of them."""
     for name in ("label_smoothing", "gamma"):
         option = getattr(operands, name)
@@ -246,7 +246,7 @@ class _Saturating(torch.autograd.Function):
 def loss(call: Call, operands: Operands, check_range: bool = False) -> Tensor:
     """The loss by the definition, which autograd differentiates."""
     if not is_tracing():
-        _check_options(call, operands)
+        check_options(call, operands)
     if call.loss.probabilities and operands.input.dtype == torch.float16 and operands.input.requires_grad:
         wide = ARRAYS.widen(operands.input, call.dtype)
         if torch.compiler.is_compiling() and not in_transform():

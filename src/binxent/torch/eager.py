@@ -1,6 +1,6 @@
 """A kernel under autograd's tape.
 
-``cpu`` and ``cuda`` say how a loss and its gradient are computed; here is when, and what autograd is told of it.
+``cpu``, ``cuda`` and ``blocks`` say how a loss and its gradient are computed; here is when, and what autograd is told.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from binxent.call import Operands
-from binxent.torch import arrays, cpu, cuda
+from binxent.torch import arrays, blocks, cpu, cuda
 from binxent.torch.context import in_transform
 
 if TYPE_CHECKING:
@@ -104,21 +104,14 @@ class _InPlaceLoss(KernelLoss):
         return loss
 
 
-class _CudaLoss(KernelLoss):
-    kernel: ClassVar[ModuleType] = cuda
-
-
-class _InPlaceCudaLoss(_InPlaceLoss):
-    kernel: ClassVar[ModuleType] = cuda
-
-
-def _apply(function: type[KernelLoss]) -> Any:
+def _apply(function: type[KernelLoss], kernel: ModuleType) -> Any:
     """Function.apply without its handling of torch.func, which never gets here and costs a tenth of a small loss."""
-    return super(torch.autograd.Function, function).apply  # type: ignore[misc]
+    of_kernel = function if kernel is function.kernel else type(function.__name__, (function,), {"kernel": kernel})
+    return super(torch.autograd.Function, of_kernel).apply
 
 
-_APPLY = {cpu: _apply(KernelLoss), cuda: _apply(_CudaLoss)}
-_APPLY_IN_PLACE = {cpu: _apply(_InPlaceLoss), cuda: _apply(_InPlaceCudaLoss)}
+_APPLY = {kernel: _apply(KernelLoss, kernel) for kernel in (cpu, cuda, blocks)}
+_APPLY_IN_PLACE = {kernel: _apply(_InPlaceLoss, kernel) for kernel in (cpu, cuda, blocks)}
 
 
 def loss(kernel: ModuleType, call: Call, operands: Operands, inplace: bool = False) -> Tensor:

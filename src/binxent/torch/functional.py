@@ -20,7 +20,7 @@ from torch.overrides import has_torch_function_variadic as has_torch_function
 
 from binxent import options
 from binxent.call import Operands, known_plan, plan
-from binxent.torch import arrays, cpu, cuda, eager, operators
+from binxent.torch import arrays, blocks, cpu, cuda, eager, operators
 from binxent.torch.arrays import LOGITS, NAME, PROBABILITIES
 from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_watched
 from binxent.torch.cpu import is_plain
@@ -102,7 +102,10 @@ def _loss(
         for name, operand in zip(NAMES, given, strict=True):
             if operand is not None or name in ("input", "target"):
                 check(_name(loss), name, operand)
-        kernel = cuda if cuda.reads(given, compiling) else None
+        if cuda.reads(given, compiling):
+            kernel = cuda
+        else:
+            kernel = blocks if not compiling and blocks.reads(given) else None
     if input.dtype is not _FLOAT32 and not input.is_floating_point():
         raise NotImplementedError(f'"{_name(loss)}" not implemented for {input.dtype}: input must be floating point')
     learnt_smoothing = learnt_gamma = None
@@ -139,7 +142,7 @@ def _loss(
         return arrays.loss(call, operands, check_range)
     if operations or kernel is None:
         return arrays.loss(call, operands, check_range)
-    if check_range and kernel is cuda:
+    if check_range and kernel is not cpu:
         arrays.check_range(call, operands)
     return eager.loss(kernel, call, operands, inplace_backward)
 
