@@ -15,7 +15,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.checkpoint import checkpoint
 
 from binxent import formula, kernel
-from binxent.torch import eager
+from binxent.torch import cpu
 from tests.faces.torch_samples import (
     FLOATING,
     KINDS,
@@ -161,7 +161,7 @@ def test_different_incoming_gradients_one_after_the_other(kind):
 @pytest.mark.parametrize("guess", [1.0, 3.0, 0.7, 1024.0, 0.0, INF, NAN])
 @both_kinds
 def test_what_the_forward_expects_never_changes_a_result(kind, guess, monkeypatch):
-    monkeypatch.setattr(eager, "_expected_incoming", guess)
+    monkeypatch.setattr(cpu, "_expected_incoming", guess)
     operands = all_operands(kind, 40, 30, torch.bfloat16)
     x = operands["input"].requires_grad_()
     loss = OURS[kind](**operands, reduction="sum")
@@ -171,21 +171,21 @@ def test_what_the_forward_expects_never_changes_a_result(kind, guess, monkeypatc
 
 
 def test_another_thread_may_change_what_the_forward_expects_while_it_runs(monkeypatch):
-    run = eager.run
+    run = cpu._run
 
     def interrupted(*arguments):
         run(*arguments)
-        eager._expected_incoming = 5.0
+        cpu._expected_incoming = 5.0
 
-    monkeypatch.setattr(eager, "_expected_incoming", 1.0)
-    monkeypatch.setattr(eager, "run", interrupted)
+    monkeypatch.setattr(cpu, "_expected_incoming", 1.0)
+    monkeypatch.setattr(cpu, "_run", interrupted)
     x, y = an_input("logits", 50).requires_grad_(), uniform(50)
     (OURS["logits"](x, y, reduction="sum") * 5).backward()
     torch.testing.assert_close(x.grad, 5 * (torch.sigmoid(x.detach()) - y))
 
 
 def test_a_loss_scaler_costs_one_run_of_the_kernel_a_step_once_it_is_known(monkeypatch):
-    monkeypatch.setattr(eager, "_expected_incoming", 1.0)
+    monkeypatch.setattr(cpu, "_expected_incoming", 1.0)
     x, y = an_input("logits", 50, dtype=torch.float16).requires_grad_(), uniform(50, dtype=torch.float16)
     runs = []
     for scale in (1024.0, 1024.0, 1024.0, 512.0, 512.0):

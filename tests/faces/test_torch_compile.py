@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import torch._dynamo.testing
 
 from binxent import kernel
+from binxent.torch import cpu
 from tests.faces.torch_samples import (
     DIVIDED,
     KINDS,
@@ -373,3 +376,67 @@ def test_one_graph_for_every_batch_size(kind, options):
         torch.testing.assert_close(loss, OURS[kind](x, y, weight, **options))
         loss.backward()
     assert counter.frame_count <= 2  # the second one, if any, for a number among the options
+
+
+# One pass
+
+
+@every_backend
+@both_kinds
+def test_a_step_is_one_pass(kind, backend):
+    x, y = an_input(kind, 8, 5, dtype=torch.float32).requires_grad_(), uniform(8, 5, dtype=torch.float32)
+    loss = compiled(lambda x, y: OURS[kind](x, y), backend)
+    loss(x, y).backward()
+    before = kernel.runs()
+    loss(x, y).backward()
+    assert kernel.runs() == before + 1
+
+
+@every_backend
+@both_kinds
+def test_a_second_backward_leaves_the_first_ones_gradient_alone(kind, backend):
+    x, y = an_input(kind, 8, 5, dtype=torch.float32).requires_grad_(), uniform(8, 5, dtype=torch.float32)
+    loss = compiled(lambda x, y: OURS[kind](x, y), backend)(x, y)
+    found = [torch.autograd.grad(loss, x, torch.tensor(by), retain_graph=True)[0] for by in (1.0, 1.0, 3.0, 1.0)]
+    exact = OURS[kind](x, y)
+    for by, gradient in zip((1.0, 1.0, 3.0, 1.0), found, strict=True):
+        (expected,) = torch.autograd.grad(exact, x, torch.tensor(by), retain_graph=True)
+        assert torch.equal(gradient, expected)
+
+
+@both_kinds
+def test_two_losses_of_the_same_operands_have_a_gradient_each(kind):
+    """A compiler may compute them as one."""
+    x, y = an_input(kind, 8, 5, dtype=torch.float32).requires_grad_(), uniform(8, 5, dtype=torch.float32)
+    total = compiled(lambda x, y: 2 * OURS[kind](x, y) + 3 * OURS[kind](x, y), "inductor")(x, y)
+    total.backward()
+    (expected,) = torch.autograd.grad(OURS[kind](x, y), x, torch.tensor(2.0))
+    (other,) = torch.autograd.grad(OURS[kind](x, y), x, torch.tensor(3.0))
+    assert torch.equal(x.grad, expected + other)
+
+
+@both_kinds
+def test_a_gradient_that_nobody_asks_for_is_freed_with_the_loss(kind, monkeypatch):
+    made = []
+    original = cpu.loss_and_gradient
+
+    def watched(call, operands):
+        loss, found = original(call, operands)
+        made.append(weakref.ref(found[0]))
+        return loss, found
+
+    monkeypatch.setattr(cpu, "loss_and_gradient", watched)
+    x, y = an_input(kind, 8, 5, dtype=torch.float32).requires_grad_(), uniform(8, 5, dtype=torch.float32)
+    loss = compiled(lambda x, y: OURS[kind](x, y), "inductor")(x, y)
+    assert made[-1]() is not None
+    del loss
+    assert made[-1]() is None
+
+
+def test_without_a_gradient_none_is_made(monkeypatch):
+    monkeypatch.setattr(cpu, "loss_and_gradient", None)
+    x, y = an_input("logits", 8, 5, dtype=torch.float32).requires_grad_(), uniform(8, 5, dtype=torch.float32)
+    loss = compiled(lambda x, y: OURS["logits"](x, y), "inductor")
+    with torch.no_grad():
+        assert torch.equal(loss(x, y), OURS["logits"](x.detach(), y))
+    assert torch.equal(loss(x.detach(), y), OURS["logits"](x.detach(), y))

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from binxent import kernel
 from tests.faces.torch_samples import KINDS, OURS, an_input, uniform
-from tests.processes import ROOT
+from tests.processes import ROOT, python
 
 PAGE = ROOT / "docs" / "torch.md"
 pytestmark = pytest.mark.filterwarnings("ignore")  # of deprecated tools
@@ -99,9 +99,16 @@ def _(f, x, y):
         return f(forward_ad.make_dual(x.detach(), y), y), None
 
 
-@route("`torch.compile`", "kernel", "kernel")
+@route("`torch.compile`, the incoming gradient as expected", "kernel", "none: made in the forward")
 def _(f, x, y):
     loss = torch.compile(lambda x, y: f(x, y), fullgraph=True, backend="aot_eager")(x, y)
+    return loss, lambda: torch.autograd.grad(loss, x)
+
+
+@route("`torch.compile`, another incoming gradient, a second backward, `reduction='none'`", "kernel", "kernel")
+def _(f, x, y):
+    loss = torch.compile(lambda x, y: f(x, y), fullgraph=True, backend="aot_eager")(x, y)
+    torch.autograd.grad(loss, x, retain_graph=True)
     return loss, lambda: torch.autograd.grad(loss, x)
 
 
@@ -153,7 +160,7 @@ def _(f, x, y):
     return loss, lambda: torch.autograd.grad(loss, x)
 
 
-@route("another device", "formula", "formula")
+@route("a device without a kernel", "formula", "formula")
 def _(f, x, y):
     x = x.detach().to("meta").requires_grad_()
     loss = f(x, y.to("meta"))
@@ -199,3 +206,28 @@ def test_the_page_has_this_table():
     for name, (forward, backward, _) in ROUTES.items():
         row = f"| {name} | {forward} | {'' if backward == 'none' else backward} |".replace("|  |", "| |")
         assert row in page, row
+
+
+@pytest.mark.parametrize(("chosen", "node"), [(None, "KernelLossBackward"), ("native", "KernelLossBackward"), ("", "")])
+def test_kernels_are_chosen_by_the_environment(chosen, node):
+    code = """
+        import torch, binxent.torch
+        x = torch.zeros(3, requires_grad=True)
+        loss = binxent.torch.binary_cross_entropy_with_logits(x, torch.ones(3))
+        loss.backward()
+        assert torch.allclose(x.grad, torch.full((3,), -1 / 6))
+        name = type(loss.grad_fn).__name__
+        print(name if name.startswith("KernelLoss") else "")
+    """
+    assert python(code, BINXENT_KERNELS=chosen) == node
+
+
+def test_a_kernel_that_there_is_none_of_is_named():
+    code = """
+        try:
+            import binxent.torch
+        except ValueError as refusal:
+            print(refusal)
+    """
+    expected = "BINXENT_KERNELS: 'cuda' is no kernel; expected some of native, triton, or nothing"
+    assert python(code, BINXENT_KERNELS="native, cuda") == expected

@@ -16,10 +16,31 @@ A new kernel is one file or folder here, and one row in the tests.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from binxent.call import Call, Operands
+
+NAMES = ("native", "triton")
+
+# The dtypes that every kernel reads.
+READABLE = frozenset(("float16", "bfloat16", "float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64"))
+
+
+def is_chosen(name: str) -> bool:
+    """Whether ``BINXENT_KERNELS`` names this kernel: without that variable, every kernel is chosen.
+
+    The names are separated by commas; an empty value chooses none, and the definition computes everything.
+    """
+    value = os.environ.get("BINXENT_KERNELS")
+    if value is None:
+        return True
+    chosen = [word.strip() for word in value.split(",") if word.strip()]
+    for word in chosen:
+        if word not in NAMES:
+            raise ValueError(f"BINXENT_KERNELS: {word!r} is no kernel; expected some of {', '.join(NAMES)}, or nothing")
+    return name in chosen
 
 
 class Outputs(NamedTuple):

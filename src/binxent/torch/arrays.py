@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entropy
 
 from binxent import definition, formula, options
-from binxent.call import Call, Operands, plan
+from binxent.call import Call, Operands
 from binxent.torch.context import (
     in_transform,
     is_autocast_available,
@@ -61,6 +61,18 @@ def _check_range(name: str, tensor: Tensor) -> None:
     values = _values(tensor)
     if values is not None and not bool(((values >= 0) & (values <= 1)).all()):
         refuse_out_of_range(name, values)
+
+
+def check_range(call: Call, operands: Operands) -> None:
+    """Refuse probabilities outside [0, 1]. Waits for the device."""
+    if not call.loss.probabilities:
+        return
+    keep = definition.kept(ARRAYS, operands.target, operands.mask, call.terms and call.terms.ignore_index)
+    for name in ("input", "target"):
+        values = getattr(operands, name).detach()
+        wrong = ~((values >= 0) & (values <= 1))
+        if bool((wrong if keep is None else wrong & keep).any()):
+            refuse_out_of_range(name, values, keep)
 
 
 class Arrays:
@@ -199,7 +211,13 @@ def with_values(call: Call, operands: Operands) -> Call:
     return call._replace(terms=terms)
 
 
-def _check_options(call: Call, operands: Operands) -> None:
+def like_elements(call: Call, operands: Operands) -> Tensor:
+    """The operand whose strides the losses of the elements have: torch's two functions differ in it."""
+    result: Tensor = operands.input if call.loss.probabilities else operands.target
+    return result
+
+
+def check_options(call: Call, operands: Operands) -> None:
     """Refuses a label_smoothing or a gamma out of its range. Under vmap there are several of them."""
     for name in ("label_smoothing", "gamma"):
         option = getattr(operands, name)
@@ -228,7 +246,7 @@ class _Saturating(torch.autograd.Function):
 def loss(call: Call, operands: Operands, check_range: bool = False) -> Tensor:
     """The loss by the definition, which autograd differentiates."""
     if not is_tracing():
-        _check_options(call, operands)
+        check_options(call, operands)
     if call.loss.probabilities and operands.input.dtype == torch.float16 and operands.input.requires_grad:
         wide = ARRAYS.widen(operands.input, call.dtype)
         if torch.compiler.is_compiling() and not in_transform():
@@ -255,15 +273,3 @@ def gradients(
         to(name, operand) if need else None
         for name, operand, need in zip(Operands._fields, operands, needed, strict=False)
     )
-
-
-def planned(
-    probabilities: bool, reduction: str, dtype: torch.dtype, ignore_index: float | None, operands: Operands
-) -> Call:
-    """The call of an operator in a compiled graph, whose sizes may be symbols."""
-    input, target = operands.input, operands.target
-    weight, sample_weight, pos_weight, mask = (None if operand is None else operand.shape for operand in operands[2:6])
-    loss, dtypes = PROBABILITIES if probabilities else LOGITS, (NAME[input.dtype], NAME[target.dtype])
-    shapes = (input.shape, target.shape, weight, sample_weight and sample_weight[:1], pos_weight, mask)
-    call = plan(loss, reduction, dtypes, *shapes, ignore_index)
-    return call._replace(dtype=NAME[dtype])

@@ -20,12 +20,15 @@ from torch.overrides import has_torch_function_variadic as has_torch_function
 
 from binxent import options
 from binxent.call import Operands, known_plan, plan
-from binxent.torch import arrays, eager, operators
+from binxent.torch import arrays, blocks, cpu, cuda, eager, operators
 from binxent.torch.arrays import LOGITS, NAME, PROBABILITIES
 from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_watched
-from binxent.torch.operands import NAMES, OFF, check, is_plain, split_options
+from binxent.torch.cpu import is_plain
+from binxent.torch.operands import NAMES, OFF, check, split_options
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from binxent.formula import Loss
 
 _HALF = ("float16", "bfloat16")
@@ -85,20 +88,24 @@ def _loss(
 ) -> Tensor:
     compiling = _is_compiling()
     input, target, weight, sample_weight, pos_weight, mask = given
-    plain = (
+    kernel: ModuleType | None = cpu
+    if not (
         is_plain(input, compiling)
         and is_plain(target, compiling)
         and (weight is None or is_plain(weight, compiling))
         and (sample_weight is None or is_plain(sample_weight, compiling))
         and (pos_weight is None or is_plain(pos_weight, compiling))
         and (mask is None or is_plain(mask, compiling))
-    )
-    if not plain:
+    ):
         if isinstance(input, Tensor) and isinstance(target, Tensor) and target.shape != input.shape:
             raise _other_size(loss, input, target)
         for name, operand in zip(NAMES, given, strict=True):
             if operand is not None or name in ("input", "target"):
                 check(_name(loss), name, operand)
+        if cuda.reads(given, compiling):
+            kernel = cuda
+        else:
+            kernel = blocks if not compiling and blocks.reads(given) else None
     if input.dtype is not _FLOAT32 and not input.is_floating_point():
         raise NotImplementedError(f'"{_name(loss)}" not implemented for {input.dtype}: input must be floating point')
     learnt_smoothing = learnt_gamma = None
@@ -106,10 +113,10 @@ def _loss(
         label_smoothing, gamma, learnt_smoothing, learnt_gamma = split_options(
             _name(loss), ignore_index, label_smoothing, gamma, target, compiling
         )
-        plain = plain and all(
-            option is None or is_plain(option, compiling) for option in (learnt_smoothing, learnt_gamma)
-        )
-    operations = not compiling and (not plain or is_watched())  # whether torch's own operations compute it
+        for option in (learnt_smoothing, learnt_gamma):
+            if option is not None and kernel is not None and not kernel.reads_option(option, input, compiling):
+                kernel = None
+    operations = not compiling and (kernel is None or is_watched())  # whether torch's own operations compute it
     find = plan if compiling or operations else known_plan  # whoever watches may see sizes that are symbols
     meant: tuple[Any, ...] = (loss, reduction, (NAME[input.dtype], NAME[target.dtype]), input.shape, target.shape)
     alone = weight is sample_weight is pos_weight is mask is ignore_index is None
@@ -130,14 +137,14 @@ def _loss(
     if compiling:
         if inplace_backward:
             raise RuntimeError("inplace_backward: not under torch.compile; call the loss without it, or uncompiled.")
-        if plain and not is_exporting() and not in_transform():
+        if kernel is not None and not is_exporting() and not in_transform():
             return operators.loss(call, operands)
         return arrays.loss(call, operands, check_range)
-    if operations:
+    if operations or kernel is None:
         return arrays.loss(call, operands, check_range)
-    if learnt_smoothing is not None or learnt_gamma is not None:
-        call = arrays.with_values(call, operands)
-    return eager.loss(call, operands, inplace_backward)
+    if check_range and kernel is not cpu:
+        arrays.check_range(call, operands)
+    return eager.loss(kernel, call, operands, inplace_backward)
 
 
 def _beyond_defaults(ours: dict[str, Any]) -> dict[str, Any]:

@@ -9,17 +9,14 @@ import torch
 from torch import Tensor
 
 from binxent import options
-from binxent.kernels import native
-from binxent.torch.arrays import DTYPE, NAME
+from binxent.call import FLOATING
+from binxent.torch.arrays import NAME
 from binxent.torch.context import is_exporting, is_watched
 
 NAMES = ("input", "target", "weight", "sample_weight", "pos_weight", "mask")
 LEARNABLE = ("label_smoothing", "gamma")
 
 OFF = 0  # the default of label_smoothing and gamma: whatever else is given is looked at
-TAG = {DTYPE[name]: tag for name, tag in native.TAGS.items()}
-# Bound once: looking up an attribute of torch is measurable in a loss of 64 elements.
-_STRIDED, _PARAMETER = torch.strided, torch.nn.Parameter
 
 
 class NotATensorError(TypeError, AttributeError):
@@ -38,19 +35,8 @@ def check(function: str, name: str, operand: Any) -> None:
         raise NotImplementedError(f"{argument} must be strided, and not a nested tensor")
     if operand.is_complex() and (name != "target" or function == "binary_cross_entropy"):
         raise NotImplementedError(f"{argument} is of dtype {operand.dtype}; expected a real one")
-    if operand.is_floating_point() and operand.dtype not in TAG:
+    if operand.is_floating_point() and NAME[operand.dtype] not in FLOATING:
         raise NotImplementedError(f"{argument} is of dtype {operand.dtype}; expected at least 16 bits")
-
-
-def is_plain(tensor: Tensor, compiling: bool) -> bool:
-    """Whether it is this machine's memory, just as it is, in a dtype that the kernel reads."""
-    return (
-        (type(tensor) is Tensor or type(tensor) is _PARAMETER)
-        and tensor.is_cpu
-        and tensor.dtype in TAG
-        and (compiling or not tensor.is_neg())  # which torch.compile cannot ask
-        and tensor.layout is _STRIDED
-    )
 
 
 def _must_stay_a_tensor(option: Tensor, compiling: bool) -> bool:
@@ -58,8 +44,8 @@ def _must_stay_a_tensor(option: Tensor, compiling: bool) -> bool:
     return (
         compiling
         or (option.requires_grad and torch.is_grad_enabled())
-        or (type(option) is not Tensor and type(option) is not _PARAMETER)
-        or option.is_meta
+        or not option.is_cpu  # to read the number would wait for the device
+        or (type(option) is not Tensor and type(option) is not torch.nn.Parameter)
         or is_watched()
     )
 

@@ -1,4 +1,9 @@
-"""The kernel as operators that torch.compile can put into a graph.
+"""The kernels as operators that torch.compile can put into a graph.
+
+A compiled step passes over memory once, as an eager one does: ``loss_and_gradient`` keeps the gradient that it made for
+``input_gradient``. A graph may not hand over a tensor of its own to be overwritten (Inductor copies it first, which
+costs as much as a second pass), so the graph has a tensor without elements, the *token*, whose storage owns the
+gradient. Whoever finds a token empty computes the gradient anew: the result is the same.
 
 Their autograd is written out here and not registered with ``register_autograd``: that would drop the tangents of
 forward-mode AD without a word.
@@ -6,17 +11,20 @@ forward-mode AD without a word.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from binxent.call import Operands
-from binxent.torch import arrays, eager
-from binxent.torch.arrays import DTYPE, planned, with_values
+from binxent.call import Operands, known_plan, plan
+from binxent.torch import arrays, cpu, cuda
+from binxent.torch.arrays import DTYPE, LOGITS, NAME, PROBABILITIES
 from binxent.torch.context import in_transform
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from binxent.call import Call
 
 _OPERANDS = (
@@ -25,9 +33,11 @@ _OPERANDS = (
 )
 _CALL = "bool probabilities, str reduction, ScalarType dtype, float? ignore_index"
 
+# Inductor's cache on disk goes by their names: change what one does, and give it another name.
 _library = torch.library.Library("binxent", "DEF")
-_library.define(f"loss({_OPERANDS}, {_CALL}) -> Tensor")
-_library.define(f"input_gradient(Tensor incoming, {_OPERANDS}, {_CALL}) -> Tensor")
+_library.define(f"loss_alone({_OPERANDS}, {_CALL}) -> Tensor")
+_library.define(f"loss_and_gradient({_OPERANDS}, {_CALL}) -> (Tensor loss, Tensor token)")
+_library.define(f"input_gradient(Tensor incoming, Tensor? token, {_OPERANDS}, {_CALL}) -> Tensor")
 
 
 def _flat(call: Call, operands: Operands) -> tuple[Any, ...]:
@@ -35,50 +45,115 @@ def _flat(call: Call, operands: Operands) -> tuple[Any, ...]:
     return (*operands[:8], call.loss.probabilities, call.reduction, DTYPE[call.dtype], ignore_index)
 
 
-def _read(arguments: tuple[Any, ...]) -> tuple[Call, Operands]:
-    operands = Operands(*arguments[:8])
-    probabilities, reduction, dtype, ignore_index = arguments[8:]
-    return planned(probabilities, reduction, dtype, ignore_index, operands), operands
+def _read(arguments: tuple[Any, ...], find: Any = known_plan) -> tuple[Call, Operands]:
+    """The call and the operands; ``find`` is ``plan`` where sizes may be symbols."""
+    input, target, weight, sample_weight, pos_weight, mask, _, _, probabilities, reduction, dtype, ignore = arguments
+    meant: tuple[Any, ...] = (
+        PROBABILITIES if probabilities else LOGITS,
+        reduction,
+        (NAME[input.dtype], NAME[target.dtype]),
+        input.shape,
+        target.shape,
+    )
+    if not (weight is sample_weight is pos_weight is mask is ignore is None):
+        rows = None if sample_weight is None else sample_weight.shape[:1]
+        shapes = (None if operand is None else operand.shape for operand in (weight, pos_weight, mask))
+        of_weight, of_pos_weight, of_mask = shapes
+        meant = (*meant, of_weight, rows, of_pos_weight, of_mask, ignore)
+    call: Call = find(*meant)
+    if DTYPE[call.dtype] is not dtype:
+        call = call._replace(dtype=NAME[dtype])
+    return call, tuple.__new__(Operands, (*arguments[:8], None))
 
 
-def _loss(*arguments: Any) -> Tensor:
-    call, operands = _read(arguments)
-    call = with_values(call, operands)
-    loss = eager.new_loss(call, operands)
-    eager.run(call, operands, loss, None)
-    return loss
+# What the operators compute
 
 
-def _input_gradient(incoming: Tensor, *arguments: Any) -> Tensor:
-    call, operands = _read(arguments)
-    gradient = eager.new_like(operands.input)
-    scale = incoming if call.reduction == "none" else incoming.item()
-    eager.run(with_values(call, operands), operands, None, gradient, scale)
-    return gradient
+def _may_keep(input: Tensor) -> bool:
+    """Whether a token may own memory: that of a CUDA graph belongs to the graph, which knows nothing of tokens."""
+    return input.is_cpu or not (
+        torch.cuda.is_current_stream_capturing() or "torch._inductor.cudagraph_trees" in sys.modules
+    )
+
+
+def _implement(kernel: ModuleType, device: str) -> None:
+    def loss_alone(*arguments: Any) -> Tensor:
+        result: Tensor = kernel.loss_alone(*_read(arguments))
+        return result
+
+    def loss_and_gradient(*arguments: Any) -> tuple[Tensor, Tensor]:
+        call, operands = _read(arguments)
+        token = operands.input.new_empty(0)
+        if not _may_keep(operands.input):
+            return kernel.loss_alone(call, operands), token
+        loss, made = kernel.loss_and_gradient(call, operands)
+        token.untyped_storage().made = made
+        return loss, token
+
+    def input_gradient(incoming: Tensor, token: Tensor | None, *arguments: Any) -> Tensor:
+        call, operands = _read(arguments)
+        made = None if token is None else vars(token.untyped_storage()).pop("made", None)
+        result: Tensor = kernel.input_gradient(call, operands, incoming, made)
+        return result
+
+    for function in (loss_alone, loss_and_gradient, input_gradient):
+        _library.impl(function.__name__, function, device)
+
+
+_implement(cuda if cuda.RUNS_ON_CPU else cpu, "CPU")
+_implement(cuda, "CUDA")
+
+
+# What a compiler is told of them
 
 
 def _fake_loss(*arguments: Any) -> Tensor:
-    input, target = arguments[:2]
-    probabilities, reduction, dtype, _ = arguments[8:]
-    if reduction != "none":
-        result: Tensor = input.new_empty((), dtype=dtype)
+    call, operands = _read(arguments, plan)
+    if call.reduction != "none":
+        result: Tensor = operands.input.new_empty((), dtype=DTYPE[call.dtype])
         return result
-    return torch.empty_like(input if probabilities else target, dtype=dtype)
+    return torch.empty_like(arrays.like_elements(call, operands), dtype=DTYPE[call.dtype])
+
+
+def _fake_loss_and_gradient(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return _fake_loss(*arguments), arguments[0].new_empty(0)
+
+
+def _fake_input_gradient(incoming: Tensor, token: Tensor | None, input: Tensor, *_: Any) -> Tensor:
+    gradient = torch.empty_like(input)
+    if token is not None:
+        # AOTAutograd refuses retain_graph=True wherever a saved tensor shares memory with no result of the graph.
+        gradient.set_(token.untyped_storage(), 0, gradient.shape, gradient.stride())
+    return gradient
+
+
+for _name, _fake in (
+    ("loss_alone", _fake_loss),
+    ("loss_and_gradient", _fake_loss_and_gradient),
+    ("input_gradient", _fake_input_gradient),
+):
+    torch.library.register_fake(f"binxent::{_name}", _fake, lib=_library)
 
 
 class _OperatorLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Any) -> Tensor:
-        ctx.save_for_backward(*tensors)
         ctx.call = call
+        arguments, token = _flat(call, Operands(*tensors)), None
+        loss: Tensor
         with torch._C._AutoDispatchBelowAutograd():
-            result: Tensor = torch.ops.binxent.loss(*_flat(call, Operands(*tensors)))
-        return result
+            if call.reduction != "none" and ctx.needs_input_grad[1]:
+                loss, token = torch.ops.binxent.loss_and_gradient(*arguments)
+            else:
+                loss = torch.ops.binxent.loss_alone(*arguments)
+        ctx.save_for_backward(token, *tensors)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> tuple[Any, ...]:
         call: Call = ctx.call
-        operands = Operands(*ctx.saved_tensors)
+        token, *tensors = ctx.saved_tensors
+        operands = Operands(*tensors)
         needed = ctx.needs_input_grad[1:]
         # Grad mode is on under create_graph, where a backend keeps autograd's own backward.
         if in_transform() or torch.is_grad_enabled():
@@ -86,27 +161,26 @@ class _OperatorLoss(torch.autograd.Function):
         rest: tuple[Tensor | None, ...] = (None,) * 7
         if True in needed[1:]:
             rest = arrays.gradients(call, operands, incoming, (False, *needed[1:]))[1:]
-        to_input = torch.ops.binxent.input_gradient(incoming, *_flat(call, operands)) if needed[0] else None
+        to_input = torch.ops.binxent.input_gradient(incoming, token, *_flat(call, operands)) if needed[0] else None
         return (None, to_input, *rest)
 
 
 def _autograd_loss(*arguments: Any) -> Tensor:
-    call, operands = _read(arguments)
+    call, operands = _read(arguments, plan)
     if in_transform():
         return arrays.loss(call, operands)
-    result: Tensor = _OperatorLoss.apply(call, *operands[:8])  # type: ignore[no-untyped-call]
+    result: Tensor
+    if not torch.is_grad_enabled():
+        with torch._C._AutoDispatchBelowAutograd():
+            result = torch.ops.binxent.loss_alone(*arguments)
+        return result
+    result = _OperatorLoss.apply(call, *operands[:8])  # type: ignore[no-untyped-call]
     return result
 
 
-_library.impl("loss", _loss, "CPU")
-_library.impl("input_gradient", _input_gradient, "CPU")
-_library.impl("loss", _autograd_loss, "Autograd")
-torch.library.register_fake("binxent::loss", _fake_loss, lib=_library)
-torch.library.register_fake(
-    "binxent::input_gradient", lambda incoming, input, *_: torch.empty_like(input), lib=_library
-)
+_library.impl("loss_alone", _autograd_loss, "Autograd")
 
 
 def loss(call: Call, operands: Operands) -> Tensor:
-    result: Tensor = torch.ops.binxent.loss(*_flat(call, operands))
+    result: Tensor = torch.ops.binxent.loss_alone(*_flat(call, operands))
     return result

@@ -9,8 +9,8 @@ With TRITON_INTERPRET=1 in the environment Triton runs the same programs on the 
 
 from __future__ import annotations
 
-from binxent.kernels.triton.launch import compute, measure, reads, remake
+from binxent.kernels.triton.launch import compute, is_capable, is_memory, measure, reads, remake
 
 name, device = "triton", "cuda"
 
-__all__ = ["compute", "device", "measure", "name", "reads", "remake"]
+__all__ = ["compute", "device", "is_capable", "is_memory", "measure", "name", "reads", "remake"]

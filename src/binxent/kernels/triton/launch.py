@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from binxent.call import GIVEN, KEPT, ROWS, SIZE, WEIGHTS
+from binxent.kernels import READABLE
 from binxent.kernels.triton import programs
 from binxent.kernels.triton.lanes import INTERPRETED
 from binxent.kernels.triton.views import views
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from binxent.kernels import Outputs
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-READABLE = frozenset((*FLOATING, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
+DTYPES = frozenset(getattr(torch, name) for name in READABLE)
 HALVES = ("float16", "bfloat16")
 LARGEST_FLOAT32 = 3.4028234663852886e38
 
@@ -80,7 +81,7 @@ def is_memory(tensor: object) -> bool:
     return (
         (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
         and tensor.layout is torch.strided
-        and tensor.dtype in READABLE
+        and tensor.dtype in DTYPES
         and not tensor.is_neg()
         and not tensor._is_zerotensor()
         and not _is_wrapped(tensor)

@@ -1,0 +1,173 @@
+"""The definition in blocks, on devices that no kernel reaches: what ``eager`` asks of a kernel, in torch's operations.
+
+Each operation of the definition makes a tensor. Of a block they stay in a cache, and all of them together take less
+memory than the gradient, which is made together with the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from binxent import definition, kernels
+from binxent.call import GIVEN, KEPT, WEIGHTS, Call, Operands
+from binxent.torch import arrays
+from binxent.torch.arrays import DTYPE, NAME, Arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Made = Tensor  # the gradient for an incoming gradient of 1, in the arithmetic's type
+Part = tuple[slice, ...]
+
+
+class _BlockArrays(Arrays):
+    def probability(self, call: Call, x: Tensor, y: Tensor) -> Tensor:
+        """What is out of range has been refused for the whole tensor, or will be NaN."""
+        result: Tensor = definition.nan_outside(self, call, x, y)
+        return result
+
+
+ARRAYS = _BlockArrays()
+
+# Elements of a block: on the processor few enough for its caches, elsewhere so many that a launch hardly counts.
+_BLOCK, _BLOCK_ELSEWHERE = 2**16, 2**22
+
+
+def _is_plain(tensor: Tensor, device: torch.device) -> bool:
+    return (
+        (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
+        and tensor.device == device
+        and not tensor.is_meta
+        and tensor.layout is torch.strided
+        and NAME[tensor.dtype] in kernels.READABLE
+    )
+
+
+def reads(given: Sequence[Tensor | None]) -> bool:
+    """Whether these operands have numbers in memory, so that nobody has to see the operations on them."""
+    input = given[0]
+    return input is not None and all(operand is None or _is_plain(operand, input.device) for operand in given)
+
+
+def reads_option(option: Tensor, input: Tensor, compiling: bool) -> bool:
+    return _is_plain(option, input.device)
+
+
+def is_readable_gradient(call: Call, incoming: Tensor) -> bool:
+    return incoming.layout is torch.strided
+
+
+def _parts(shape: Sequence[int], most: int) -> Iterator[Part]:
+    """Slices of an array of this shape, that have so many elements at most, in their order."""
+    row = math.prod(shape[1:])
+    if not shape or shape[0] * row <= most:
+        yield ()
+    elif row > most:
+        for first in range(shape[0]):
+            for part in _parts(shape[1:], most):
+                yield (slice(first, first + 1), *part)
+    else:
+        for first in range(0, shape[0], most // row):
+            yield (slice(first, first + most // row),)
+
+
+def _of(operand: Tensor | None, part: Part, dim: int) -> Tensor | None:
+    """The operand's elements that meet this part of an array of so many axes."""
+    if operand is None or not operand.dim():
+        return operand
+    own = part[dim - operand.dim() :]
+    return operand[tuple(slice(None) if operand.shape[axis] == 1 else own[axis] for axis in range(len(own)))]
+
+
+def _blocks(operands: Operands) -> Iterator[tuple[Part, Operands]]:
+    input = operands.input
+    most = _BLOCK if input.is_cpu else _BLOCK_ELSEWHERE
+    for part in _parts(input.shape, most):
+        read = (_of(operand, part, input.dim()) for operand in operands[:6])
+        yield part, Operands(*read, *operands[6:])
+
+
+def _check(call: Call, operands: Operands) -> None:
+    """Refuses what the CPU's kernel refuses; elsewhere that would wait for the device, and is NaN."""
+    if operands.input.is_cpu:
+        arrays.check_options(call, operands)
+        arrays.check_range(call, operands)
+
+
+def _measured(call: Call, operands: Operands) -> tuple[Call, Operands]:
+    """The call with a divisor that does not depend on the block."""
+    if call.divisor not in (KEPT, WEIGHTS):
+        return call, operands
+    counts = [
+        definition.measured(ARRAYS, call, definition.prepare(ARRAYS, call, block)) for _, block in _blocks(operands)
+    ]
+    return call._replace(divisor=GIVEN), operands._replace(normalizer=torch.stack(counts).sum())
+
+
+def _run(
+    call: Call,
+    operands: Operands,
+    elements: Tensor | None = None,
+    gradient: Tensor | None = None,
+    incoming: Tensor | None = None,
+) -> Tensor | None:
+    """Write the losses of the elements, and the gradient; return the mean unless ``elements`` are asked for."""
+    sums = []
+    with torch.no_grad():
+        call, operands = _measured(call, operands)
+        for part, block in _blocks(operands):
+            values = definition.prepare(ARRAYS, call, block)
+            if elements is not None or incoming is None:
+                each = definition.elements(ARRAYS, call, values)
+                if elements is None:
+                    sums.append(ARRAYS.sum(each))
+                else:
+                    elements[part] = each
+            if gradient is not None:
+                coming = _of(incoming, part, gradient.dim()) if incoming is not None else values.x.new_ones(())
+                found = definition.gradient(ARRAYS, call, block, values, "input", NAME[gradient.dtype], coming)
+                gradient[part] = found
+        if elements is not None or incoming is not None:
+            return None
+        total = torch.stack(sums).sum()
+        mean: Tensor = ARRAYS.cast(definition.divided(ARRAYS, call, values, total), call.dtype)
+    return mean
+
+
+def loss_alone(call: Call, operands: Operands) -> Tensor:
+    _check(call, operands)
+    if call.reduction != "none":
+        mean: Any = _run(call, operands)
+        result: Tensor = mean
+        return result
+    elements = torch.empty_like(arrays.like_elements(call, operands), dtype=DTYPE[call.dtype])
+    _run(call, operands, elements)
+    return elements
+
+
+def loss_and_gradient(call: Call, operands: Operands) -> tuple[Tensor, Made]:
+    _check(call, operands)
+    dtype = torch.float64 if call.dtype == "float64" else torch.float32
+    gradient = torch.empty_like(operands.input, dtype=dtype)
+    mean: Any = _run(call, operands, gradient=gradient)
+    return mean, gradient
+
+
+def input_gradient(call: Call, operands: Operands, incoming: Tensor, made: Made | None) -> Tensor:
+    input = operands.input
+    if made is not None:
+        found: Tensor = definition.saturated(ARRAYS, call, made.mul_(incoming), NAME[input.dtype])
+        return found
+    gradient = torch.empty_like(input)
+    _run(call, operands, gradient=gradient, incoming=incoming)
+    return gradient
+
+
+def gradient_in_place(call: Call, operands: Operands, incoming: Tensor) -> Tensor:
+    gradient: Tensor = operands.input.detach()
+    _run(call, operands, gradient=gradient, incoming=incoming)
+    return gradient

@@ -1,0 +1,142 @@
+"""The native kernel on torch's tensors: what ``eager`` and ``operators`` ask of a kernel, in the processor's memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from binxent import definition, kernels
+from binxent.call import FLOATING, Operands
+from binxent.kernels import native
+from binxent.torch import arrays
+from binxent.torch.arrays import ARRAYS, DTYPE
+
+if TYPE_CHECKING:
+    from binxent.call import Call
+
+Made = tuple[Tensor, float]  # a gradient, and the incoming gradient that it was made for
+
+TAG = {DTYPE[name]: tag for name, tag in native.TAGS.items()}
+
+# The gradient is made together with the loss, in one pass, for the incoming gradient that the last backward brought:
+# 1, or the scale of mixed precision or of gradient accumulation. Where another one comes, the kernel runs again, so
+# this only ever decides what is computed twice, never a result.
+_expected_incoming = 1.0
+
+# torch's own threads: torch.set_num_threads holds, and no second pool competes with them.
+_LIBRARY = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so"))
+_EXECUTOR = ctypes.cast(_LIBRARY.torch_parallel_for, ctypes.c_void_p).value or 0
+
+_SCALAR = {name: torch.empty((), dtype=DTYPE[name], device="cpu") for name in FLOATING}
+
+# Bound once: looking up an attribute of torch is measurable in a loss of 64 elements.
+_STRIDED, _PARAMETER = torch.strided, torch.nn.Parameter
+_is_copied_when_written = torch._C._is_cow_tensor  # type: ignore[attr-defined]
+_new_tensor, _compute = native.new_tensor, native.compute
+_MAY_READ = kernels.is_chosen("native")
+
+
+def is_plain(tensor: Tensor, compiling: bool) -> bool:
+    """Whether it is this machine's memory, just as it is, in a dtype that the kernel reads."""
+    return (
+        _MAY_READ
+        and (type(tensor) is Tensor or type(tensor) is _PARAMETER)
+        and tensor.is_cpu
+        and tensor.dtype in TAG
+        and (compiling or not tensor.is_neg())  # which torch.compile cannot ask
+        and tensor.layout is _STRIDED
+    )
+
+
+def reads_option(option: Tensor, input: Tensor, compiling: bool) -> bool:
+    """Whether it is a learnt number that the kernel can be told."""
+    return is_plain(option, compiling)
+
+
+def is_readable_gradient(call: Call, incoming: Tensor) -> bool:
+    """Whether the kernel can read it: no sparse gradient, no negated view, no zeros that nobody has allocated."""
+    return call.reduction != "none" or (
+        incoming.layout is _STRIDED and not incoming.is_neg() and not incoming._is_zerotensor()
+    )
+
+
+def _source(tensor: Tensor | None) -> native.Operand | None:
+    """The tensor, but for one that is to be copied when it is written: the kernel's own reading would copy it."""
+    if tensor is None or not _is_copied_when_written(tensor):
+        return tensor
+    size = tensor.element_size()
+    address = torch._C._data_address(tensor) + tensor.storage_offset() * size  # type: ignore[attr-defined]
+    return address, TAG[tensor.dtype], tensor.shape, tuple(step * size for step in tensor.stride())
+
+
+def _run(
+    call: Call, operands: Operands, loss: Tensor | None, gradient: Tensor | None, incoming: Tensor | float = 1.0
+) -> None:
+    """Write the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
+    read = operands
+    for operand in operands[:6]:
+        if operand is not None and _is_copied_when_written(operand):
+            read = Operands(*map(_source, operands))
+            break
+    if operands[6] is not None or operands[7] is not None:
+        call = arrays.with_values(call, operands)
+    scale = incoming if isinstance(incoming, float) else _source(incoming)
+    outputs = (loss, None, gradient) if call.reduction == "none" else (None, loss, gradient)  # of ``Outputs``
+    outside = _compute(call, read, outputs, None, scale, _EXECUTOR)
+    if outside and loss is not None:
+        name = "input" if outside & native.INPUT_OUT_OF_RANGE else "target"
+        keep = definition.kept(ARRAYS, operands.target, operands.mask, call.terms and call.terms.ignore_index)
+        arrays.refuse_out_of_range(name, getattr(operands, name), keep)
+
+
+def _new_like(tensor: Tensor) -> Tensor:
+    """In two thirds of torch's own time, and a large one in memory that is kept."""
+    if _is_copied_when_written(tensor) or not tensor.is_contiguous():
+        return torch.empty_like(tensor)
+    result: Tensor = _new_tensor(tensor, False)
+    return result
+
+
+def loss_alone(call: Call, operands: Operands) -> Tensor:
+    loss: Tensor
+    if call.reduction != "none":
+        loss = _new_tensor(_SCALAR[call.dtype], True)
+    else:
+        like, dtype = arrays.like_elements(call, operands), DTYPE[call.dtype]
+        loss = _new_like(like) if like.dtype == dtype else torch.empty_like(like, dtype=dtype)
+    _run(call, operands, loss, None)
+    return loss
+
+
+def loss_and_gradient(call: Call, operands: Operands) -> tuple[Tensor, Made]:
+    """The loss as one number, and the gradient to the input, in one pass."""
+    loss: Tensor = _new_tensor(_SCALAR[call.dtype], True)
+    gradient, incoming = _new_like(operands[0]), _expected_incoming  # read once: threads write it
+    _run(call, operands, loss, gradient, incoming)
+    return loss, (gradient, incoming)
+
+
+def input_gradient(call: Call, operands: Operands, incoming: Tensor, made: Made | None) -> Tensor:
+    """The gradient that was made, if it was made for this incoming gradient; else another one."""
+    global _expected_incoming
+    if call.reduction == "none":
+        gradient = _new_like(operands[0])
+        _run(call, operands, None, gradient, incoming)
+        return gradient
+    scale = incoming.item()
+    gradient, made_for = made or (_new_like(operands[0]), None)
+    if scale != made_for:
+        _run(call, operands, None, gradient, scale)
+        _expected_incoming = scale
+    return gradient
+
+
+def gradient_in_place(call: Call, operands: Operands, incoming: Tensor) -> Tensor:
+    """The gradient to the input, in the input's own memory."""
+    gradient: Tensor = operands.input.detach()
+    _run(call, operands, None, gradient, incoming if call.reduction == "none" else incoming.item())
+    return gradient

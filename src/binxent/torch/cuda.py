@@ -1,0 +1,175 @@
+"""Triton's kernel on torch's tensors: what ``eager`` and ``operators`` ask of a kernel, on a CUDA card.
+
+Nothing here waits for the device. The incoming gradient, a divisor that is measured and a learnt option stay there, and
+the backward launches a program that looks at the incoming gradient and does nothing if the gradient was made for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from binxent import kernels
+from binxent.call import Operands
+from binxent.kernels import Outputs
+from binxent.torch import arrays
+from binxent.torch.arrays import DTYPE, NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from binxent.call import Call
+
+# A gradient, the incoming gradient that it was made for, and the divisor: numbers, or tensors on the device.
+Made = tuple[Tensor, Any, Any]
+
+# From so many elements on, a gradient is made for the incoming gradient of the last backward, as ``cpu`` does, since a
+# loss scale would have it made twice at each step. Below, the launch that copies that number would cost as much.
+_REMEMBERS_FROM = 2**22
+_remembered: dict[tuple[int, int], Tensor] = {}  # for each device and stream, and written and read on that stream
+
+_MAY_READ = kernels.is_chosen("triton")
+RUNS_ON_CPU = _MAY_READ and not kernels.is_chosen("native")  # in Triton's interpreter
+
+
+@functools.lru_cache(maxsize=1)
+def _triton() -> ModuleType | None:
+    """Triton's kernel, imported at the first call: that takes half a second. None where there is no Triton."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    from binxent.kernels import triton
+
+    return triton
+
+
+def _is_capable(device: torch.device) -> bool:
+    triton = _triton()
+    return triton is not None and bool(triton.is_capable(device))
+
+
+# Dynamo asks this once and puts the answer into its graph; it cannot trace an import.
+_is_capable._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _is_on(device: torch.device, tensor: Tensor) -> bool:
+    """What ``reads`` asks of a tensor, as far as Dynamo can."""
+    return (
+        (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
+        and tensor.device == device
+        and tensor.layout is torch.strided
+        and NAME[tensor.dtype] in kernels.READABLE
+    )
+
+
+def reads(given: Sequence[Tensor | None], compiling: bool) -> bool:
+    """Whether the kernel can compute a call of these operands, which are in the order of ``Operands``."""
+    input = given[0]
+    if not (_MAY_READ and input is not None and (input.is_cuda or (RUNS_ON_CPU and input.is_cpu))):
+        return False
+    if compiling:
+        device = input.device
+        return _is_capable(device) and all(operand is None or _is_on(device, operand) for operand in given)
+    triton = _triton()
+    return triton is not None and bool(triton.reads(Operands(*given)))
+
+
+def reads_option(option: Tensor, input: Tensor, compiling: bool) -> bool:
+    """Whether it is a learnt number that the kernel can read: on its device, or a compiler's constant."""
+    return (compiling and option.is_cpu) or reads((input, option), compiling)
+
+
+def is_readable_gradient(call: Call, incoming: Tensor) -> bool:
+    return bool(_kernel().is_memory(incoming))
+
+
+def _kernel() -> Any:
+    """The kernel, of which ``reads`` has told that it is there."""
+    return _triton()
+
+
+def _outputs(call: Call, loss: Tensor | None, gradient: Tensor | None) -> Outputs:
+    return Outputs(loss, None, gradient) if call.reduction == "none" else Outputs(None, loss, gradient)
+
+
+def _with_numbers(call: Call, operands: Operands) -> tuple[Call, Operands]:
+    """A learnt option that lies on the processor, as a compiler's constants do, is a number to the kernel."""
+    if operands.input.is_cpu:
+        return call, operands
+    here = {
+        name: option
+        for name, option in (("label_smoothing", operands.label_smoothing), ("gamma", operands.gamma))
+        if option is not None and option.is_cpu
+    }
+    if not here:
+        return call, operands
+    call = arrays.with_values(call, Operands(operands.input, operands.target, **here))
+    return call, operands._replace(**dict.fromkeys(here))
+
+
+def _stream(tensor: Tensor) -> tuple[int, int] | None:
+    """The stream that a launch goes to; None for one that is recorded, not run."""
+    if not tensor.is_cuda or torch.cuda.is_current_stream_capturing():
+        return None
+    index = tensor.device.index
+    return index, torch._C._cuda_getCurrentRawStream(index)
+
+
+def _expected_incoming(input: Tensor) -> Any:
+    if input.numel() < _REMEMBERS_FROM:
+        return 1.0
+    stream = _stream(input)
+    return 1.0 if stream is None else _remembered.get(stream, 1.0)
+
+
+def _remember(input: Tensor, incoming: Tensor) -> None:
+    """A copy, since whoever made the incoming gradient may write to it."""
+    stream = _stream(input) if input.numel() >= _REMEMBERS_FROM else None
+    if stream is not None:
+        _remembered[stream] = incoming.clone()
+
+
+def loss_alone(call: Call, operands: Operands) -> Tensor:
+    call, operands = _with_numbers(call, operands)
+    dtype = DTYPE[call.dtype]
+    if call.reduction == "none":
+        loss = torch.empty_like(arrays.like_elements(call, operands), dtype=dtype)
+    else:
+        loss = operands.input.new_empty((), dtype=dtype)
+    _kernel().compute(call, operands, _outputs(call, loss, None))
+    return loss
+
+
+def loss_and_gradient(call: Call, operands: Operands) -> tuple[Tensor, Made]:
+    """The loss as one number, and the gradient to the input, in one launch."""
+    call, operands = _with_numbers(call, operands)
+    input, kernel = operands.input, _kernel()
+    loss, gradient = input.new_empty((), dtype=DTYPE[call.dtype]), torch.empty_like(input)
+    incoming, divisor = _expected_incoming(input), kernel.measure(call, operands)
+    kernel.compute(call, operands, Outputs(None, loss, gradient), divisor=divisor, incoming=incoming)
+    return loss, (gradient, incoming, divisor)
+
+
+def input_gradient(call: Call, operands: Operands, incoming: Tensor, made: Made | None) -> Tensor:
+    """The gradient that was made, made again if it is for another incoming gradient; or one that is made now."""
+    call, operands = _with_numbers(call, operands)
+    if made is None:
+        gradient = torch.empty_like(operands.input)
+        _kernel().compute(call, operands, Outputs(gradient=gradient), incoming=incoming)
+        return gradient
+    gradient, made_for, divisor = made
+    _kernel().remake(call, operands, gradient, incoming=incoming, made_for=made_for, divisor=divisor)
+    _remember(operands.input, incoming)
+    return gradient
+
+
+def gradient_in_place(call: Call, operands: Operands, incoming: Tensor) -> Tensor:
+    """The gradient to the input, in the input's own memory."""
+    call, operands = _with_numbers(call, operands)
+    gradient: Tensor = operands.input.detach()
+    _kernel().compute(call, operands, Outputs(gradient=gradient), incoming=incoming)
+    return gradient
