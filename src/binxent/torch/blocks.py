@@ -87,8 +87,8 @@ def _blocks(operands: Operands) -> Iterator[tuple[Part, Operands]]:
     input = operands.input
     most = _BLOCK if input.is_cpu else _BLOCK_ELSEWHERE
     for part in _parts(input.shape, most):
-        read = (_of(operand, part, input.dim()) for operand in operands[:6])
-        yield part, Operands(*read, *operands[6:])
+        read = {name: _of(getattr(operands, name), part, input.dim()) for name in Operands._fields[:6]}
+        yield part, operands._replace(**read)
 
 
 def _check(call: Call, operands: Operands) -> None:

@@ -107,7 +107,7 @@ class _InPlaceLoss(KernelLoss):
 def _apply(function: type[KernelLoss], kernel: ModuleType) -> Any:
     """Function.apply without its handling of torch.func, which never gets here and costs a tenth of a small loss."""
     of_kernel = function if kernel is function.kernel else type(function.__name__, (function,), {"kernel": kernel})
-    return super(torch.autograd.Function, of_kernel).apply
+    return super(torch.autograd.Function, of_kernel).apply  # type: ignore[misc]
 
 
 _APPLY = {kernel: _apply(KernelLoss, kernel) for kernel in (cpu, cuda, blocks)}
