@@ -124,9 +124,11 @@ for framework in FRAMEWORKS:
 
 @session()
 def triton(session: nox.Session) -> None:
-    """Triton's kernel in its interpreter, and what its compiler makes of it. Neither needs a card."""
+    """Triton's kernel in its interpreter, alone and under the torch face, and what its compiler makes of it: no card."""
     install(session, *group("bench", "triton"))
     pytest(session, "tests", *SIDE_BY_SIDE, "tests/kernels", *session.posargs, TRITON_INTERPRET="1")
+    face = ("tests/kernels/test_torch_face.py", "tests/conformance/test_derivatives.py")
+    pytest(session, "face", *SIDE_BY_SIDE, *face, *session.posargs, TRITON_INTERPRET="1", BINXENT_KERNELS="triton")
 
 
 @session()
