@@ -36,7 +36,7 @@ def count_labels(
         labels: of shape [rows, labels], or [rows] for one label; each in [0, 1] (a soft one counts in parts) or not
             known: NaN, a null of Arrow, or ``ignore_index``. Any of
 
-            - a NumPy array, a memory map of a file included, or a tensor in the processor's memory;
+            - a NumPy array, a memory map of a file included, or a tensor in the CPU's memory;
             - a sparse matrix or array of SciPy; csr, csc and coo are counted as they are, others through csr;
             - a ``pyarrow`` Table or RecordBatch with a column for each label, or a column;
             - the path of a .npy, .npz, .csv or .parquet file, read in batches (with the extra ``cli``);

@@ -23,7 +23,7 @@ def check_distinct(path: str, names: Sequence[str], remedy: str = "") -> None:
 
 
 def order_like(path: str, names: Sequence[str], other: str, expected: Sequence[str], remedy: str = "") -> list[int]:
-    """Returns where each of the expected names stands among the names, which are distinct.
+    """Returns the place of each expected name among the names, which are distinct.
 
     Args:
         path, names: the file whose columns are to be put in order.

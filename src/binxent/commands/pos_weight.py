@@ -42,7 +42,11 @@ FILE = click.Path(path_type=str)
     help="negatives / positives; its square root; or the ratio of effective numbers of samples (Cui et al. 2019).",
 )
 @click.option(
-    "--beta", type=click.FloatRange(0, 1, max_open=True), default=0.999, show_default=True, help="β of `effective`."
+    "--beta",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.999,
+    show_default=True,
+    help="The beta of `effective`.",
 )
 @click.option("--clip", type=(float, float), metavar="LEAST MOST", help="Least and greatest value.")
 @click.option(

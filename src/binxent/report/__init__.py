@@ -155,7 +155,7 @@ class Report:
 
         Args:
             predictions: logits or probabilities, [rows, labels]; for a single label also [rows]. An array, or a
-                tensor in the processor's memory.
+                tensor in the CPU's memory.
             labels: of the same shape, in [0, 1]; of any number type or bool.
             weight: broadcasts to the predictions.
             sample_weight: [rows].
