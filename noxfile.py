@@ -124,7 +124,7 @@ for framework in FRAMEWORKS:
 
 @session()
 def triton(session: nox.Session) -> None:
-    """Triton's kernel in its interpreter, alone and under the torch face, and what its compiler makes of it: no card."""
+    """Triton's kernel in its interpreter, alone and under the torch face, and what its compiler makes of it."""
     install(session, *group("bench", "triton"))
     pytest(session, "tests", *SIDE_BY_SIDE, "tests/kernels", *session.posargs, TRITON_INTERPRET="1")
     face = ("tests/kernels/test_torch_face.py", "tests/conformance/test_derivatives.py")

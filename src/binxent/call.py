@@ -88,6 +88,14 @@ def divisor(reduction: str, shape: Shape, *, selects: bool = False, weighted: bo
     return 1.0
 
 
+def normalized(call: Call, number: float | None) -> Call:
+    """The call that divides by a normalizer: a number, or, where that is 0 or not known, the operand of that name.
+
+    A divisor that is the number 0 belongs to an empty mean, and gives NaN; a normalizer of 0 gives 0.
+    """
+    return call._replace(divisor=number or GIVEN)
+
+
 def _known(shape: Shape) -> bool:
     return all(type(size) is int and size >= 0 for size in shape)
 

@@ -90,6 +90,32 @@ def _number(name: str, value: object) -> float:
         raise RefusalError(name, f"expected a number that fits into a float, got a larger {kind}") from None
 
 
+MEANS = ("mean", "batchmean", "weighted_mean")
+
+
+def checked_normalizer(normalizer: object, reduction: str) -> float | None:
+    """The number that it is; None for an array of one element, whose value is not looked at."""
+    if reduction not in MEANS:
+        raise RefusalError(
+            "normalizer", f"reduction={reduction!r} divides by nothing; expected one of {MEANS}, or normalizer=None"
+        )
+    if not isinstance(normalizer, (int, float)) and hasattr(normalizer, "shape"):
+        shape = tuple(normalizer.shape)
+        if math.prod(shape) != 1:
+            raise RefusalError("normalizer", f"shape {shape}; expected a number, or an array of one element")
+        return None
+    number = _number("normalizer", normalizer)
+    if not 0 <= number < math.inf:
+        raise RefusalError("normalizer", f"{normalizer!r}; expected a finite number that is not negative")
+    return number
+
+
+def check_countable(reduction: str) -> None:
+    """Refuses to count for a reduction that divides by nothing."""
+    if check_reduction(reduction) not in MEANS:
+        raise RefusalError("reduction", f"{reduction!r} divides by nothing; expected one of {MEANS}")
+
+
 def shown_terms(loss: object, learnt: Mapping[str, str] | None = None) -> dict[str, str]:
     """The options of a loss object that are not the default, for its repr; ``learnt`` has the text of tensors."""
     shown = dict(learnt or {})

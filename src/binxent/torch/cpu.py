@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from binxent import definition, kernels
-from binxent.call import FLOATING, Operands
+from binxent.call import FLOATING, WEIGHTS, Operands
 from binxent.kernels import native
 from binxent.torch import arrays
 from binxent.torch.arrays import ARRAYS, DTYPE
@@ -86,7 +86,8 @@ def _run(
         call = arrays.with_values(call, operands)
     scale = incoming if isinstance(incoming, float) else _source(incoming)
     outputs = (loss, None, gradient) if call.reduction == "none" else (None, loss, gradient)  # of ``Outputs``
-    outside = _compute(call, read, outputs, None, scale, _EXECUTOR)
+    divisor = None if operands[8] is None else operands[8].item()
+    outside = _compute(call, read, outputs, divisor, scale, _EXECUTOR)
     if outside and loss is not None:
         name = "input" if outside & native.INPUT_OUT_OF_RANGE else "target"
         keep = definition.kept(ARRAYS, operands.target, operands.mask, call.terms and call.terms.ignore_index)
@@ -99,6 +100,12 @@ def _new_like(tensor: Tensor) -> Tensor:
         return torch.empty_like(tensor)
     result: Tensor = _new_tensor(tensor, False)
     return result
+
+
+def measure(call: Call, operands: Operands) -> Tensor:
+    """What the divisor counts."""
+    counted = native.measure(call, operands, _EXECUTOR)
+    return torch.tensor(counted, dtype=torch.float64 if call.divisor == WEIGHTS else torch.int64)
 
 
 def loss_alone(call: Call, operands: Operands) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from binxent import kernels
-from binxent.call import Operands
+from binxent.call import GIVEN, Operands, normalized
 from binxent.kernels import Outputs
 from binxent.torch import arrays
 from binxent.torch.arrays import DTYPE, NAME
@@ -97,9 +97,13 @@ def _outputs(call: Call, loss: Tensor | None, gradient: Tensor | None) -> Output
 
 
 def _with_numbers(call: Call, operands: Operands) -> tuple[Call, Operands]:
-    """A learnt option that lies on the processor, as a compiler's constants do, is a number to the kernel."""
+    """A learnt option or a normalizer that lies on the processor, as a compiler's constants do, is a number."""
     if operands.input.is_cpu:
         return call, operands
+    if operands.normalizer is not None and operands.normalizer.is_cpu:
+        call = normalized(call, operands.normalizer.item())
+        zero = operands.input.new_zeros(()) if call.divisor == GIVEN else None
+        operands = operands._replace(normalizer=zero)
     here = {
         name: option
         for name, option in (("label_smoothing", operands.label_smoothing), ("gamma", operands.gamma))
@@ -131,6 +135,12 @@ def _remember(input: Tensor, incoming: Tensor) -> None:
     stream = _stream(input) if input.numel() >= _REMEMBERS_FROM else None
     if stream is not None:
         _remembered[stream] = incoming.clone()
+
+
+def measure(call: Call, operands: Operands) -> Tensor:
+    """What the divisor counts."""
+    counted: Tensor = _kernel().measure(call, operands)
+    return counted
 
 
 def loss_alone(call: Call, operands: Operands) -> Tensor:

@@ -41,7 +41,7 @@ class KernelLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *given: Any) -> Tensor:
-        """Takes input and target alone, all but the options, or all eight operands."""
+        """Takes input and target alone, all but the options, or all operands."""
         ctx.save_for_backward(*given)
         ctx.call = call
         kernel, operands = ctx._forward_cls.kernel, _operands(given)
@@ -115,7 +115,7 @@ _APPLY_IN_PLACE = {kernel: _apply(_InPlaceLoss, kernel) for kernel in (cpu, cuda
 
 
 def loss(kernel: ModuleType, call: Call, operands: Operands, inplace: bool = False) -> Tensor:
-    input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma, _ = operands
+    input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma, normalizer = operands
     result: Tensor
     if _is_grad_enabled() and (
         input.requires_grad
@@ -129,8 +129,8 @@ def loss(kernel: ModuleType, call: Call, operands: Operands, inplace: bool = Fal
         if inplace:
             _check_inplace(operands)
         apply = (_APPLY_IN_PLACE if inplace else _APPLY)[kernel]
-        if label_smoothing is not None or gamma is not None:
-            result = apply(call, *operands[:8])
+        if not (label_smoothing is gamma is normalizer is None):
+            result = apply(call, *operands)
         elif weight is sample_weight is pos_weight is mask is None:
             result = apply(call, input, target)
         else:

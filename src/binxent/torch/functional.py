@@ -19,12 +19,12 @@ from torch.overrides import handle_torch_function
 from torch.overrides import has_torch_function_variadic as has_torch_function
 
 from binxent import options
-from binxent.call import Operands, known_plan, plan
+from binxent.call import Operands, known_plan, normalized, plan
 from binxent.torch import arrays, blocks, cpu, cuda, eager, operators
 from binxent.torch.arrays import LOGITS, NAME, PROBABILITIES
 from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_watched
 from binxent.torch.cpu import is_plain
-from binxent.torch.operands import NAMES, OFF, check, split_options
+from binxent.torch.operands import NAMES, OFF, check, split_normalizer, split_options
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -82,6 +82,7 @@ def _loss(
     ignore_index: float | None,
     label_smoothing: Any,
     gamma: Any,
+    normalizer: Any = None,
     *,
     inplace_backward: bool = False,
     check_range: bool = False,
@@ -108,12 +109,16 @@ def _loss(
             kernel = blocks if not compiling and blocks.reads(given) else None
     if input.dtype is not _FLOAT32 and not input.is_floating_point():
         raise NotImplementedError(f'"{_name(loss)}" not implemented for {input.dtype}: input must be floating point')
-    learnt_smoothing = learnt_gamma = None
+    learnt_smoothing = learnt_gamma = divisor = None
     if label_smoothing is not OFF or gamma is not OFF:
         label_smoothing, gamma, learnt_smoothing, learnt_gamma = split_options(
             _name(loss), ignore_index, label_smoothing, gamma, target, compiling
         )
-        for option in (learnt_smoothing, learnt_gamma):
+    number = None
+    if normalizer is not None:
+        number, divisor = split_normalizer(_name(loss), normalizer, reduction, input, compiling)
+    if not (learnt_smoothing is learnt_gamma is divisor is None):
+        for option in (learnt_smoothing, learnt_gamma, divisor):
             if option is not None and kernel is not None and not kernel.reads_option(option, input, compiling):
                 kernel = None
     operations = not compiling and (kernel is None or is_watched())  # whether torch's own operations compute it
@@ -127,13 +132,15 @@ def _loss(
         call = find(*meant)
     except options.RefusalError as refusal:
         _refuse(loss, refusal, input, target)
+    if normalizer is not None:
+        call = normalized(call, number)
     if call.dtype in _HALF:
         device = input.device.type
         if is_autocast_available(device) and torch.is_autocast_enabled(device):
             call = call._replace(dtype="float32")  # autocast lists both losses so
     if sample_weight is not None:
         sample_weight = sample_weight.reshape((-1,) + (1,) * (input.dim() - 1))
-    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, learnt_smoothing, learnt_gamma)
+    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, learnt_smoothing, learnt_gamma, divisor)
     if compiling:
         if inplace_backward:
             raise RuntimeError("inplace_backward: not under torch.compile; call the loss without it, or uncompiled.")
@@ -172,6 +179,7 @@ def binary_cross_entropy_with_logits(
     ignore_index: float | None = None,
     label_smoothing: float | Tensor = 0,  # not 0.0, which torch.compile would make a symbol, and trace twice
     gamma: float | Tensor = 0,
+    normalizer: float | Tensor | None = None,
     inplace_backward: bool = False,
 ) -> Tensor:
     """Binary cross-entropy of logits; a drop-in for ``torch.nn.functional.binary_cross_entropy_with_logits``.
@@ -194,6 +202,9 @@ def binary_cross_entropy_with_logits(
         label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
         gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
             answer, to this power. It and label_smoothing may be tensors of one element, which get their gradients.
+        normalizer: a number that ``"mean"``, ``"batchmean"`` or ``"weighted_mean"`` divides by, in place of this
+            batch's own, such as the sum of ``count`` over micro-batches or machines; or a tensor of one element, on the
+            input's device or the CPU. It has no gradient. 0 gives a loss and gradients of 0.
         inplace_backward: the backward overwrites the logits with their gradient, and no memory is allocated. Refused
             for leaves, views and expanded logits, under ``create_graph``, ``torch.func`` and ``torch.compile``; a
             second backward is an error. Whoever else needs the logits' values in the backward gets torch's own error.
@@ -225,6 +236,7 @@ def binary_cross_entropy_with_logits(
             "ignore_index": ignore_index,
             "label_smoothing": label_smoothing,
             "gamma": gamma,
+            "normalizer": normalizer,
             "inplace_backward": inplace_backward,
         }
         result: Tensor = handle_torch_function(
@@ -249,6 +261,7 @@ def binary_cross_entropy_with_logits(
         ignore_index,
         label_smoothing,
         gamma,
+        normalizer,
         inplace_backward=inplace_backward,
     )
 
@@ -267,6 +280,7 @@ def binary_cross_entropy(
     ignore_index: float | None = None,
     label_smoothing: float | Tensor = 0,
     gamma: float | Tensor = 0,
+    normalizer: float | Tensor | None = None,
     check_range: bool = False,
 ) -> Tensor:
     """Binary cross-entropy of probabilities; a drop-in for ``torch.nn.functional.binary_cross_entropy``.
@@ -278,8 +292,8 @@ def binary_cross_entropy(
     Args:
         input: probabilities, of any shape and floating dtype.
         target: of the input's shape; floating in [0, 1], integers 0 and 1, or bool.
-        weight, size_average, reduce, reduction, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma:
-            as with logits.
+        weight, size_average, reduce, reduction, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma,
+            normalizer: as with logits.
         check_range: on an accelerator, where a check waits for the device, raise for values outside [0, 1]; without
             it, such elements are NaN there. On CPU they are always refused.
 
@@ -306,6 +320,7 @@ def binary_cross_entropy(
             "ignore_index": ignore_index,
             "label_smoothing": label_smoothing,
             "gamma": gamma,
+            "normalizer": normalizer,
             "check_range": check_range,
         }
         result: Tensor = handle_torch_function(
@@ -329,6 +344,7 @@ def binary_cross_entropy(
         ignore_index,
         label_smoothing,
         gamma,
+        normalizer,
         check_range=check_range,
     )
 

@@ -12,6 +12,7 @@ from torch.nn import BCELoss as TorchBCELoss
 from torch.nn import BCEWithLogitsLoss as TorchBCEWithLogitsLoss
 
 from binxent import options
+from binxent.torch.counting import count
 from binxent.torch.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 from binxent.torch.operands import LEARNABLE, OFF
 
@@ -37,6 +38,7 @@ class _Options(torch.nn.Module):
     """What both modules have beyond torch's; a torch module that is made one of ours has the defaults."""
 
     reduction: str
+    weight: Tensor | None
     ignore_index: float | None = None
     label_smoothing: Any = _Off()
     gamma: Any = _Off()
@@ -69,6 +71,17 @@ class _Options(torch.nn.Module):
         shown |= self._shown_options()
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
+    def count(self, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """What the mean of these targets divides by; see the function of that name."""
+        return count(
+            target,
+            reduction=self.reduction,
+            mask=mask,
+            ignore_index=self.ignore_index,
+            weight=self.weight,
+            sample_weight=sample_weight,
+        )
+
     def _check_scriptable(self) -> None:
         beyond = list(self._shown_options())
         if getattr(self, "pos_weight", None) is not None and isinstance(self, TorchBCELoss):
@@ -86,7 +99,7 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
     """``binary_cross_entropy_with_logits`` as a module; a drop-in for, and a subclass of, torch's own.
 
     Parameters, buffers, ``state_dict`` and ``repr`` are torch's; the options after ``pos_weight`` are as in the
-    function. The call takes ``sample_weight`` and ``mask``.
+    function. The call takes ``sample_weight``, ``mask`` and ``normalizer``.
 
     Examples:
         >>> loss = BCEWithLogitsLoss()
@@ -116,7 +129,13 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
         self._set(ignore_index, label_smoothing, gamma, inplace_backward)
 
     def forward(
-        self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
     ) -> Tensor:
         return binary_cross_entropy_with_logits(
             input,
@@ -129,6 +148,7 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             gamma=self.gamma,
+            normalizer=normalizer,
             inplace_backward=self.inplace_backward,
         )
 
@@ -142,7 +162,7 @@ class BCELoss(_Options, TorchBCELoss):
     """``binary_cross_entropy`` as a module; a drop-in for, and a subclass of, torch's own.
 
     Parameters, buffers, ``state_dict`` and ``repr`` are torch's; the other options are as in the function. The call
-    takes ``sample_weight`` and ``mask``.
+    takes ``sample_weight``, ``mask`` and ``normalizer``.
 
     Examples:
         >>> loss = BCELoss(pos_weight=torch.tensor(3.0))
@@ -172,7 +192,13 @@ class BCELoss(_Options, TorchBCELoss):
         self._set(ignore_index, label_smoothing, gamma, check_range)
 
     def forward(
-        self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
     ) -> Tensor:
         return binary_cross_entropy(
             input,
@@ -185,6 +211,7 @@ class BCELoss(_Options, TorchBCELoss):
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             gamma=self.gamma,
+            normalizer=normalizer,
             check_range=self.check_range,
         )
 

@@ -57,6 +57,24 @@ def _scalar(function: str, name: str, option: Tensor) -> Tensor:
     return option.reshape(()) if option.dim() else option
 
 
+def split_normalizer(
+    function: str, normalizer: Any, reduction: str, input: Tensor, compiling: bool
+) -> tuple[float | None, Tensor | None]:
+    """The normalizer as a number; or as an operand, if it is a tensor, 0, or in a graph, where it may change."""
+    number = options.checked_normalizer(normalizer, reduction)
+    if number is None:
+        if not isinstance(normalizer, Tensor):
+            given = type(normalizer).__name__
+            raise NotATensorError(f"{function}(): argument 'normalizer' must be a number or Tensor, not {given}")
+        if not (input.is_cpu or compiling or is_watched()) and type(normalizer) is Tensor and normalizer.is_cpu:
+            return split_normalizer(function, normalizer.item(), reduction, input, compiling)
+        return None, normalizer.detach().reshape(())
+    if compiling and not is_exporting():
+        # A product, as in split_options: in torch.full each new number would compile the program anew.
+        return None, torch.ones((), dtype=torch.float64, device="cpu") * number
+    return number, None if number else input.new_zeros((), dtype=torch.float32)
+
+
 def split_options(
     function: str, ignore_index: object, label_smoothing: Any, gamma: Any, target: Tensor, compiling: bool
 ) -> tuple[Any, Any, Tensor | None, Tensor | None]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from binxent.call import Operands, known_plan, plan
+from binxent.call import Operands, known_plan, normalized, plan
 from binxent.torch import arrays, cpu, cuda
 from binxent.torch.arrays import DTYPE, LOGITS, NAME, PROBABILITIES
 from binxent.torch.context import in_transform
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _OPERANDS = (
     "Tensor input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? pos_weight, Tensor? mask, "
-    "Tensor? label_smoothing, Tensor? gamma"
+    "Tensor? label_smoothing, Tensor? gamma, Tensor? normalizer"
 )
 _CALL = "bool probabilities, str reduction, ScalarType dtype, float? ignore_index"
 
@@ -42,12 +42,13 @@ _library.define(f"input_gradient(Tensor incoming, Tensor? token, {_OPERANDS}, {_
 
 def _flat(call: Call, operands: Operands) -> tuple[Any, ...]:
     ignore_index = None if call.terms is None else call.terms.ignore_index
-    return (*operands[:8], call.loss.probabilities, call.reduction, DTYPE[call.dtype], ignore_index)
+    return (*operands, call.loss.probabilities, call.reduction, DTYPE[call.dtype], ignore_index)
 
 
 def _read(arguments: tuple[Any, ...], find: Any = known_plan) -> tuple[Call, Operands]:
     """The call and the operands; ``find`` is ``plan`` where sizes may be symbols."""
-    input, target, weight, sample_weight, pos_weight, mask, _, _, probabilities, reduction, dtype, ignore = arguments
+    input, target, weight, sample_weight, pos_weight, mask = arguments[:6]
+    normalizer, probabilities, reduction, dtype, ignore = arguments[8:]
     meant: tuple[Any, ...] = (
         PROBABILITIES if probabilities else LOGITS,
         reduction,
@@ -61,9 +62,11 @@ def _read(arguments: tuple[Any, ...], find: Any = known_plan) -> tuple[Call, Ope
         of_weight, of_pos_weight, of_mask = shapes
         meant = (*meant, of_weight, rows, of_pos_weight, of_mask, ignore)
     call: Call = find(*meant)
+    if normalizer is not None:
+        call = normalized(call, None)
     if DTYPE[call.dtype] is not dtype:
         call = call._replace(dtype=NAME[dtype])
-    return call, tuple.__new__(Operands, (*arguments[:8], None))
+    return call, tuple.__new__(Operands, arguments[:9])
 
 
 # What the operators compute
@@ -158,7 +161,7 @@ class _OperatorLoss(torch.autograd.Function):
         # Grad mode is on under create_graph, where a backend keeps autograd's own backward.
         if in_transform() or torch.is_grad_enabled():
             return (None, *arrays.gradients(call, operands, incoming, needed))
-        rest: tuple[Tensor | None, ...] = (None,) * 7
+        rest: tuple[Tensor | None, ...] = (None,) * 8
         if True in needed[1:]:
             rest = arrays.gradients(call, operands, incoming, (False, *needed[1:]))[1:]
         to_input = torch.ops.binxent.input_gradient(incoming, token, *_flat(call, operands)) if needed[0] else None
@@ -174,7 +177,7 @@ def _autograd_loss(*arguments: Any) -> Tensor:
         with torch._C._AutoDispatchBelowAutograd():
             result = torch.ops.binxent.loss_alone(*arguments)
         return result
-    result = _OperatorLoss.apply(call, *operands[:8])  # type: ignore[no-untyped-call]
+    result = _OperatorLoss.apply(call, *operands)  # type: ignore[no-untyped-call]
     return result
 
 
