@@ -60,6 +60,7 @@ struct Job {
     View value;     // optional output, one number: the sum of the losses / divisor
     Divisor divided_by = Divisor::given;
     double divisor = 1;            // if it is given
+    bool nothing_is_zero = false;  // a divisor of 0 gives 0, since it was measured, or is a normalizer
     int64_t divisor_exponent = 0;  // the divisor is divisor·2^divisor_exponent, as a Wide
     double incoming = 1;           // the gradient that comes in: the gradient of each element times incoming / divisor
     Wide* block_sum = nullptr;     // one per block

@@ -823,10 +823,10 @@ Wide add_up(const Wide* values, int64_t n) {
     return {sum - sum == 0 ? sum + lost : sum, 0};
 }
 
-// No elements: the mean is 0/0, as the frameworks have it. None kept, or none with a weight: it is 0.
+// No elements: the mean is 0/0, as the frameworks have it. None kept, none with a weight, or a normalizer of 0: it is 0.
 void write_value(const Job& job, int64_t blocks) {
     const DefaultRounding mode;
-    const bool nothing = job.divided_by != Divisor::given && job.divisor == 0;
+    const bool nothing = job.nothing_is_zero && job.divisor == 0;
     const Wide sum = add_up(job.block_sum, blocks);
     const bool ordinary = sum.exponent == 0 && job.divisor_exponent == 0;
     const double value = nothing    ? 0

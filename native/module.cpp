@@ -246,7 +246,9 @@ unsigned compute_call(nb::handle call, nb::handle operands, nb::handle outputs, 
                       size_t executor) {
     Job job;
     const Shape shape = plan_job(job, call, operands);
-    read_divisor(job, divisor.is_none() ? field(call, call_divisor) : divisor);
+    const nb::handle planned = field(call, call_divisor);
+    read_divisor(job, divisor.is_none() ? planned : divisor);
+    job.nothing_is_zero = PyUnicode_Check(planned.ptr());
     if (PyFloat_Check(incoming.ptr()))
         job.incoming = number(incoming);
     else  // one for each element: a weight like any other

@@ -118,6 +118,7 @@ void measure(Shared& shared, InParallel in_parallel) {
     const Wide divisor = chosen()->kernel.add_up(job.block_sum, shared.division.blocks);
     job.divisor = divisor.part;
     job.divisor_exponent = divisor.exponent;
+    job.nothing_is_zero = true;
 }
 
 // Both passes.

@@ -20,9 +20,10 @@ from torch.overrides import has_torch_function_variadic as has_torch_function
 
 from binxent import options
 from binxent.call import Operands, known_plan, normalized, plan
-from binxent.torch import arrays, blocks, cpu, cuda, eager, operators
+from binxent.torch import arrays, blocks, cpu, cuda, eager, operators, shards
 from binxent.torch.arrays import LOGITS, NAME, PROBABILITIES
 from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_watched
+from binxent.torch.counting import count
 from binxent.torch.cpu import is_plain
 from binxent.torch.operands import NAMES, OFF, check, split_normalizer, split_options
 
@@ -82,8 +83,7 @@ def _loss(
     ignore_index: float | None,
     label_smoothing: Any,
     gamma: Any,
-    normalizer: Any = None,
-    *,
+    normalizer: Any,
     inplace_backward: bool = False,
     check_range: bool = False,
 ) -> Tensor:
@@ -98,6 +98,14 @@ def _loss(
         and (pos_weight is None or is_plain(pos_weight, compiling))
         and (mask is None or is_plain(mask, compiling))
     ):
+        if any(map(shards.is_sharded, given)):
+
+            def of_shard(local: Any, learnt: Any, divisor: Any) -> Tensor:
+                return _loss(
+                    loss, tuple(local), reduction, ignore_index, *learnt, divisor, inplace_backward, check_range
+                )
+
+            return shards.loss(of_shard, count, given, reduction, ignore_index, (label_smoothing, gamma), normalizer)
         if isinstance(input, Tensor) and isinstance(target, Tensor) and target.shape != input.shape:
             raise _other_size(loss, input, target)
         for name, operand in zip(NAMES, given, strict=True):

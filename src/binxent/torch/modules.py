@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import BCELoss as TorchBCELoss
 from torch.nn import BCEWithLogitsLoss as TorchBCEWithLogitsLoss
 
 from binxent import options
+from binxent.torch import groups, shards
 from binxent.torch.counting import count
 from binxent.torch.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 from binxent.torch.operands import LEARNABLE, OFF
@@ -42,9 +44,23 @@ class _Options(torch.nn.Module):
     ignore_index: float | None = None
     label_smoothing: Any = _Off()
     gamma: Any = _Off()
+    process_group: Any = None
+    gradients: str | None = None
     flag: ClassVar[str]  # the name of another option, which is on or off
 
-    def _set(self, ignore_index: float | None, label_smoothing: Any, gamma: Any, flag: bool) -> None:
+    def _set(
+        self,
+        ignore_index: float | None,
+        label_smoothing: Any,
+        gamma: Any,
+        process_group: Any,
+        gradients: str | None,
+        flag: bool,
+    ) -> None:
+        groups.check(process_group, gradients, self.reduction)
+        if process_group is not None:
+            groups.resolved(process_group)
+            self.process_group, self.gradients = process_group, gradients
         options.terms(ignore_index, _known(label_smoothing), _known(gamma), "float32")
         self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
         setattr(self, self.flag, flag)
@@ -57,13 +73,51 @@ class _Options(torch.nn.Module):
         else:
             super().register_parameter(name, param)
 
+    def _normalizer(
+        self, given: float | Tensor | None, target: Tensor, sample_weight: Tensor | None, mask: Tensor | None
+    ) -> Any:
+        """What the mean divides by, if that is not this rank's own batch."""
+        if self.process_group is None:
+            return given
+        if shards.is_sharded(target):
+            raise RuntimeError(
+                "process_group: the targets are DTensors, whose mean is over all shards already; pass no process_group"
+            )
+        learnt = any(weight is not None and weight.requires_grad for weight in (self.weight, sample_weight))
+        if self.reduction == "weighted_mean" and learnt and given is None:
+            raise RuntimeError(
+                "process_group: with reduction='weighted_mean' the divisor has the weights of all ranks, and a weight "
+                "that requires a gradient would need one from every rank; pass normalizer= or .detach() the weights"
+            )
+
+        def counted() -> Tensor:
+            return self.count(target, sample_weight=sample_weight, mask=mask)
+
+        return groups.normalizer(given, counted, self.process_group, self.reduction, str(self.gradients))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A process group cannot be pickled; whoever uses the loss again is told so."""
+        state = vars(self).copy()
+        if self.process_group is not None:
+            state["process_group"] = groups.DROPPED
+        return state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy has the same process group."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        memo[id(self.process_group)] = self.process_group
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
+
     def _shown_options(self) -> dict[str, str]:
         """Each option's repr; of a learnt one the type, since on the meta device it has no value."""
         learnt = {
             name: type(option).__name__ for name in LEARNABLE if isinstance(option := getattr(self, name), Tensor)
         }
+        group = {} if self.process_group is None else {"process_group": "…", "gradients": repr(self.gradients)}
         flag = {self.flag: "True"} if getattr(self, self.flag) else {}
-        return options.shown_terms(self, learnt) | flag
+        return options.shown_terms(self, learnt) | group | flag
 
     def extra_repr(self) -> str:
         """Only what is not the default, so that a plain module prints as torch's own."""
@@ -123,10 +177,12 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
         ignore_index: float | None = None,
         label_smoothing: float | Tensor = 0,
         gamma: float | Tensor = 0,
+        process_group: Any = None,
+        gradients: str | None = None,
         inplace_backward: bool = False,
     ) -> None:
         super().__init__(weight, size_average, reduce, reduction, pos_weight)
-        self._set(ignore_index, label_smoothing, gamma, inplace_backward)
+        self._set(ignore_index, label_smoothing, gamma, process_group, gradients, inplace_backward)
 
     def forward(
         self,
@@ -148,7 +204,7 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             gamma=self.gamma,
-            normalizer=normalizer,
+            normalizer=self._normalizer(normalizer, target, sample_weight, mask),
             inplace_backward=self.inplace_backward,
         )
 
@@ -184,12 +240,14 @@ class BCELoss(_Options, TorchBCELoss):
         ignore_index: float | None = None,
         label_smoothing: float | Tensor = 0,
         gamma: float | Tensor = 0,
+        process_group: Any = None,
+        gradients: str | None = None,
         check_range: bool = False,
     ) -> None:
         super().__init__(weight, size_average, reduce, reduction)
         if pos_weight is not None:  # only then, since torch's own module has no such key in its state
             self.register_buffer("pos_weight", pos_weight)
-        self._set(ignore_index, label_smoothing, gamma, check_range)
+        self._set(ignore_index, label_smoothing, gamma, process_group, gradients, check_range)
 
     def forward(
         self,
@@ -211,7 +269,7 @@ class BCELoss(_Options, TorchBCELoss):
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             gamma=self.gamma,
-            normalizer=normalizer,
+            normalizer=self._normalizer(normalizer, target, sample_weight, mask),
             check_range=self.check_range,
         )
 

@@ -1,0 +1,109 @@
+"""The mean over a process group: one all-reduce of three numbers, before the kernel runs.
+
+Engines that average the ranks' gradients (DistributedDataParallel, fully_shard) need each rank's loss to be its sum
+times the number of ranks, divided by what all ranks count; engines that add them up need it without that factor.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+GRADIENTS = ("averaged", "summed")
+
+_agreed: set[tuple[Any, ...]] = set()  # settings whose first call on an accelerator has been looked at
+
+
+class _Dropped:
+    """Stands for the process group of a module that has been pickled."""
+
+
+DROPPED = _Dropped()
+
+
+def check(process_group: object, gradients: object, reduction: str) -> None:
+    """Refuses settings that have no meaning together."""
+    if process_group is None:
+        if gradients is not None:
+            raise ValueError(f"gradients: {gradients!r} without a process_group; pass process_group= too")
+        return
+    if gradients not in GRADIENTS:
+        raise ValueError(
+            f"gradients: {gradients!r}; beside a process_group expected 'averaged' where the ranks' gradients are "
+            "averaged (DistributedDataParallel, fully_shard), or 'summed' where they are added up"
+        )
+    if reduction not in ("mean", "batchmean", "weighted_mean"):
+        raise ValueError(
+            f"process_group: reduction={reduction!r} divides by nothing that ranks could share; expected 'mean', "
+            "'batchmean' or 'weighted_mean'"
+        )
+
+
+def resolved(process_group: Any) -> Any:
+    """The ProcessGroup, of a DeviceMesh with one dimension, or of one dimension of a mesh, too."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import DeviceMesh
+
+    if process_group is DROPPED:
+        raise RuntimeError(
+            "process_group: this loss was pickled, and a process group cannot be; set loss.process_group again"
+        )
+    if isinstance(process_group, dist.ProcessGroup):
+        return process_group
+    if isinstance(process_group, tuple) and len(process_group) == 2 and isinstance(process_group[0], DeviceMesh):
+        return process_group[0].get_group(process_group[1])
+    if isinstance(process_group, DeviceMesh):
+        if process_group.ndim != 1:
+            names = process_group.mesh_dim_names
+            raise ValueError(
+                f"process_group: a DeviceMesh of {process_group.ndim} dimensions {names or ''}; expected one of them, "
+                "as (mesh, 'name')"
+            )
+        return process_group.get_group()
+    raise TypeError(
+        "process_group: expected a ProcessGroup, a DeviceMesh of one dimension or (DeviceMesh, name of a dimension), "
+        f"got {type(process_group).__name__}"
+    )
+
+
+def _digest(*settings: object) -> int:
+    """Below 2²⁰, so that its square, and the sum of as many squares as there are ranks, are exact in float64."""
+    return zlib.crc32(repr(settings).encode()) % 2**20
+
+
+def summed(counted: Tensor, process_group: Any, reduction: str, gradients: str) -> Tensor:
+    """Returns what all ranks count. Raises on every rank, or gives NaN, where their settings differ.
+
+    Numbers h are all the same if and only if their number times Σh² is (Σh)².
+    """
+    from torch.distributed import _functional_collectives as collectives
+
+    group = resolved(process_group)
+    world, digest = group.size(), _digest(reduction, gradients, group.size())
+    sent = torch.full((3,), float(digest), dtype=torch.float64, device=counted.device)
+    sent[0] = counted
+    sent[2] *= digest
+    found = collectives.wait_tensor(collectives.all_reduce(sent, "sum", group))
+    divisor, total, squares = found.unbind()
+    agree = world * squares == total * total
+    if not torch.compiler.is_compiling():
+        setting = (group.group_name, reduction, gradients)
+        if (counted.is_cpu or setting not in _agreed) and not bool(agree):
+            raise RuntimeError(
+                f"process_group: the {world} ranks do not agree on their loss; this one has reduction={reduction!r} "
+                f"and gradients={gradients!r}. Expected the same settings on every rank."
+            )
+        _agreed.add(setting)
+    return torch.where(agree, divisor, torch.nan)
+
+
+def normalizer(given: Any, counted: Any, process_group: Any, reduction: str, gradients: str) -> Any:
+    """The normalizer of a rank: ``given``, which is the final number, or what all ranks count.
+
+    ``counted`` gives what this rank counts.
+    """
+    divisor = summed(counted(), process_group, reduction, gradients) if given is None else given
+    return divisor / resolved(process_group).size() if gradients == "averaged" else divisor
