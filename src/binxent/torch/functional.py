@@ -100,10 +100,10 @@ def _loss(
     ):
         if any(map(shards.is_sharded, given)):
 
-            def of_shard(local: Any, learnt: Any, divisor: Any) -> Tensor:
-                return _loss(
-                    loss, tuple(local), reduction, ignore_index, *learnt, divisor, inplace_backward, check_range
-                )
+            def of_shard(local: tuple[Any, ...], learnable: tuple[Any, Any], divisor: Any) -> Tensor:
+                smoothing, power = learnable
+                flags = inplace_backward, check_range
+                return _loss(loss, local, reduction, ignore_index, smoothing, power, divisor, *flags)
 
             return shards.loss(of_shard, count, given, reduction, ignore_index, (label_smoothing, gamma), normalizer)
         if isinstance(input, Tensor) and isinstance(target, Tensor) and target.shape != input.shape:

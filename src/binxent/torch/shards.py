@@ -93,13 +93,13 @@ def loss(
     local: list[Any] = [input.to_local()]
     for name, operand in zip(NAMES[1:], others, strict=True):
         local.append(None if operand is None else _local(name, operand, input))
-    learnt = [_local("an option", option, input) if isinstance(option, Tensor) else option for option in learnable]
+    smoothing, gamma = (_local("option", o, input) if isinstance(o, Tensor) else o for o in learnable)
     if normalizer is None and reduction in options.MEANS:
         _, target, weight, sample_weight, _, mask = local
         named = {"mask": mask, "weight": weight, "sample_weight": sample_weight}
         counted = count(target, reduction=reduction, ignore_index=ignore_index, **named).detach()
         normalizer = input.shape[0] if reduction == "batchmean" else _whole(counted, input)
-    found = of_shard(local, learnt, normalizer)
+    found = of_shard(tuple(local), (smoothing, gamma), normalizer)
     if reduction == "none":
         return DTensor.from_local(found, mesh, placements, run_check=False, shape=input.shape, stride=input.stride())
     placed = [Partial() if isinstance(placement, Shard) else Replicate() for placement in placements]
