@@ -17,11 +17,8 @@ GRADIENTS = ("averaged", "summed")
 _agreed: set[tuple[Any, ...]] = set()  # settings whose first call on an accelerator has been looked at
 
 
-class _Dropped:
+class Dropped:
     """Stands for the process group of a module that has been pickled."""
-
-
-DROPPED = _Dropped()
 
 
 def check(process_group: object, gradients: object, reduction: str) -> None:
@@ -47,7 +44,7 @@ def resolved(process_group: Any) -> Any:
     import torch.distributed as dist
     from torch.distributed.device_mesh import DeviceMesh
 
-    if process_group is DROPPED:
+    if isinstance(process_group, Dropped):
         raise RuntimeError(
             "process_group: this loss was pickled, and a process group cannot be; set loss.process_group again"
         )
@@ -72,6 +69,10 @@ def resolved(process_group: Any) -> Any:
 def _digest(*settings: object) -> int:
     """Below 2²⁰, so that its square, and the sum of as many squares as there are ranks, are exact in float64."""
     return zlib.crc32(repr(settings).encode()) % 2**20
+
+
+# Dynamo puts the number into its graph: it cannot trace zlib.
+_digest._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def summed(counted: Tensor, process_group: Any, reduction: str, gradients: str) -> Tensor:
@@ -106,4 +107,8 @@ def normalizer(given: Any, counted: Any, process_group: Any, reduction: str, gra
     ``counted`` gives what this rank counts.
     """
     divisor = summed(counted(), process_group, reduction, gradients) if given is None else given
-    return divisor / resolved(process_group).size() if gradients == "averaged" else divisor
+    if gradients == "summed":
+        return divisor
+    if isinstance(divisor, Tensor):
+        divisor = divisor.double()  # of integers torch makes float32 when it divides them
+    return divisor / resolved(process_group).size()

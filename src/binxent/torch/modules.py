@@ -99,7 +99,7 @@ class _Options(torch.nn.Module):
         """A process group cannot be pickled; whoever uses the loss again is told so."""
         state = vars(self).copy()
         if self.process_group is not None:
-            state["process_group"] = groups.DROPPED
+            state["process_group"] = groups.Dropped()
         return state
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:

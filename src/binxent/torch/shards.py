@@ -96,8 +96,13 @@ def loss(
     smoothing, gamma = (_local("option", o, input) if isinstance(o, Tensor) else o for o in learnable)
     if normalizer is None and reduction in options.MEANS:
         _, target, weight, sample_weight, _, mask = local
+        if reduction == "weighted_mean" and any(w is not None and w.requires_grad for w in (weight, sample_weight)):
+            raise NotImplementedError(
+                "reduction='weighted_mean' of DTensors: the divisor has the weights of all shards, and a weight that "
+                "requires a gradient would need one from every rank; pass normalizer= or .detach() the weights"
+            )
         named = {"mask": mask, "weight": weight, "sample_weight": sample_weight}
-        counted = count(target, reduction=reduction, ignore_index=ignore_index, **named).detach()
+        counted = count(target, reduction=reduction, ignore_index=ignore_index, **named)
         normalizer = input.shape[0] if reduction == "batchmean" else _whole(counted, input)
     found = of_shard(tuple(local), (smoothing, gamma), normalizer)
     if reduction == "none":
