@@ -240,7 +240,7 @@ class TestInstructions:
 
     def test_a_loop_that_asks_for_nothing_is_named(self) -> None:
         function = "0000000000001234 <void binxent::avx2::(anonymous namespace)::{}(long)>:\n    1234:\t{} (%rdi)\n\n"
-        asks = function.format("compute<float>", "prefetcht0")
+        asks = function.format("probabilities_tile<float>", "prefetcht0")
         silent = function.format("logits_tile<double>", "vmovups")
         (named,) = counting.without_requests(asks + silent + function.format("unlike", "ret"))
         assert "logits_tile<double>" in named

@@ -6,7 +6,8 @@
 #include <memory>
 #include <string>
 
-#include "../../native/run.h"
+#include "core/isa.h"
+#include "core/run.h"
 
 using namespace binxent;
 

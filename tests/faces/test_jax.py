@@ -473,7 +473,7 @@ def test_the_declarations_lie_as_jaxlibs_do(tmp_path: Path) -> None:
     source = ['#include "xla/ffi/api/c_api.h"', '#include "xla_ffi.h"', "namespace x = binxent::xla;"]
     source += [f'static_assert({check}, "");' for check in checks]
     (tmp_path / "layout.cpp").write_text("\n".join(source))
-    native = Path(__file__).parents[2] / "native"
-    command = [compiler, "-std=c++17", "-fsyntax-only", f"-I{jax.ffi.include_dir()}", f"-I{native}", "layout.cpp"]
+    doors = Path(__file__).parents[2] / "native/doors"
+    command = [compiler, "-std=c++17", "-fsyntax-only", f"-I{jax.ffi.include_dir()}", f"-I{doors}", "layout.cpp"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

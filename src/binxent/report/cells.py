@@ -18,7 +18,7 @@ class Cells:
     order of adding does not matter.
 
     Attributes:
-        packed: a count and a sum of probabilities in each number; see native/statistics.h.
+        packed: a count and a sum of probabilities in each number; see native/core/chunk.h.
         softness: [labels, calibration bins], by how much the targets differ from their classes.
     """
 

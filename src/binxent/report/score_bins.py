@@ -33,7 +33,7 @@ def default_bins(labels: int) -> int:
 
 
 def score_keys(scores: Array, probabilities: bool) -> Array:
-    """uint32 numbers that rise with the scores, as native/statistics.cpp makes them: one for each float32."""
+    """uint32 numbers that rise with the scores, as native/lanes/report.cpp makes them: one for each float32."""
     upper = scores >= 0.5 if probabilities else scores >= 0
     with np.errstate(over="ignore"):
         distance = np.where(upper, 1 - scores, scores) if probabilities else np.abs(scores)

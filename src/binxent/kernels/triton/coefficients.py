@@ -1,7 +1,7 @@
 """The minimax polynomials that lanes.py evaluates, lowest power first.
 
-In single and double precision they are those of the native kernel (native/coefficients.py fits them). The short one,
-log1p(e) = e · P(e), is fitted likewise and serves results of half types.
+In single and double precision they are those of the native kernel (native/lanes/coefficients.py fits them). The short
+one, log1p(e) = e · P(e), is fitted likewise and serves results of half types.
 """
 
 # exp(r) = 1 + r + r² · P(r), |r| ≤ ln 2 / 2; relative error at most 2^−28.0

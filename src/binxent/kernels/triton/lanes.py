@@ -1,8 +1,8 @@
 """Computes one element on a GPU: ``formula``, in Triton.
 
-The steps are those of the native kernel's ``math.h``, which docs/computation.md explains: exp in two parts, lifted so
-that no tail is subnormal on the way; log1p as one polynomial; every result rounded once. Each fused multiply-add is
-written out, and the compiler is told to fuse nothing else, so the interpreter and every card round alike.
+The steps are those of ``native/lanes/math.h``, which docs/computation.md explains: exp in two parts, lifted so that no
+tail is subnormal on the way; log1p as one polynomial; every result rounded once. Each fused multiply-add is written
+out, and the compiler is told to fuse nothing else, so the interpreter and every card round alike.
 
 A function works in the type of its first argument, float32 or float64. ``SHORT`` is for results of half types: it keeps
 15 bits of exp and log1p, where the result has 8 or 11, and the same 15 in the tails.

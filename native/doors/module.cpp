@@ -1,0 +1,382 @@
+// The door for Python: the module binxent._native.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/tuple.h>
+
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "core/environment.h"
+#include "core/isa.h"
+#include "core/memory.h"
+#include "core/run.h"
+#include "dlpack.h"
+#include "paddle.h"
+#include "xla.h"
+
+namespace nb = nanobind;
+using namespace binxent;
+
+namespace {
+
+struct Shape {
+    int dims = 0;
+    int64_t size[max_dims];
+
+    Shape() = default;
+
+    explicit Shape(PyObject* tuple) {
+        if (!PyTuple_Check(tuple)) throw nb::type_error("shape and strides are tuples");
+        const Py_ssize_t n = NB_TUPLE_GET_SIZE(tuple);
+        if (n > max_dims) throw nb::value_error("more than 64 dimensions");
+        for (; dims < n; ++dims) size[dims] = PyLong_AsLongLong(NB_TUPLE_GET_ITEM(tuple, dims));
+        if (PyErr_Occurred()) throw nb::python_error();
+    }
+};
+
+DType dtype_of(const dlpack::Tensor& tensor) {
+    const int bits = tensor.dtype.bits;
+    switch (tensor.dtype.lanes == 1 ? tensor.dtype.code : 255) {
+        case dlpack::type_float:
+            if (bits == 64) return DType::float64;
+            if (bits == 32) return DType::float32;
+            if (bits == 16) return DType::float16;
+            break;
+        case dlpack::type_bfloat:
+            if (bits == 16) return DType::bfloat16;
+            break;
+        case dlpack::type_bool:
+            if (bits == 8) return DType::boolean;
+            break;
+        case dlpack::type_uint:
+            if (bits == 8) return DType::uint8;
+            break;
+        case dlpack::type_int:
+            if (bits == 64) return DType::int64;
+            if (bits == 32) return DType::int32;
+            if (bits == 16) return DType::int16;
+            if (bits == 8) return DType::int8;
+            break;
+    }
+    throw nb::type_error("an operand is of a dtype that the kernel does not read");
+}
+
+// An operand is a tensor of a type that has DLPack's exchange interface, or a tuple (address, dtype, shape, strides in bytes
+// or None if contiguous).
+class Operand {
+    void* data_ = nullptr;
+    DType dtype_ = DType::float32;
+    Shape shape_, strides_;
+    bool contiguous_ = true;
+
+    void read_tensor(PyObject* object) {
+        const dlpack::ExchangeApi* const api = dlpack::exchange_api(object);
+        dlpack::Tensor tensor;
+        if (!api || api->view(object, &tensor) != 0) throw nb::python_error();
+        if (tensor.device.type != dlpack::cpu) throw nb::value_error("an operand is not in the processor's memory");
+        data_ = static_cast<char*>(tensor.data) + tensor.byte_offset;
+        dtype_ = dtype_of(tensor);
+        if (tensor.dims > max_dims) throw nb::value_error("more than 64 dimensions");
+        shape_.dims = strides_.dims = tensor.dims;
+        contiguous_ = !tensor.strides;
+        for (int d = 0; d < tensor.dims; ++d) {
+            shape_.size[d] = tensor.shape[d];
+            if (!contiguous_) strides_.size[d] = tensor.strides[d] * element_size(dtype_);
+        }
+    }
+
+    void read_tuple(PyObject* tuple) {
+        if (NB_TUPLE_GET_SIZE(tuple) != 4) throw nb::type_error("an operand is a tuple of four");
+        data_ = PyLong_AsVoidPtr(NB_TUPLE_GET_ITEM(tuple, 0));
+        dtype_ = DType(PyLong_AsLong(NB_TUPLE_GET_ITEM(tuple, 1)));
+        if (PyErr_Occurred()) throw nb::python_error();
+        shape_ = Shape(NB_TUPLE_GET_ITEM(tuple, 2));
+        contiguous_ = NB_TUPLE_GET_ITEM(tuple, 3) == Py_None;
+        if (!contiguous_) strides_ = Shape(NB_TUPLE_GET_ITEM(tuple, 3));
+        if (!contiguous_ && strides_.dims != shape_.dims) throw nb::value_error("as many strides as dimensions");
+    }
+
+  public:
+    explicit Operand(nb::handle object) {
+        if (PyTuple_Check(object.ptr()))
+            read_tuple(object.ptr());
+        else
+            read_tensor(object.ptr());
+    }
+
+    const Shape& shape() const { return shape_; }
+
+    View in(const Shape& full, const char* name) const {
+        View view;
+        if (!data_)
+            for (int d = 0; d <= full.dims; ++d) {
+                if (d == full.dims) throw std::runtime_error(std::string(name) + " has no memory");
+                if (full.size[d] == 0) break;
+            }
+        if (!make_view(view, data_, dtype_, full.dims, full.size, shape_.dims, shape_.size,
+                       contiguous_ ? nullptr : strides_.size))
+            throw nb::value_error((std::string(name) + " does not broadcast to the logits' shape").c_str());
+        return view;
+    }
+
+    Chunk::Array packed(const Shape& full, const char* name) const {
+        bool same = shape_.dims == full.dims;
+        int64_t step = element_size(dtype_);
+        for (int d = full.dims - 1; same && d >= 0; step *= full.size[d--])
+            same = shape_.size[d] == full.size[d] && (contiguous_ || full.size[d] == 1 || strides_.size[d] == step);
+        if (!same) throw nb::value_error((std::string(name) + " is not packed, in rows, and of the shape of x").c_str());
+        return {static_cast<char*>(data_), dtype_};
+    }
+};
+
+View optional(nb::handle object, const Shape& full, const char* name) {
+    return object.is_none() ? View() : Operand(object).in(full, name);
+}
+
+double number(nb::handle object) {
+    const double value = PyFloat_AsDouble(object.ptr());
+    if (value == -1 && PyErr_Occurred()) throw nb::python_error();
+    return value;
+}
+
+// The divisor is a number, or says what the operands give.
+void read_divisor(Job& job, nb::handle divisor) {
+    if (!PyUnicode_Check(divisor.ptr()))
+        job.divisor = number(divisor);
+    else if (PyUnicode_CompareWithASCIIString(divisor.ptr(), "kept") == 0)
+        job.divided_by = Divisor::kept;
+    else if (PyUnicode_CompareWithASCIIString(divisor.ptr(), "weights") == 0)
+        job.divided_by = Divisor::weights;
+    else
+        throw nb::value_error("divisor is a number, 'kept' or 'weights'");
+}
+
+// The terms are None or (ignore_index or None, label_smoothing, gamma).
+void read_terms(Job& job, nb::handle terms) {
+    if (terms.is_none()) return;
+    if (!PyTuple_Check(terms.ptr()) || NB_TUPLE_GET_SIZE(terms.ptr()) != 3)
+        throw nb::type_error("terms is a tuple of three");
+    const nb::handle ignore_index = NB_TUPLE_GET_ITEM(terms.ptr(), 0);
+    job.ignores = !ignore_index.is_none();
+    if (job.ignores) job.ignore_index = number(ignore_index);
+    job.label_smoothing = number(NB_TUPLE_GET_ITEM(terms.ptr(), 1));
+    job.gamma = number(NB_TUPLE_GET_ITEM(terms.ptr(), 2));
+}
+
+unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle weights, nb::handle pos_weight,
+                 nb::handle mask, nb::handle terms, nb::handle loss, nb::handle value, nb::handle gradient,
+                 nb::handle divisor, double incoming, size_t executor) {
+    Job job;
+    const Operand logits(x);
+    const Shape& shape = logits.shape();
+    job.size = 1;
+    for (int d = 0; d < shape.dims; ++d) job.size *= shape.size[d];
+    job.input = probabilities ? Input::probabilities : Input::logits;
+    job.incoming = incoming;
+    read_divisor(job, divisor);
+    read_terms(job, terms);
+    if (!PyTuple_Check(weights.ptr()) || NB_TUPLE_GET_SIZE(weights.ptr()) > max_weights)
+        throw nb::type_error("weights is a tuple of at most four operands");
+    job.weights = int(NB_TUPLE_GET_SIZE(weights.ptr()));
+    job.x = logits.in(shape, "x");
+    job.target = Operand(target).in(shape, "target");
+    for (int k = 0; k < job.weights; ++k)
+        job.weight[k] = Operand(NB_TUPLE_GET_ITEM(weights.ptr(), k)).in(shape, "weight");
+    job.pos_weight = optional(pos_weight, shape, "pos_weight");
+    job.mask = optional(mask, shape, "mask");
+    job.loss = optional(loss, shape, "loss");
+    job.gradient = optional(gradient, shape, "gradient");
+    job.value = optional(value, Shape(), "value");
+    if (job.size < block_size) return run(job, nullptr);
+    nb::gil_scoped_release released;
+    return run(job, reinterpret_cast<ParallelFor>(executor));
+}
+
+// The fields of the named tuples Call, Operands and Outputs, in the order in which binxent.call and .kernels have them.
+enum CallField { call_loss, call_reduction, call_dtype, call_terms, call_divisor, call_any_target };
+enum OperandField { of_input, of_target, of_weight, of_sample_weight, of_pos_weight, of_mask };
+enum OutputField { to_elements, to_total, to_gradient };
+
+nb::handle field(nb::handle tuple, int index) {
+    if (!PyTuple_Check(tuple.ptr()) || NB_TUPLE_GET_SIZE(tuple.ptr()) <= index)
+        throw nb::type_error("a Call, Operands and Outputs are their named tuples");
+    return NB_TUPLE_GET_ITEM(tuple.ptr(), index);
+}
+
+bool is_true(nb::handle object) {
+    const int truth = PyObject_IsTrue(object.ptr());
+    if (truth < 0) throw nb::python_error();
+    return truth;
+}
+
+// Sets all of the job but the outputs, the divisor and the incoming gradient. Returns the shape of the input.
+Shape plan_job(Job& job, nb::handle call, nb::handle operands) {
+    const Operand input(field(operands, of_input));
+    const Shape shape = input.shape();
+    job.size = 1;
+    for (int d = 0; d < shape.dims; ++d) job.size *= shape.size[d];
+    static PyObject* const name = PyUnicode_InternFromString("probabilities");
+    const nb::object probabilities = nb::steal(PyObject_GetAttr(field(call, call_loss).ptr(), name));
+    if (!probabilities.is_valid()) throw nb::python_error();
+    job.input = is_true(probabilities) ? Input::probabilities : Input::logits;
+    job.any_target = is_true(field(call, call_any_target));
+    read_terms(job, field(call, call_terms));
+    job.x = input.in(shape, "input");
+    job.target = Operand(field(operands, of_target)).in(shape, "target");
+    for (const OperandField weight : {of_weight, of_sample_weight})
+        if (const nb::handle given = field(operands, weight); !given.is_none())
+            job.weight[job.weights++] = Operand(given).in(shape, "weight");
+    job.pos_weight = optional(field(operands, of_pos_weight), shape, "pos_weight");
+    job.mask = optional(field(operands, of_mask), shape, "mask");
+    return shape;
+}
+
+template <class Run>
+auto run_planned(const Job& job, size_t executor, Run run) {
+    if (job.size < block_size) return run(ParallelFor(nullptr));
+    nb::gil_scoped_release released;
+    return run(reinterpret_cast<ParallelFor>(executor));
+}
+
+unsigned compute_call(nb::handle call, nb::handle operands, nb::handle outputs, nb::handle divisor, nb::handle incoming,
+                      size_t executor) {
+    Job job;
+    const Shape shape = plan_job(job, call, operands);
+    const nb::handle planned = field(call, call_divisor);
+    read_divisor(job, divisor.is_none() ? planned : divisor);
+    job.nothing_is_zero = PyUnicode_Check(planned.ptr());
+    if (PyFloat_Check(incoming.ptr()))
+        job.incoming = number(incoming);
+    else  // one number for each element is a weight like any other
+        job.weight[job.weights++] = Operand(incoming).in(shape, "incoming");
+    job.loss = optional(field(outputs, to_elements), shape, "loss");
+    job.value = optional(field(outputs, to_total), Shape(), "value");
+    job.gradient = optional(field(outputs, to_gradient), shape, "gradient");
+    return run_planned(job, executor, [&](ParallelFor lent) { return run(job, lent); });
+}
+
+double measure_call(nb::handle call, nb::handle operands, size_t executor) {
+    Job job;
+    plan_job(job, call, operands);
+    read_divisor(job, field(call, call_divisor));
+    if (job.divided_by == Divisor::given) return job.divisor;
+    return run_planned(job, executor, [&](ParallelFor lent) { return measure(job, lent); });
+}
+
+// Whether each operand is one that this door can read.
+bool reads(nb::handle operands) noexcept {
+    try {
+        for (int k = of_input; k <= of_mask; ++k)
+            if (const nb::handle operand = field(operands, k); !operand.is_none() || k <= of_target) Operand{operand};
+        return true;
+    } catch (nb::python_error&) {
+        return false;
+    } catch (std::exception&) {
+        PyErr_Clear();
+        return false;
+    }
+}
+
+using Addresses = std::tuple<size_t, size_t, size_t, size_t, size_t, size_t>;
+
+// Returns a flag of job.h, and how many elements have been counted.
+std::pair<unsigned, int64_t> count_chunk(bool probabilities, nb::handle x, nb::handle target, nb::handle loss,
+                                         nb::handle known, double threshold, int64_t calibration_bins,
+                                         std::tuple<size_t, int, int32_t> score_bins, int64_t done, Addresses tables) {
+    Chunk chunk;
+    const Operand scores(x);
+    const Shape& shape = scores.shape();
+    if (shape.dims != 2) throw nb::value_error("x is not of two dimensions");
+    chunk.rows = shape.size[0];
+    chunk.labels = shape.size[1];
+    if (chunk.rows > max_rows_in_cell) throw nb::value_error("more rows than a cell can count");
+    chunk.input = probabilities ? Input::probabilities : Input::logits;
+    chunk.threshold = threshold;
+    chunk.calibration_bins = calibration_bins;
+    chunk.pages = reinterpret_cast<const int32_t*>(std::get<0>(score_bins));
+    chunk.bin_shift = std::get<1>(score_bins);
+    chunk.score_bins = std::get<2>(score_bins);
+    chunk.done = done;
+    chunk.x = scores.packed(shape, "x");
+    chunk.target = Operand(target).packed(shape, "target");
+    if (!loss.is_none()) chunk.loss = Operand(loss).packed(shape, "loss");
+    if (!known.is_none())
+        chunk.known = reinterpret_cast<const uint8_t*>(Operand(known).packed(shape, "known").data);
+    chunk.loss_sum = reinterpret_cast<double*>(std::get<0>(tables));
+    chunk.loss_lost = reinterpret_cast<double*>(std::get<1>(tables));
+    chunk.cells = reinterpret_cast<uint64_t*>(std::get<2>(tables));
+    chunk.softness = reinterpret_cast<double*>(std::get<3>(tables));
+    chunk.scores = reinterpret_cast<uint32_t*>(std::get<4>(tables));
+    chunk.loss_waiting = reinterpret_cast<double*>(std::get<5>(tables));
+    if (chunk.rows * chunk.labels == 0) return {0, 0};
+    nb::gil_scoped_release released;
+    const unsigned flag = count(chunk);
+    return {flag, chunk.done};
+}
+
+using Bytes = nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>;
+
+Bytes new_bytes(size_t size) {
+    std::unique_ptr<Memory> memory(new Memory(size));
+    void* const data = memory->data();
+    const nb::capsule owner(memory.get(), [](void* self) noexcept { delete static_cast<Memory*>(self); });
+    memory.release();
+    return Bytes(data, {size}, owner);
+}
+
+// Warns of a variable that is set to something that is not understood, which then counts as not set.
+void warn_of(const char* variable, int64_t lowest, int64_t highest) {
+    const char* const value = std::getenv(variable);
+    if (!value || !*value || number_in(variable, lowest, highest) >= 0) return;
+    const std::string expected = "a whole number from " + std::to_string(lowest) + " to " + std::to_string(highest);
+    if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "%s='%s' is ignored: expected %s", variable, value, expected.c_str()))
+        throw nb::python_error();
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    warn_of(num_threads_variable, 1, most_threads);
+    warn_of(max_kept_variable, 0, most_kept_mib);
+    if (!instruction_set())
+        throw nb::import_error("BINXENT_ISA names an instruction set that this machine or this build of binxent lacks");
+    m.def("compute", &compute, nb::arg("probabilities"), nb::arg("x"), nb::arg("target"),
+          nb::arg("weights"), nb::arg("pos_weight").none(), nb::arg("mask").none(), nb::arg("terms").none(),
+          nb::arg("loss").none(), nb::arg("value").none(), nb::arg("gradient").none(), nb::arg("divisor"),
+          nb::arg("incoming"), nb::arg("executor"));
+    m.def("compute_call", &compute_call, nb::arg("call"), nb::arg("operands"), nb::arg("outputs"),
+          nb::arg("divisor") = nb::none(), nb::arg("incoming") = 1.0, nb::arg("executor") = 0);
+    m.def("measure_call", &measure_call, nb::arg("call"), nb::arg("operands"), nb::arg("executor") = 0);
+    m.def("reads", &reads, nb::arg("operands"));
+    m.def("count", &count_chunk, nb::arg("probabilities"), nb::arg("x"), nb::arg("target"), nb::arg("loss").none(),
+          nb::arg("known").none(), nb::arg("threshold"), nb::arg("calibration_bins"), nb::arg("score_bins"),
+          nb::arg("done"), nb::arg("tables"));
+    m.def("new_tensor", &dlpack::new_tensor, nb::arg("like"), nb::arg("scalar"));
+    m.def("new_bytes", &new_bytes, nb::arg("size"));
+    m.def("release_memory", &release_memory);
+    m.attr("LARGE_MEMORY") = large_memory;
+    m.def("runs", &runs_so_far);
+    m.def("num_threads", &num_threads);
+    m.def("set_num_threads", &set_num_threads, nb::arg("threads"));
+    m.def("set_default_num_threads", &set_default_num_threads, nb::arg("threads"));
+    m.attr("instruction_set") = instruction_set();
+    m.attr("MAX_ROWS_IN_CELL") = max_rows_in_cell;
+    m.attr("CELL_COUNT_SHIFT") = cell_count_shift;
+    m.attr("PROBABILITY_BITS") = probability_bits;
+    m.attr("SCORE_PADDING") = score_padding;
+    m.attr("SCORE_PAGE_SHIFT") = page_shift;
+    m.attr("SCORE_WITHOUT_BIN") = score_without_bin;
+    m.def("loss_sums", &loss_sums, nb::arg("labels"));
+    m.attr("INPUT_OUT_OF_RANGE") = input_out_of_range;
+    m.attr("TARGET_OUT_OF_RANGE") = target_out_of_range;
+    m.attr("xla_handler") = nb::capsule(reinterpret_cast<void*>(&xla_handler));
+    bind_paddle(m.def_submodule("paddle"));
+    nb::dict dtypes;
+    for (const auto& [name, dtype] : dtype_names) dtypes[name] = int(dtype);
+    m.attr("DTYPES") = dtypes;
+}

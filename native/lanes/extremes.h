@@ -1,0 +1,292 @@
+// Finds the elements of a tile that the vectorised loops would get wrong, and computes them once more.
+//
+// The loops multiply target, weights and factor in the arithmetic's type. An element is extreme if such a product may
+// leave the type's range on the way, or bring back what has lost its digits there. Whether it is extreme depends on its own
+// operands alone, so that its bits depend neither on its neighbours nor on how the elements are divided.
+#pragma once
+
+#include <cstdint>
+
+#include "convert.h"
+#include "core/job.h"
+#include "core/view.h"
+#include "tiles.h"
+#include "wide_loss.h"
+
+namespace binxent::BINXENT_ISA {
+
+// The factor of every gradient, incoming / divisor, in two parts. Where the loops would lose digits, or overflow on the way,
+// they take only its mantissa (`within`). What they have made is then multiplied by the rest (`after`), which is a power of
+// two, or infinity.
+struct Factor {
+    const Wide whole;
+    double within, after = 1;
+
+    // A divisor of 0 means that nothing is kept, or that nothing kept has a weight: then the gradient is 0.
+    explicit Factor(const Job& job)
+        : whole(job.divisor == 0 ? Wide() : wide(job.incoming) / wide(job.divisor, job.divisor_exponent)),
+          within(number(whole)) {
+        const double size = absolute(within);
+        const bool infinite = size == __builtin_inf();
+        const bool small = size < 0x1p-60 && size >= Float<double>::smallest_normal;
+        // For logits a large factor stays within: it brings a subnormal tail of the gradient back, if it multiplies the tail
+        // before that is rounded.
+        const bool large = size > 0x1p60 && job.input == Input::probabilities;
+        if (!small && !large && !infinite) return;
+        after = infinite ? size : bits_as<double>(bits_as<uint64_t>(size) & ~((uint64_t(1) << Float<double>::mantissa) - 1));
+        within = infinite ? with_sign_of(within, 1.0) : within / after;
+    }
+
+    // The exponent of the part that the loops take.
+    int64_t exponent() const { return after == 1 ? whole.exponent : 0; }
+    bool is_ordinary() const { return whole.exponent >= -1022 && whole.exponent <= 1023; }
+};
+
+// How much the loops of a type stand, as powers of two: a coefficient lies between 2^±coefficient; the product of a
+// coefficient and a factor is at most 2^product, or 2^raised if 1/(q·(1−q)) still multiplies it.
+template <class T>
+struct Stands;
+template <>
+struct Stands<float> {
+    static constexpr int64_t coefficient = 80, product = 120, raised = 80, subnormal = 17;
+    static constexpr int64_t tail = 16;    // a product above 2^tail shows what exp_limit cuts off,
+    static constexpr float far = 115;      // and only for logits beyond this
+    static constexpr float near_0 = 0x1p-80f;
+    static constexpr float large = 0x1p110f, small = 0x1p-100f;  // a sum stands losses between these
+};
+template <>
+struct Stands<double> {
+    static constexpr int64_t coefficient = 900, product = 1000, raised = 900, subnormal = 48;
+    static constexpr int64_t tail = 12;
+    static constexpr double far = 753;
+    static constexpr double near_0 = 0x1p-200;
+    static constexpr double large = 0x1p1000, small = 0x1p-900;
+};
+
+// Whether any of the values is neither 0 nor of a size between these two. It compares the bits of the sizes, which are in the
+// order of the numbers: of floats, the compiler would find no largest and smallest in vectors.
+template <class T>
+bool any_outside(const T* v, int64_t n, T least, T most) {
+    using Bits = typename Float<T>::Bits;
+    const Bits low = bits_as<Bits>(least), high = bits_as<Bits>(most);
+    Bits farthest = 0;
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < n; ++i) {
+        const Bits above = bits_as<Bits>(v[i]) - low;
+        farthest = above > farthest ? above : farthest;
+    }
+    if (farthest <= high - low) return false;
+    // A 0 or a negative number, which few weights are, needs this second look.
+    Bits largest = 0, smallest = ~Bits(0);  // the smallest less 1, where 0 is the largest of all
+    for (int64_t i = 0; i < n; ++i) {
+        const Bits size = bits_as<Bits>(v[i]) & ~Float<T>::sign, less = size - 1;
+        largest = size > largest ? size : largest;
+        smallest = less < smallest ? less : smallest;
+    }
+    return largest > high || (smallest != ~Bits(0) && smallest + 1 < low);
+}
+
+// Returns the product of element i of several views.
+inline Wide wide_product(const View* views, int count, int64_t i) {
+    Wide product = wide(1);
+    for (int k = 0; k < count; ++k) {
+        double value;
+        load_line(views[k].dtype, {address_of(views[k], i), 0}, 1, &value);
+        product = product * wide(value);
+    }
+    return product;
+}
+
+template <class T>
+class Extremes {
+    using S = Stands<T>;
+
+    // What the loops stand, for the loss or for the gradient: how large each weight and pos_weight may be, and how large
+    // their product, where the element is far. Far is a logit in a tail, or a probability next to 0.
+    struct Bounds {
+        bool every = false;  // the loops stand no operand at all
+        double least = 0, most = 0, least_far = 0, most_far = 0;
+        double surely_least = 0, surely_most = 0;  // between these, neither it nor the product is outside
+
+        Bounds() = default;
+        Bounds(const Job& job, int operands, int64_t exponent) {
+            const bool logits = job.input == Input::logits;
+            const int64_t up = exponent > 0 ? exponent : 0, down = exponent < 0 ? -exponent : 0;
+            const int64_t product = (logits ? S::product : S::raised) - up;
+            const int64_t up_to = product < S::coefficient ? product : S::coefficient;
+            every = up_to < 0;
+            if (every) return;
+            const int share = operands > 0 ? operands : 1;
+            most = power_of_two(up_to / share);
+            least = power_of_two(-((logits ? S::coefficient - down : S::coefficient) / share));
+            surely_least = least;
+            surely_most = most;
+            if (logits) {
+                const int64_t tail = S::tail - up;
+                most_far = power_of_two(tail);
+                const double each = power_of_two(tail < 0 ? tail : tail / share);
+                surely_most = each < most ? each : most;
+            } else {
+                most_far = __builtin_inf();
+                least_far = up == 0 ? 0 : power_of_two(-S::subnormal);
+                surely_least = up == 0 ? least : power_of_two(-(S::subnormal / share));
+            }
+        }
+
+        bool is_outside(double size) const { return !(size <= most) || (size < least && size != 0); }
+        bool is_outside_far(double product) const { return product > most_far || (product < least_far && product != 0); }
+    };
+
+    enum : uint8_t { in_loss = 1, in_gradient = 2 };
+
+    const Job& job_;
+    const Factor& factor_;
+    const View* operand_[max_weights + 1];     // the weights, and the pos_weight
+    bool settled_[max_weights + 1] = {};       // true: no element of it is outside
+    int operands_ = 0;
+    Bounds loss_, gradient_, tighter_;
+    bool found_ = false;
+    const double small_;  // a smaller loss has lost digits that the divisor brings back
+    const bool watches_;  // whether the sizes of the losses are looked at before they are added
+    uint8_t mark_[tile_size];
+
+    // Calls see(i, size) for n elements of operand k, in double: a float could hold 0 or infinity in their place.
+    template <class See>
+    void read(int k, int64_t start, int64_t n, See see) const {
+        constexpr int64_t piece = 64;
+        double buffer[piece];
+        for_each_line(*operand_[k], start, n, [&](Line line, int64_t first, int64_t count) {
+            for (int64_t done = 0; done < count; done += piece) {
+                const int64_t here = count - done < piece ? count - done : piece;
+                load_line(operand_[k]->dtype, line.from(done), here, buffer);
+                for (int64_t i = 0; i < here; ++i) see(first + done + i, absolute(buffer[i]));
+            }
+        });
+    }
+
+    bool may_be_outside(int k, const T* values, int64_t start, int64_t n) const {
+        const double least = tighter_.surely_least, most = tighter_.surely_most;
+        if (sizeof(T) == sizeof(double) || operand_[k]->dtype != DType::float64)
+            return any_outside(values, n, T(least), T(most));
+        bool outside = false;
+        read(k, start, n, [&](int64_t, double size) { outside |= !(size <= most) || (size < least && size != 0); });
+        return outside;
+    }
+
+    bool is_far(T x) const {
+        if (job_.gamma == 0) return job_.input == Input::logits ? absolute(x) > S::far : x < S::near_0;
+        // The focal power times the logarithm may be subnormal.
+        if (job_.input == Input::logits) return (job_.gamma + 1) * (absolute(double(x)) + 1) > 600;
+        const double one = clamped_minus_log(double(x)), other = clamped_minus_log1m(double(x));
+        return (job_.gamma + 1) * (one > other ? one : other) > 600;
+    }
+
+    void mark(const T* x, int64_t start, int64_t n) {
+        enum : uint8_t { far_in_loss = 4, far_in_gradient = 8 };
+        double product[tile_size];
+        const auto see = [&](int64_t i, double own, double product) {
+            mark_[i] |= (loss_.is_outside(own) ? in_loss : 0) | (loss_.is_outside_far(product) ? far_in_loss : 0) |
+                        (gradient_.is_outside(own) ? in_gradient : 0) |
+                        (gradient_.is_outside_far(product) ? far_in_gradient : 0);
+        };
+        const uint8_t far = job_.gamma > 0 ? far_in_loss | far_in_gradient : 0;
+        for (int64_t i = 0; i < n; ++i) {
+            mark_[i] = far | (loss_.every ? in_loss : 0) | (gradient_.every ? in_gradient : 0);
+            see(i, product[i] = 1, 1);
+        }
+        // The weights are all that multiplies a negative; a positive is multiplied by the pos_weight, too.
+        for (int k = 0; k < job_.weights; ++k)
+            read(k, start, n, [&](int64_t i, double size) { see(i, size, product[i] *= size); });
+        for (int k = job_.weights; k < operands_; ++k)
+            read(k, start, n, [&](int64_t i, double size) { see(i, size, product[i] * size); });
+        for (int64_t i = 0; i < n; ++i)
+            if (mark_[i] > in_gradient + in_loss && is_far(x[i])) mark_[i] |= mark_[i] / far_in_loss;
+    }
+
+    // Returns false for what is ignored, and where an operand is no number, which the loops have passed on.
+    template <class Tile>
+    bool compute(const Tile& tile, int64_t start, int64_t i, WideBranch& found) const {
+        const double x = tile.x[i], y = tile.target[i];
+        const double unsmoothed = 1 - job_.label_smoothing, half = job_.label_smoothing / 2;
+        if (tile.kept[i] == tile.hidden || x != x) return false;
+        const Wide weight = wide_product(job_.weight, job_.weights, start + i);
+        const Wide pos_weight = wide_product(&job_.pos_weight, job_.pos_weight ? 1 : 0, start + i);
+        const Wide positive = wide(y * unsmoothed + half) * pos_weight * weight;
+        const Wide negative = wide((1 - y) * unsmoothed + half) * weight;
+        if (!is_finite(positive) || !is_finite(negative)) return false;
+        found = job_.input == Input::logits ? wide_logit(x, job_.gamma, positive, negative)
+                                            : wide_probability(x, job_.gamma, positive, negative);
+        return true;
+    }
+
+    // Whether a logit that is far is extreme without any weight.
+    bool has_tail() const { return operands_ == 0 && tighter_.is_outside_far(1); }
+
+  public:
+    Extremes(const Job& job, const Factor& factor)
+        : job_(job),
+          factor_(factor),
+          small_(job.divisor_exponent < 0 || (job.divisor_exponent == 0 && absolute(job.divisor) < 1) ? S::small : 0),
+          watches_(job.value && (job.weights > 0 || job.pos_weight || small_ > 0)) {
+        for (; operands_ < job.weights; ++operands_) operand_[operands_] = &job.weight[operands_];
+        if (job.pos_weight) operand_[operands_++] = &job.pos_weight;
+        loss_ = gradient_ = tighter_ = Bounds(job, operands_, 0);
+        if (!job.gradient) return;
+        gradient_ = Bounds(job, operands_, factor.is_ordinary() ? factor.exponent() : 0);
+        gradient_.every |= !factor.is_ordinary();
+        tighter_ = gradient_;
+    }
+
+    // Whether neither an element of the job nor its sum can be extreme.
+    bool none() const {
+        return operands_ == 0 && job_.gamma == 0 && !tighter_.every && !has_tail() && !watches_;
+    }
+
+    // Looks at operand k once and for all if it is a broadcast row.
+    template <class Reader>
+    void settle(int k, Reader& reader) {
+        if (const int64_t period = reader.period()) settled_[k] = !may_be_outside(k, reader.tile(0, period), 0, period);
+    }
+
+    // Marks the extreme elements of a tile whose weights and pos_weight have these values.
+    void find(const T* x, int64_t start, int64_t n, const T* const* values) {
+        found_ = tighter_.every || job_.gamma > 0 || (has_tail() && any_outside(x, n, T(0), S::far));
+        for (int k = 0; k < operands_ && !found_; ++k) found_ = !settled_[k] && may_be_outside(k, values[k], start, n);
+        if (found_) mark(x, start, n);
+    }
+
+    // Replaces what the loops have made of them.
+    template <class Tile>
+    void mend(const Tile& tile, int64_t start, int64_t n) const {
+        WideBranch right;
+        for (int64_t i = 0; found_ && i < n; ++i) {
+            if (!(mark_[i] & (in_loss | in_gradient)) || !compute(tile, start, i, right)) continue;
+            if (mark_[i] & in_loss) tile.loss[i] = T(number(right.loss));
+            if (mark_[i] & in_gradient) tile.gradient[i] = T(number(right.slope * factor_.whole));
+        }
+    }
+
+    // Adds the tile's losses to the sum, and those that T does not hold to `beyond`.
+    template <class Tile, class Sum>
+    void add(const Tile& tile, int64_t start, int64_t n, Sum& sum, WideSum& beyond) const {
+        bool marked = false;
+        for (int64_t i = 0; found_ && i < n; ++i) marked |= mark_[i] & in_loss;
+        if (!marked) {
+            sum.add(tile.loss, n);
+            if (!watches_ || sum.is_within(n, small_, S::large)) return;
+            sum.take_back(n);
+        }
+        T rest[tile_size];
+        WideBranch right;
+        for (int64_t i = 0; i < n; ++i) {
+            const T loss = tile.loss[i], size = absolute(loss);
+            const bool apart = (marked && mark_[i] & in_loss) || size < small_ || size > S::large;
+            const bool is_beyond = apart && compute(tile, start, i, right);
+            if (is_beyond) beyond.add(right.loss);
+            rest[i] = is_beyond ? T(0) : loss;
+        }
+        sum.add(rest, n);
+    }
+};
+
+}  // namespace binxent::BINXENT_ISA

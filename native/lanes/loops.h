@@ -1,0 +1,173 @@
+// The loops over a tile, and which of them a job needs. What they compute of one element stands in math.h.
+#pragma once
+
+#include <cstdint>
+
+#include "convert.h"
+#include "core/job.h"
+#include "math.h"
+#include "tiles.h"
+
+namespace binxent::BINXENT_ISA {
+
+// The operands and outputs of a tile. x and the target may lie in another type, S, than the arithmetic's.
+template <class T, class S = T>
+struct Tile {
+    const S *x, *target;
+    const T *weight, *pos_weight, *kept;
+    T hidden;  // an element is ignored where `kept` is this
+    T* loss;
+    T* gradient;
+};
+
+// What is done to y and 1 − y before they are coefficients. Each kind does what those before it do, too.
+enum class Kind { plain, smoothed, pos_weighted, weighted };
+constexpr bool has_weights(Kind kind) { return kind >= Kind::pos_weighted; }
+
+// Calls element(i, branches) with the coefficients of each element, in a loop that vectorises.
+template <class T, Kind kind, class S, class Element>
+BINXENT_INLINE void for_each_element(int64_t n, const Tile<T, S>& tile, Smoothing<T> smoothing, Element element) {
+    const S* __restrict targets = tile.target;
+    const T* __restrict weights = tile.weight;
+    const T* __restrict pos_weights = tile.pos_weight;
+    for (int64_t start = 0; start < n; start += chunk) {
+        prefetch_chunk(tile.x + start);
+        prefetch_chunk(targets + start);
+        const int64_t end = start + chunk < n ? start + chunk : n;
+#pragma GCC ivdep  // outputs and operands are apart, and too many for the compiler to check that at run time
+        for (int64_t i = start; i < end; ++i) {
+            Branches<T> branches(T(widen(targets[i])));
+            if constexpr (kind != Kind::plain) smoothing.smooth(branches);
+            if constexpr (has_weights(kind)) branches.positive = branches.positive * pos_weights[i];
+            if constexpr (kind == Kind::weighted) branches.multiply(weights[i]);
+            element(i, branches);
+        }
+    }
+}
+
+// An ignored element adds nothing, whatever was computed of it.
+template <class T, bool selects>
+struct Shown {
+    const T* __restrict kept;
+    const T hidden;
+
+    BINXENT_INLINE T operator()(int64_t i, T value) const {
+        if constexpr (selects) return kept[i] != hidden ? value : T(0);
+        return value;
+    }
+};
+
+template <class T, Kind kind, bool selects, bool want_loss, bool want_gradient, class S>
+void logits_tile(int64_t n, const Tile<T, S>& tile, Smoothing<T> smoothing, T factor) {
+    const S* __restrict xs = tile.x;
+    T* __restrict losses = tile.loss;
+    T* __restrict gradients = tile.gradient;
+    const Shown<T, selects> shown{tile.kept, tile.hidden};
+    for_each_element<T, kind>(n, tile, smoothing, [=](int64_t i, const Branches<T>& branches) BINXENT_ALWAYS {
+        const LogitElement<T> element(T(widen(xs[i])), branches);
+        if constexpr (want_loss) losses[i] = shown(i, element.template loss<has_weights(kind)>());
+        if constexpr (want_gradient) gradients[i] = shown(i, element.gradient(factor));
+    });
+}
+
+template <class T, Kind kind, bool selects, bool want_loss, bool want_gradient>
+void probabilities_tile(int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, T factor) {
+    const T* __restrict qs = tile.x;
+    T* __restrict losses = tile.loss;
+    T* __restrict gradients = tile.gradient;
+    const Shown<T, selects> shown{tile.kept, tile.hidden};
+    for_each_element<T, kind>(n, tile, smoothing, [=](int64_t i, const Branches<T>& branches) BINXENT_ALWAYS {
+        const T q = qs[i], positive = branches.positive, negative = branches.negative;
+        if constexpr (want_loss) losses[i] = shown(i, probability_loss(q, positive, negative));
+        if constexpr (want_gradient) gradients[i] = shown(i, probability_gradient(q, positive, negative, factor));
+    });
+}
+
+// With the focal power there are always weights and both outputs, since the loop is bound by its arithmetic anyway.
+inline void focal_tile(Input input, int64_t n, const Tile<double>& tile, Smoothing<double> smoothing, double gamma,
+                       double factor) {
+    using T = double;
+    const T* __restrict xs = tile.x;
+    T* __restrict losses = tile.loss;
+    T* __restrict gradients = tile.gradient;
+    const Shown<T, true> shown{tile.kept, tile.hidden};
+    const auto for_each = [&](auto element) BINXENT_ALWAYS {
+        for_each_element<T, Kind::weighted>(n, tile, smoothing, [=](int64_t i, const Branches<T>& branches) BINXENT_ALWAYS {
+            const FocalElement<T> found = element(xs[i], branches);
+            losses[i] = shown(i, found.loss);
+            gradients[i] = shown(i, found.gradient);
+        });
+    };
+    if (input == Input::logits)
+        for_each([=](T x, const Branches<T>& of) BINXENT_ALWAYS { return focal_element(x, of, gamma, factor); });
+    else
+        for_each([=](T q, const Branches<T>& of) BINXENT_ALWAYS { return focal_probability(q, of, gamma, factor); });
+}
+
+template <class T>
+bool out_of_range(int64_t n, const T* v, const T* kept, T hidden) {
+    unsigned outside = 0;
+    for (int64_t i = 0; i < n; ++i) outside |= (unsigned(!(v[i] >= 0)) | unsigned(!(v[i] <= 1))) & unsigned(kept[i] != hidden);
+    return outside != 0;
+}
+
+// Writes NaN for every element that is out of range: a caller in a compiled graph cannot raise.
+template <class T>
+void spoil_out_of_range(int64_t n, const Tile<T>& tile, bool any_target) {
+    for (int64_t i = 0; i < n; ++i) {
+        const T q = tile.x[i], target = tile.target[i];
+        const bool fits = any_target || (target >= 0 && target <= 1);
+        if (tile.kept[i] != tile.hidden && !(q >= 0 && q <= 1 && fits)) tile.loss[i] = tile.gradient[i] = T(__builtin_nan(""));
+    }
+}
+
+template <class T>
+void saturate(int64_t n, T* v) {
+    for (int64_t i = 0; i < n; ++i) v[i] = saturated(v[i]);
+}
+
+template <class T>
+using Step = void (*)(int64_t, const Tile<T>&, Smoothing<T>, T);
+
+template <class T, Kind kind, bool selects, bool want_loss, bool want_gradient>
+Step<T> choose(Input input) {
+    return input == Input::logits ? logits_tile<T, kind, selects, want_loss, want_gradient, T>
+                                  : probabilities_tile<T, kind, selects, want_loss, want_gradient>;
+}
+
+template <class T, Kind kind, bool selects>
+Step<T> choose(Input input, bool want_loss, bool want_gradient) {
+    return !want_gradient ? choose<T, kind, selects, true, false>(input)
+           : want_loss    ? choose<T, kind, selects, true, true>(input)
+                          : choose<T, kind, selects, false, true>(input);
+}
+
+template <class T, Kind kind>
+Step<T> choose(const Job& job) {
+    const bool want_loss = job.loss || job.value, want_gradient = bool(job.gradient);
+    return job.selects() ? choose<T, kind, true>(job.input, want_loss, want_gradient)
+                         : choose<T, kind, false>(job.input, want_loss, want_gradient);
+}
+
+// The loop that does all that the job asks for, and no more.
+template <class T>
+Step<T> choose(const Job& job) {
+    if (job.weights > 0) return choose<T, Kind::weighted>(job);
+    if (job.pos_weight) return choose<T, Kind::pos_weighted>(job);
+    return job.label_smoothing != 0 ? choose<T, Kind::smoothed>(job) : choose<T, Kind::plain>(job);
+}
+
+inline void compute_tile(const Job&, Step<float> step, int64_t n, const Tile<float>& tile, Smoothing<float> smoothing,
+                  float factor) {
+    step(n, tile, smoothing, factor);
+}
+
+inline void compute_tile(const Job& job, Step<double> step, int64_t n, const Tile<double>& tile, Smoothing<double> smoothing,
+                  double factor) {
+    if (job.gamma > 0)
+        focal_tile(job.input, n, tile, smoothing, job.gamma, factor);
+    else
+        step(n, tile, smoothing, factor);
+}
+
+}  // namespace binxent::BINXENT_ISA
