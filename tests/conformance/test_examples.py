@@ -15,10 +15,10 @@ FRAMEWORKS = [path.stem.removeprefix("train_") for path in sorted(EXAMPLES.glob(
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")
 
 
-def losses(framework: str) -> list[float]:
-    script = EXAMPLES / f"train_{framework}.py"
-    # In the scripts' folder, so that it is the installed package that they import.
-    done = subprocess.run([sys.executable, script], cwd=EXAMPLES, capture_output=True, text=True, timeout=300)
+def losses(name: str, *launcher: str) -> list[float]:
+    """What an example prints. It runs in the examples' folder, so that it imports the installed package."""
+    command = [sys.executable, *launcher, f"{name}.py"]
+    done = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     words = done.stdout.replace(",", "").split()
     assert words[::2] == ["training", "test"]
@@ -27,12 +27,20 @@ def losses(framework: str) -> list[float]:
 
 @pytest.fixture(scope="module")
 def in_numpy() -> list[float]:
-    return losses("numpy")
+    return losses("train_numpy")
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_same_losses(framework: str, in_numpy: list[float]) -> None:
     if importlib.util.find_spec(framework) is None:
         pytest.skip(f"{framework} is not installed")
-    assert losses(framework) == pytest.approx(in_numpy, abs=2e-5)
+    assert losses(f"train_{framework}") == pytest.approx(in_numpy, abs=2e-5)
     assert in_numpy[0] < 0.35  # from 0.69·(1 + pos_weight)/2 and more
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_train_as_one(processes: int, in_numpy: list[float]) -> None:
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    assert losses("distributed", *launcher) == pytest.approx(in_numpy, abs=2e-5)
