@@ -108,7 +108,7 @@ def _() -> Any:
     torch.jit.trace(bx.binary_cross_entropy_with_logits, (x.detach(), y), check_trace=False)(x.detach(), y)
 
 
-@mode("torch", "devices without a kernel, fake and meta tensors, subclasses (DTensor)", "formula")
+@mode("torch", "devices without a kernel, fake and meta tensors, subclasses", "formula")
 def _() -> Any:
     bx, _, x, y = torch_tensors()
     bx.binary_cross_entropy_with_logits(x.to("meta"), y.to("meta"))

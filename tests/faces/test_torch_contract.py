@@ -54,6 +54,7 @@ def test_public_names():
         "BCEWithLogitsLoss",
         "binary_cross_entropy",
         "binary_cross_entropy_with_logits",
+        "count",
     }
 
 

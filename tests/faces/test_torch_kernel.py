@@ -154,7 +154,7 @@ class Subclass(torch.Tensor):
     pass
 
 
-@route("tensor subclasses, DTensor, `neg` views", "formula", "formula")
+@route("tensor subclasses, `neg` views", "formula", "formula")
 def _(f, x, y):
     loss = f(x, y.as_subclass(Subclass))
     return loss, lambda: torch.autograd.grad(loss, x)
