@@ -114,7 +114,7 @@ def add_session(framework: str) -> None:
         own = sorted(map(str, Path("tests/faces").glob(f"test_{framework}*")))
         if not own:
             session.error(f"tests/faces has no test_{framework}*")
-        pytest(session, "tests", *SIDE_BY_SIDE, *own, *EVERYWHERE, *session.posargs)
+        pytest(session, "tests", *SIDE_BY_SIDE, f"--face={framework}", *own, *EVERYWHERE, *session.posargs)
         pytest(session, "examples", "--doctest-modules", "--pyargs", f"binxent.{framework}")
 
 
