@@ -71,8 +71,8 @@ def install(session: nox.Session, *requirements: str) -> None:
         (wheels[session.python],) = folder.glob("*.whl")
     wheel = str(wheels[session.python])
     session.install(wheel, *requirements)
-    # In a reused environment pip keeps an older wheel of the same version.
-    session.install("--force-reinstall", "--no-deps", wheel)
+    if session.virtualenv.reuse_existing:  # pip keeps an older wheel of the same version
+        session.install("--force-reinstall", "--no-deps", wheel)
 
 
 def count(report: Path) -> dict[str, int]:
