@@ -71,8 +71,8 @@ def install(session: nox.Session, *requirements: str) -> None:
         (wheels[session.python],) = folder.glob("*.whl")
     wheel = str(wheels[session.python])
     session.install(wheel, *requirements)
-    # In a reused environment pip keeps an older wheel of the same version.
-    session.install("--force-reinstall", "--no-deps", wheel)
+    if session.virtualenv.reuse_existing:  # pip keeps an older wheel of the same version
+        session.install("--force-reinstall", "--no-deps", wheel)
 
 
 def count(report: Path) -> dict[str, int]:
@@ -114,7 +114,7 @@ def add_session(framework: str) -> None:
         own = sorted(map(str, Path("tests/faces").glob(f"test_{framework}*")))
         if not own:
             session.error(f"tests/faces has no test_{framework}*")
-        pytest(session, "tests", *SIDE_BY_SIDE, *own, *EVERYWHERE, *session.posargs)
+        pytest(session, "tests", *SIDE_BY_SIDE, f"--face={framework}", *own, *EVERYWHERE, *session.posargs)
         pytest(session, "examples", "--doctest-modules", "--pyargs", f"binxent.{framework}")
 
 
@@ -124,7 +124,7 @@ for framework in FRAMEWORKS:
 
 @session()
 def triton(session: nox.Session) -> None:
-    """Triton's kernel in its interpreter, alone and under the torch face, and what its compiler makes of it: no card."""
+    """Triton's kernel in its interpreter, alone and under the torch face, and what its compiler makes of it."""
     install(session, *group("bench", "triton"))
     pytest(session, "tests", *SIDE_BY_SIDE, "tests/kernels", *session.posargs, TRITON_INTERPRET="1")
     face = ("tests/kernels/test_torch_face.py", "tests/conformance/test_derivatives.py")
