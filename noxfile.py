@@ -71,8 +71,8 @@ def install(session: nox.Session, *requirements: str) -> None:
         (wheels[session.python],) = folder.glob("*.whl")
     wheel = str(wheels[session.python])
     session.install(wheel, *requirements)
-    # In a reused environment pip keeps an older wheel of the same version.
-    session.install("--force-reinstall", "--no-deps", wheel)
+    if session.virtualenv.reuse_existing:  # pip keeps an older wheel of the same version
+        session.install("--force-reinstall", "--no-deps", wheel)
 
 
 def count(report: Path) -> dict[str, int]:
@@ -114,7 +114,7 @@ def add_session(framework: str) -> None:
         own = sorted(map(str, Path("tests/faces").glob(f"test_{framework}*")))
         if not own:
             session.error(f"tests/faces has no test_{framework}*")
-        pytest(session, "tests", *SIDE_BY_SIDE, *own, *EVERYWHERE, *session.posargs)
+        pytest(session, "tests", *SIDE_BY_SIDE, f"--face={framework}", *own, *EVERYWHERE, *session.posargs)
         pytest(session, "examples", "--doctest-modules", "--pyargs", f"binxent.{framework}")
 
 

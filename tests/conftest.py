@@ -8,11 +8,32 @@ import hypothesis
 import pytest
 
 from binxent import kernel
+from tests.conformance.faces import FACES, Face
 
 # No deadline: the first call of a process makes the pool, and the machine may be busy.
 hypothesis.settings.register_profile("default", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--face", help="of what is asked of every face alike, ask this one alone")
+
+
+def pytest_report_header() -> str:
+    return "faces: " + ", ".join(f"{face.name}{'' if face.available else ' (not installed)'}" for face in FACES)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    asked = config.getoption("--face")
+    if asked is None:
+        return
+    kept, others = [], []
+    for item in items:
+        face = item.callspec.params.get("face") if hasattr(item, "callspec") else None
+        (others if isinstance(face, Face) and face.name != asked else kept).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = kept
 
 
 @pytest.fixture

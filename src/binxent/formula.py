@@ -400,12 +400,16 @@ PROBABILITIES = Loss(
 
 
 def kept(target: Array, mask: Array | None, ignore_index: float | None) -> Array | None:
-    """Which elements count: those in the mask whose target is not ``ignore_index``. None: all of them."""
-    keep = None if mask is None else mask != 0
+    """Which elements count: those in the boolean mask whose target is not ``ignore_index``. None: all of them."""
     if ignore_index is None:
-        return keep
+        return mask
     known = target == target if ignore_index != ignore_index else target != ignore_index
-    return known if keep is None else keep & known
+    return known if mask is None else mask & known
+
+
+def in_unit(values: Array) -> Array:
+    """Which values are probabilities: NaN is none."""
+    return (values >= 0) & (values <= 1)
 
 
 def only(xp: Namespace, keep: Array | None, operand: Array) -> Array:

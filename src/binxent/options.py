@@ -163,13 +163,12 @@ def check_broadcast(name: str, shape: Sequence[int], to: Sequence[int]) -> None:
     raise RefusalError(name, f"shape {shape} does not broadcast to the input's shape {to}.{hint}")
 
 
-def check_sample_weight(shape: Sequence[int], to: Sequence[int]) -> tuple[int, ...]:
-    """The shape [N, 1, …, 1], in which one weight per sample broadcasts to the input."""
+def check_sample_weight(shape: Sequence[int], to: Sequence[int]) -> None:
+    """Refuses all but one weight for each entry of the first axis."""
     shape, to = tuple(shape), tuple(to)
     if not to or shape != to[:1]:
         expected = f"({to[0]},), one weight for each entry of the first axis" if to else "an input with a first axis"
         raise RefusalError("sample_weight", f"shape {shape}, but the input's shape is {to}; expected {expected}")
-    return (to[0],) + (1,) * (len(to) - 1)
 
 
 def no_probability(name: str, index: Sequence[int], value: object, *, hint: bool = True) -> str:

@@ -110,11 +110,6 @@ def test_divisors(probabilities: bool) -> None:
     assert plain == FUNCTIONS[probabilities](x, y)
 
 
-def test_batchmean_needs_a_batch() -> None:
-    with pytest.raises(ValueError, match="reduction: 'batchmean' of an input without a first axis"):
-        face.binary_cross_entropy_with_logits(np.array(0.0), np.array(1.0), reduction="batchmean")
-
-
 @both_inputs
 def test_smoothing_is_of_the_target(probabilities: bool) -> None:
     x, y = some(probabilities)
@@ -171,25 +166,14 @@ def test_what_is_hidden_may_be_out_of_range(probabilities: bool) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"label_smoothing": 1.5}, ValueError, "label_smoothing: 1.5; expected a number between 0 and 1"),
-        ({"label_smoothing": -0.1}, ValueError, "label_smoothing: -0.1"),
-        ({"label_smoothing": nan}, ValueError, "label_smoothing: nan"),
-        ({"label_smoothing": "0.1"}, TypeError, "label_smoothing: expected a number, got str"),
-        ({"gamma": -1}, ValueError, "gamma: -1; expected a finite number that is not negative"),
-        ({"gamma": inf}, ValueError, "gamma: inf"),
-        ({"gamma": None}, TypeError, "gamma: expected a number, got NoneType"),
         ({"gamma": np.array([0.1, 0.2])}, TypeError, r"gamma: expected a number, got ndarray of shape \(2,\)"),
         ({"label_smoothing": np.zeros((2, 1))}, TypeError, r"label_smoothing: .* got ndarray of shape \(2, 1\)"),
         ({"ignore_index": np.arange(3)}, TypeError, r"ignore_index: .* got ndarray of shape \(3,\)"),
-        ({"ignore_index": 0.5}, ValueError, "ignore_index: 0.5; expected NaN or an integer that float32"),
-        ({"ignore_index": inf}, ValueError, "ignore_index: inf"),
-        ({"ignore_index": True}, TypeError, "ignore_index: expected a number, got bool"),
         ({"mask": np.ones((2, 3, 4), bool)}, ValueError, r"mask: shape \(2, 3, 4\) does not broadcast"),
-        ({"mask": [True, False]}, TypeError, "mask: expected a numpy.ndarray, got list"),
         ({"mask": np.array(["a"])}, TypeError, "mask: dtype <U1 is not supported"),
     ],
 )
-def test_refusals(options: dict[str, Any], error: type[Exception], words: str) -> None:
+def test_arrays_that_are_refused(options: dict[str, Any], error: type[Exception], words: str) -> None:
     x = np.zeros((3, 4), np.float32)
     for function in FUNCTIONS.values():
         with pytest.raises(error, match=words):

@@ -212,25 +212,6 @@ def test_a_module_of_torch_may_become_ours(kind: str) -> None:
     assert kernel.runs() > before
 
 
-@both_kinds
-@pytest.mark.parametrize(
-    ("options", "error", "words"),
-    [
-        ({"label_smoothing": 1.5}, ValueError, "label_smoothing: 1.5; expected a number between 0 and 1"),
-        ({"gamma": -1}, ValueError, "gamma: -1; expected a finite number that is not negative"),
-        ({"gamma": "2"}, TypeError, "gamma: expected a number, got str"),
-        ({"ignore_index": 0.5}, ValueError, "ignore_index: 0.5; expected NaN or an integer"),
-        ({"mask": torch.ones(5)}, RuntimeError, r"mask: shape \(5,\) does not broadcast"),
-        ({"mask": [True]}, TypeError, "argument 'mask' must be Tensor, not list"),
-        ({"reduction": "batch"}, ValueError, "batch is not a valid value for reduction"),
-    ],
-)
-def test_refusals(kind: str, options: dict[str, Any], error: type[Exception], words: str) -> None:
-    operands = all_operands(kind)
-    with pytest.raises(error, match=words):
-        OURS[kind](operands["input"], operands["target"], **options)
-
-
 def test_what_is_hidden_may_be_out_of_range() -> None:
     x, y = torch.tensor([0.2, 7, 0.9]), torch.tensor([1, 0.5, -3])
     loss = face.binary_cross_entropy(x, y, mask=torch.tensor([True, False, False]))

@@ -6,6 +6,7 @@ card, or TRITON_INTERPRET=1 in the environment, which has to be there before Tri
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -16,8 +17,10 @@ import numpy as np
 
 from binxent.call import GIVEN, Call, Operands, plan
 from binxent.formula import LOGITS, PROBABILITIES
-from binxent.kernels import Kernel, Outputs
-from tests.reference import DTYPES
+from binxent.kernel import instruction_set
+from binxent.kernels import Kernel, Outputs, native
+from tests.layouts import LAYOUTS
+from tests.reference import DTYPES, TOLERANCE
 
 Array = np.ndarray[Any, Any]
 
@@ -29,6 +32,9 @@ class Row:
     put: Callable[[Array], Any]  # on its device, with the same strides
     get: Callable[[Any], Array]  # back; NumPy's array may share memory with it
     layouts: Sequence[str]  # of tests/layouts.py
+    numbers_on_device: bool  # whether learnt options, a normalizer, a divisor and what comes in may lie there
+    incoming_is_a_weight: bool  # if there is one for each element: then only the gradient may be asked for
+    widening: frozenset[str]  # operands besides input and target that in float64 make the arithmetic float64
     hard: float  # ulp allowed with targets 0 and 1
     soft: float
 
@@ -124,6 +130,41 @@ def compute(
     return Results(*(None if output is None else row.get(output) for output in made))
 
 
+class Described(tuple[Any, ...]):
+    """An operand as the native kernel takes it, with the array whose memory it is."""
+
+    array: Array
+
+
+def _native() -> Row:
+    def put(array: Array) -> Described:
+        steps = zip(array.shape, array.strides, strict=True)
+        spans = [(n - 1) * s for n, s in steps if array.size]
+        before, after = -sum(s for s in spans if s < 0), sum(s for s in spans if s > 0) + array.itemsize
+        start = array.ctypes.data - before
+        memory = np.empty(64 + before + after, np.uint8)
+        first = (start - memory.ctypes.data) % 64  # what is misaligned stays so
+        memory[first : first + before + after] = np.frombuffer(ctypes.string_at(start, before + after), np.uint8)
+        copy = np.ndarray(array.shape, array.dtype, memory, first + before, array.strides)
+        described = Described((copy.ctypes.data, native.TAGS[copy.dtype.name], copy.shape, copy.strides))
+        described.array = copy
+        return described
+
+    hard, soft = TOLERANCE[instruction_set]
+    return Row(
+        name="native",
+        kernel=native,
+        put=put,
+        get=lambda operand: operand.array,
+        layouts=tuple(LAYOUTS),
+        numbers_on_device=False,
+        incoming_is_a_weight=True,
+        widening=frozenset(("mask",)),
+        hard=hard,
+        soft=soft,
+    )
+
+
 def _triton() -> Row:
     import torch
 
@@ -149,7 +190,18 @@ def _triton() -> Row:
             return tensor.view(torch.uint16).numpy().view(DTYPES["bfloat16"])
         return tensor.numpy()
 
-    return Row("triton", triton, put, get, ("transposed", "middle_first", "stepped"), 4.0, 5.0)
+    return Row(
+        name="triton",
+        kernel=triton,
+        put=put,
+        get=get,
+        layouts=("transposed", "middle_first", "stepped"),
+        numbers_on_device=True,
+        incoming_is_a_weight=False,
+        widening=frozenset(),
+        hard=4.0,
+        soft=5.0,
+    )
 
 
 def _has_triton() -> bool:
@@ -162,4 +214,4 @@ def _has_triton() -> bool:
     return bool(torch.cuda.is_available())
 
 
-ROWS: list[Row] = [_triton()] if _has_triton() else []
+ROWS: list[Row] = [_native(), *([_triton()] if _has_triton() else [])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 from typing import Any
 
@@ -10,6 +11,7 @@ import mpmath
 import numpy as np
 import pytest
 
+from binxent.kernels import Kernel, Outputs
 from tests.accuracy import logits, probabilities, targets
 from tests.kernels.rows import ALL, ROWS, Array, Results, Row, call_of, compute, operands_of
 from tests.layouts import LAYOUTS
@@ -63,6 +65,20 @@ def assert_same(actual: Results, wanted: Results) -> None:
         assert (one is None) == (other is None)
         if one is not None and other is not None:
             np.testing.assert_array_equal(bits(one), bits(other), err_msg=name)
+
+
+@kernels
+def test_the_names_of_the_contract(row: Row) -> None:
+    """Every parameter may be given by its name, with what is its default."""
+    x, y = some("float32", (3, 4))
+    call, operands = call_of(x, y), operands_of(row, x, y)
+    given = {"call": call, "operands": operands, "outputs": Outputs(gradient=row.put(np.empty_like(x)))}
+    for name in ("reads", "measure", "compute"):
+        parameters = [p for p in inspect.signature(getattr(Kernel, name)).parameters.values() if p.name != "self"]
+        values = {p.name: given[p.name] if p.default is p.empty else p.default for p in parameters}
+        getattr(row.kernel, name)(**values)
+    wanted = compute(row, x, y, outputs=("gradient",))
+    assert_same(wanted._replace(gradient=row.get(given["outputs"].gradient)), wanted)
 
 
 # Accuracy
@@ -172,10 +188,13 @@ def test_coefficients_of_every_size(row: Row, source: str, dtype: str, scaled: s
     if scaled != "incoming":
         check(compute(row, x, y, **call, **options))
         return
-    check(compute(row, x, y, **call, incoming=np.broadcast_to(values, shape)))
+    outputs = ("gradient",) if row.incoming_is_a_weight else ALL
+    found = compute(row, x, y, **call, incoming=np.broadcast_to(values, shape), outputs=outputs)
+    check(found if found.elements is not None else found._replace(elements=compute(row, x, y, **call).elements))
     for part in (slice(0, 1), slice(3, 4), slice(6, 7), slice(8, 9)):
         value = values[part].reshape(())
-        check(compute(row, x[part], y[part], **call, incoming=value), part)
+        if row.numbers_on_device:
+            check(compute(row, x[part], y[part], **call, incoming=value), part)
         check(compute(row, x[part], y[part], **call, incoming=float(value)), part)
 
 
@@ -275,8 +294,13 @@ def test_every_pair_of_types(row: Row, dtype: str, target: str) -> None:
 def test_weights_and_masks_of_every_type(row: Row, other: str, name: str) -> None:
     x, y = some("float32")
     array = np.random.default_rng(3).integers(0, 2, x.shape).astype(DTYPES.get(other, other))
-    as_float = compute(row, x, y, **{name: array.astype(np.float32)})
-    assert_same(compute(row, x, y, **{name: array}), as_float)
+    found = compute(row, x, y, reduction="none", **{name: array})
+    if other == "float64" and name in row.widening:
+        exact = expected(x, y, **{name: array})
+        assert_close(found.elements, exact.loss, exact.larger_loss, "float32", allowed=0.5)
+        assert_close(found.gradient, exact.gradient, exact.larger_gradient, "float32", allowed=0.5)
+        return
+    assert_same(found, compute(row, x, y, reduction="none", **{name: array.astype(np.float32)}))
 
 
 @kernels
@@ -396,11 +420,12 @@ def test_what_the_divisor_counts(row: Row) -> None:
     mask, w = np.random.default_rng(4).random(SHAPE) < 0.5, weights(SHAPE, "float32")
     s = weights(SHAPE[:1], "float32")
 
-    def measured(part: slice, reduction: str, **options: Any) -> Array:
+    def measured(part: slice, reduction: str, **options: Any) -> Any:
+        """A number, or an array of one on the device."""
         options = {name: a[part] if isinstance(a, np.ndarray) else a for name, a in options.items()}
         call = call_of(x[part], y[part], reduction=reduction, **options)
         found = row.kernel.measure(call, operands_of(row, x[part], y[part], **options))
-        return np.asarray(row.get(found)) if hasattr(found, "dtype") else np.asarray(found)
+        return row.get(found) if row.numbers_on_device else found
 
     every, parts = slice(None), (slice(0, 2), slice(2, 5))
     given: dict[str, Any] = {"mask": mask, "ignore_index": 0}
@@ -420,13 +445,48 @@ def test_what_the_divisor_counts(row: Row) -> None:
 @kernels
 @dtypes
 def test_a_normalizer(row: Row, dtype: str) -> None:
+    """A number, handed over as the divisor; or an array on the device."""
     x, y = some(dtype)
+    exact = expected(x, y, wide=wide(dtype))
+    allowed = row.tolerance() if dtype not in HALVES else half_allowed(dtype)
+    if row.numbers_on_device:
+        none = compute(row, x, y, normalizer=np.array(0, np.int64))
+        assert none.total == 0
+        assert not none.gradient.any()  # type: ignore[union-attr]
     for by in (8.0, 0.5):
-        found = compute(row, x, y, normalizer=np.array(by, np.float32))
-        assert_same(found, compute(row, x, y, divisor=by))
-    none = compute(row, x, y, normalizer=np.array(0, np.int64))
-    assert none.total == 0
-    assert not none.gradient.any()  # type: ignore[union-attr]
+        found, share = compute(row, x, y, divisor=by), 1 / by
+        if row.numbers_on_device:
+            assert_same(compute(row, x, y, normalizer=np.array(by, np.float32)), found)
+        assert_close(
+            found.gradient, exact.gradient * share, exact.larger_gradient * share, dtype, allowed=allowed,
+            computed_in=arithmetic(dtype),
+        )  # fmt: skip
+        total = (compute(row, x, y, reduction="sum").total * np.float64(share)).astype(DTYPES[dtype])
+        np.testing.assert_array_equal(found.total, total)
+
+
+# Learnt options
+
+
+@kernels
+@dtypes
+@sources
+def test_options_on_the_device(row: Row, source: str, dtype: str) -> None:
+    """The bits are those of the numbers; a kernel that needs numbers says that it cannot read the arrays."""
+    x, y = some(dtype, source=source)
+    exact = np.float64 if dtype == "float64" else np.float32
+    for name, value in (("gamma", 2.0), ("gamma", 0.0), ("label_smoothing", 0.25), ("label_smoothing", 0.0)):
+        learnt = {name: np.array(value, exact)}
+        assert row.kernel.reads(operands_of(row, x, y, **learnt)) == row.numbers_on_device
+        if not row.numbers_on_device:
+            continue
+        there = compute(row, x, y, probabilities=source == "probabilities", **learnt)
+        here = compute(row, x, y, probabilities=source == "probabilities", **{name: value})
+        if value:
+            assert_same(there, here)
+        else:  # a power of 0, of another formula
+            for one, other in zip(there, here, strict=True):
+                np.testing.assert_allclose(one.astype(float), other.astype(float), rtol=2.0**-6, atol=1e-7)
 
 
 # Incoming gradients
@@ -435,15 +495,25 @@ def test_a_normalizer(row: Row, dtype: str) -> None:
 @kernels
 @pytest.mark.parametrize("incoming", [1.0, 3.0, 0.7, 65536.0, 1 / 65536])
 @dtypes
-def test_an_incoming_gradient_on_the_device(row: Row, dtype: str, incoming: float) -> None:
-    """A number, one number there, and one for each element: the same, where a power of two divides."""
+def test_an_incoming_gradient(row: Row, dtype: str, incoming: float) -> None:
+    """A number; one number on the device: the same, where a power of two divides; and one for each element."""
     x, y = some(dtype, (64, 64))
     result = np.float32 if dtype in HALVES else DTYPES[dtype]
     there = np.array(incoming, result)
-    wanted = compute(row, x, y, incoming=float(there))
-    assert_same(compute(row, x, y, incoming=there), wanted)
-    assert_same(compute(row, x, y, incoming=np.broadcast_to(there, x.shape).copy()), wanted)
-    assert_same(compute(row, x, y, incoming=np.broadcast_to(there, x.shape)), wanted)
+    if row.numbers_on_device:
+        wanted = compute(row, x, y, incoming=float(there))
+        for sent in (there, np.broadcast_to(there, x.shape).copy(), np.broadcast_to(there, x.shape)):
+            assert_same(compute(row, x, y, incoming=sent), wanted)
+    alone: dict[str, Any] = {"reduction": "none", "outputs": ("gradient",)}
+    wanted = compute(row, x, y, incoming=np.broadcast_to(there, x.shape).copy(), **alone)
+    assert_same(compute(row, x, y, incoming=np.broadcast_to(there, x.shape), **alone), wanted)
+    exact = expected(x, y, wide=wide(dtype))
+    allowed = row.tolerance(scaled=True) if dtype not in HALVES else half_allowed(dtype)
+    for found in (wanted, compute(row, x, y, incoming=float(there), **alone)):
+        slope, larger = exact.gradient * float(there), exact.larger_gradient * float(there)
+        assert_close(found.gradient, slope, larger, dtype, allowed=allowed, computed_in=arithmetic(dtype))
+    if incoming % 1 == 0:
+        assert_same(compute(row, x, y, incoming=int(incoming)), compute(row, x, y, incoming=incoming))
 
 
 @kernels
@@ -451,32 +521,35 @@ def test_an_incoming_gradient_for_each_element(row: Row) -> None:
     x, y = some("float32")
     g = np.random.default_rng(9).normal(0, 3, SHAPE).astype(np.float32)
     g[0, 0, :3] = 0, inf, nan
-    found = compute(row, x, y, incoming=g, reduction="none")
+    alone = ("gradient",) if row.incoming_is_a_weight else ALL
+    found = compute(row, x, y, incoming=g, reduction="none", outputs=alone)
     exact = expected(x, y)
     off = error(found.gradient, exact.gradient * g, exact.larger_gradient * np.abs(g), "float32")
+    if row.incoming_is_a_weight:  # and an infinite weight makes NaN of a coefficient of 0
+        assert np.isnan(found.gradient[0, 0, 1])  # type: ignore[index]
+        off[0, 0, 1] = 0
     assert off.max() <= row.tolerance(scaled=True)
     by_column = np.broadcast_to(g[2, 3], SHAPE)
     assert_same(
-        compute(row, x, y, incoming=by_column, reduction="none"),
-        compute(row, x, y, incoming=by_column.copy(), reduction="none"),
+        compute(row, x, y, incoming=by_column, reduction="none", outputs=alone),
+        compute(row, x, y, incoming=by_column.copy(), reduction="none", outputs=alone),
     )
 
 
 @kernels
-@pytest.mark.parametrize("on_device", [False, True])
 @dtypes
 @sources
-def test_an_infinite_incoming_gradient(row: Row, source: str, dtype: str, on_device: bool) -> None:
+def test_an_infinite_incoming_gradient(row: Row, source: str, dtype: str) -> None:
     """A loss scale that overflows: infinite wherever there is a gradient."""
     x, y = np.array([0.25, 0.75, 0.5]).astype(DTYPES[dtype]), np.array([0, 1, 1])
     for incoming in (inf, -inf):
-        sent = np.array(incoming, np.float32) if on_device else incoming
-        found = compute(row, x, y, incoming=sent, probabilities=source == "probabilities")
-        wanted = np.copysign(inf, incoming) * np.array([1, -1, -1])
-        if source == "probabilities" and dtype == "float16":
-            wanted = np.clip(wanted, -65504, 65504)
-        np.testing.assert_array_equal(found.gradient.astype(float), wanted)  # type: ignore[union-attr]
-        assert np.isfinite(found.elements.astype(float)).all()  # type: ignore[union-attr]
+        for sent in (incoming, np.array(incoming, np.float32)) if row.numbers_on_device else (incoming,):
+            found = compute(row, x, y, incoming=sent, probabilities=source == "probabilities")
+            wanted = np.copysign(inf, incoming) * np.array([1, -1, -1])
+            if source == "probabilities" and dtype == "float16":
+                wanted = np.clip(wanted, -65504, 65504)
+            np.testing.assert_array_equal(found.gradient.astype(float), wanted)  # type: ignore[union-attr]
+            assert np.isfinite(found.elements.astype(float)).all()  # type: ignore[union-attr]
 
 
 @kernels

@@ -1,8 +1,7 @@
-"""What only Triton's kernel has: learnt options, ``remake``, offsets of 64 bits, what it reads, its compiled code."""
+"""What only Triton's kernel has: ``remake``, offsets of 64 bits, what it reads, its compiled code."""
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import re
@@ -16,7 +15,7 @@ import triton
 import triton.language as tl
 
 from binxent.call import Operands
-from binxent.kernels import Kernel, Outputs
+from binxent.kernels import Outputs
 from binxent.kernels import triton as kernel
 from binxent.kernels.triton import coefficients, launch, programs, views
 from tests import processes
@@ -37,25 +36,6 @@ def test_triton_is_imported_only_with_its_kernel() -> None:
         print("binxent.kernels.triton" in sys.modules)
     """
     assert processes.python(code, TRITON_INTERPRET=None) == "False"
-
-
-# Learnt options
-
-
-@dtypes
-@sources
-def test_options_on_the_device(source: str, dtype: str) -> None:
-    """The bits are those of the numbers."""
-    x, y = some(dtype, source=source)
-    exact = np.float64 if dtype == "float64" else np.float32
-    for name, value in (("gamma", 2.0), ("gamma", 0.0), ("label_smoothing", 0.25), ("label_smoothing", 0.0)):
-        there = compute(ROW, x, y, probabilities=source == "probabilities", **{name: np.array(value, exact)})
-        here = compute(ROW, x, y, probabilities=source == "probabilities", **{name: value})
-        if value:
-            assert_same(there, here)
-        else:  # a power of 0, of another formula
-            for one, other in zip(there, here, strict=True):
-                np.testing.assert_allclose(one.astype(float), other.astype(float), rtol=2.0**-6, atol=1e-7)
 
 
 # remake
@@ -265,9 +245,3 @@ def test_compiled_code(cache: str) -> None:
     for line in lines:
         assert line.pop("wide loads") >= 4
         assert line == dict.fromkeys(("narrow loads", "float atomics", "spilled", "float64 of a gradient alone"), 0)
-
-
-def test_signature_is_the_contract() -> None:
-    for name in ("reads", "measure", "compute"):
-        wanted = inspect.signature(getattr(Kernel, name)).parameters
-        assert list(inspect.signature(getattr(kernel, name)).parameters) == list(wanted)[1:]

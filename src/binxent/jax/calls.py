@@ -206,5 +206,5 @@ def _refuse_out_of_range(loss: Any, input: Any, target: Any, mask: Any, *, ignor
     input, target = np.asarray(input), np.asarray(target)
     keep = definition.kept(Arrays(), target, None if mask is None else np.asarray(mask), ignore_index)
     for name, array in (("input", input), ("target", target)):
-        if formula.only(np, keep, ~((array >= 0) & (array <= 1))).any():
+        if formula.only(np, keep, ~formula.in_unit(array)).any():
             raise ValueError(definition.refusal_of_probability(name, array, keep))

@@ -56,7 +56,10 @@ class Kernel(Protocol):
     device: str
 
     def reads(self, operands: Operands) -> bool:
-        """Whether the kernel can compute a call of these operands; if not, the definition does. Cheap, never raises."""
+        """Whether the kernel can compute a call of these operands; if not, the definition does. Cheap, never raises.
+
+        A kernel that needs a learnt option or a normalizer as a number answers no where it is an operand.
+        """
 
     def measure(self, call: Call, operands: Operands) -> Any:
         """What the divisor counts: the kept elements, or the sum of their weights. Those of shards are added."""
@@ -73,6 +76,7 @@ class Kernel(Protocol):
     ) -> int:
         """Writes the outputs; returns flags.
 
-        ``divisor`` is a number, or None for the call's own. ``incoming`` is the gradient that comes in: a number, or
-        an operand with one for each element.
+        ``divisor`` is what ``measure`` returned or another number, or None for the call's own. ``incoming`` is the
+        gradient that comes in: a number or, where the reduction is none and the gradient the only output, an operand
+        with one for each element. Each may be given by its name; a face that knows its kernel may give them in order.
         """

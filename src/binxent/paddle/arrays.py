@@ -112,7 +112,7 @@ class Arrays:
         if not isinstance(x, Tensor):
             fixed = constant(x)
             return x + 0 * F.binary_cross_entropy(fixed, fixed, reduction="none")
-        if not bool(((x >= 0) & (x <= 1)).all()):
+        if not bool(formula.in_unit(x).all()):
             raise ValueError(definition.refusal_of_probability("input", x.numpy(), None))
         return x
 

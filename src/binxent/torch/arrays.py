@@ -59,7 +59,7 @@ def refuse_out_of_range(name: str, tensor: Tensor, keep: Tensor | None = None) -
 
 def _check_range(name: str, tensor: Tensor) -> None:
     values = _values(tensor)
-    if values is not None and not bool(((values >= 0) & (values <= 1)).all()):
+    if values is not None and not bool(formula.in_unit(values).all()):
         refuse_out_of_range(name, values)
 
 
@@ -144,7 +144,7 @@ def _without_autocast(device: str) -> AbstractContextManager[None]:
 def _probabilities_loss(
     xp: Arrays, q: Tensor, y: Tensor, weight: Tensor | None, pos_weight: Tensor | None, label_smoothing: Any, gamma: Any
 ) -> Tensor:
-    q_valid, y_valid = (q >= 0) & (q <= 1), (y >= 0) & (y <= 1)
+    q_valid, y_valid = formula.in_unit(q), formula.in_unit(y)
     zeros, nan = torch.zeros_like(q), torch.full_like(q, torch.nan)
     if q.is_cpu:
         # torch's operation refuses what is out of range, in a graph too: a NaN stands for such a target.
