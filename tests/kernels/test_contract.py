@@ -449,10 +449,10 @@ def test_a_normalizer(row: Row, dtype: str) -> None:
     x, y = some(dtype)
     exact = expected(x, y, wide=wide(dtype))
     allowed = row.tolerance() if dtype not in HALVES else half_allowed(dtype)
-    if row.numbers_on_device:
-        none = compute(row, x, y, normalizer=np.array(0, np.int64))
-        assert none.total == 0
-        assert not none.gradient.any()  # type: ignore[union-attr]
+    none = {"normalizer": np.array(0, np.int64)} if row.numbers_on_device else {"normalizer": 0, "divisor": 0.0}
+    nothing = compute(row, x, y, **none)
+    assert nothing.total == 0
+    assert not nothing.gradient.any()  # type: ignore[union-attr]
     for by in (8.0, 0.5):
         found, share = compute(row, x, y, divisor=by), 1 / by
         if row.numbers_on_device:
