@@ -155,6 +155,17 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
     Parameters, buffers, ``state_dict`` and ``repr`` are torch's; the options after ``pos_weight`` are as in the
     function. The call takes ``sample_weight``, ``mask`` and ``normalizer``.
 
+    Args:
+        process_group: the ranks over all of which the mean is: a ``ProcessGroup``, a ``DeviceMesh`` of one dimension, or
+            ``(mesh, name of a dimension)``. What they count is added up in one all-reduce at each call, unless the call
+            has a ``normalizer``.
+        gradients: ``"averaged"`` where the ranks' gradients are averaged afterwards (``DistributedDataParallel``,
+            ``fully_shard``), ``"summed"`` where they are added up.
+
+    Raises:
+        RuntimeError: the ranks disagree about their settings, or a process group was dropped by pickle.
+        ValueError, TypeError: settings that have no meaning together; a group of another kind.
+
     Examples:
         >>> loss = BCEWithLogitsLoss()
         >>> loss
@@ -219,6 +230,8 @@ class BCELoss(_Options, TorchBCELoss):
 
     Parameters, buffers, ``state_dict`` and ``repr`` are torch's; the other options are as in the function. The call
     takes ``sample_weight``, ``mask`` and ``normalizer``.
+
+    ``process_group`` and ``gradients`` are those of ``BCEWithLogitsLoss``.
 
     Examples:
         >>> loss = BCELoss(pos_weight=torch.tensor(3.0))
