@@ -156,9 +156,9 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
     function. The call takes ``sample_weight``, ``mask`` and ``normalizer``.
 
     Args:
-        process_group: the ranks over all of which the mean is: a ``ProcessGroup``, a ``DeviceMesh`` of one dimension, or
-            ``(mesh, name of a dimension)``. What they count is added up in one all-reduce at each call, unless the call
-            has a ``normalizer``.
+        process_group: the mean is over all ranks of this ``ProcessGroup``, ``DeviceMesh`` of one dimension, or ``(mesh,
+            name of a dimension)``. What they count is added up in one all-reduce at each call, unless the call has a
+            ``normalizer``.
         gradients: ``"averaged"`` where the ranks' gradients are averaged afterwards (``DistributedDataParallel``,
             ``fully_shard``), ``"summed"`` where they are added up.
 
