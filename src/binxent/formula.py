@@ -76,6 +76,13 @@ def sigmoid(xp: Namespace, x: Array) -> Array:
     return xp.where(x < 0, e, xp.zeros_like(x) + 1) / (1 + e)
 
 
+def sigmoids(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    """σ(x) and σ(−x), which share their exponential."""
+    e = _e(xp, x)
+    larger, smaller, negative = 1 / (1 + e), e / (1 + e), x < 0
+    return xp.where(negative, smaller, larger), xp.where(negative, larger, smaller)
+
+
 def minus_log(xp: Namespace, q: Array) -> Array:
     """−log q, at most 100."""
     value = -xp.log(q)
@@ -176,6 +183,9 @@ def logits_gradient(
     gamma: Option = 0.0,
 ) -> Array:
     positive, negative = coefficients(target, pos_weight, label_smoothing)
+    if is_off(gamma):
+        up, down = sigmoids(xp, x)
+        return _weighted(xp, weight, negative * up - positive * down)
     return _weighted(xp, weight, positive * _slope(xp, x, gamma) - negative * _slope(xp, -x, gamma))
 
 
