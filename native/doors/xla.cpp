@@ -167,7 +167,7 @@ double scalar(const CallFrame& frame, int64_t index) {
 // XLA sorts attributes by name, so this is their order.
 enum Attribute {
     divided_by, divisor, gamma, gradient, ignore_index, ignores, incoming, label_smoothing, loss, mask, outer,
-    pos_weight, probabilities, saved, traced_gamma, traced_label_smoothing
+    pos_weight, probabilities, saved, traced_gamma, traced_label_smoothing, traced_normalizer
 };
 
 double number(const xla::Buffer& buffer) {
@@ -242,18 +242,20 @@ class Batch {
         job.input = scalar(frame, probabilities) != 0 ? Input::probabilities : Input::logits;
         job.ignores = scalar(frame, ignores) != 0;
         job.ignore_index = scalar(frame, ignore_index);
+        job.divided_by = Divisor(int(scalar(frame, divided_by)));
+        job.divisor = scalar(frame, divisor);
         int64_t arrays = arguments.size;  // the options that are operands come after the arrays
+        job.nothing_is_zero = scalar(frame, traced_normalizer) != 0;
+        if (job.nothing_is_zero) job.divisor = number(*arguments.buffers[--arrays]);
         const bool gamma_is_last = scalar(frame, traced_gamma) != 0;
         job.gamma = gamma_is_last ? number(*arguments.buffers[--arrays]) : scalar(frame, gamma);
         const bool smoothing_is_last = scalar(frame, traced_label_smoothing) != 0;
         job.label_smoothing = smoothing_is_last ? number(*arguments.buffers[--arrays]) : scalar(frame, label_smoothing);
         if (job.gamma != job.gamma) job.label_smoothing = job.gamma;  // a NaN is not above 0, so the loops would not see it as gamma
-        job.divided_by = Divisor(int(scalar(frame, divided_by)));
-        job.divisor = scalar(frame, divisor);
 
         const int batch_axes = int(scalar(frame, outer));
-        // Items of one element each are one job, unless each is divided by its own weight.
-        each_element_ = batch_axes == full.dims && job.divided_by != Divisor::weights;
+        // Items of one element each are one job, unless each is divided, by its own weight or by a normalizer.
+        each_element_ = batch_axes == full.dims && job.divided_by != Divisor::weights && !job.nothing_is_zero;
         if (each_element_) job.divided_by = Divisor::given;
         const int batch_dims = each_element_ ? 0 : batch_axes;
         items_ = product(full.size, batch_dims);

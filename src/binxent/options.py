@@ -93,17 +93,22 @@ def _number(name: str, value: object) -> float:
 MEANS = ("mean", "batchmean", "weighted_mean")
 
 
-def checked_normalizer(normalizer: object, reduction: str) -> float | None:
-    """The number that it is; None for an array of one element, whose value is not looked at."""
+def check_normalizer(reduction: str, shape: Sequence[int] = ()) -> None:
+    """Refuses a normalizer of that shape, and any for a reduction that divides by nothing."""
     if reduction not in MEANS:
         raise RefusalError(
             "normalizer", f"reduction={reduction!r} divides by nothing; expected one of {MEANS}, or normalizer=None"
         )
+    if math.prod(shape) != 1:
+        raise RefusalError("normalizer", f"shape {tuple(shape)}; expected a number, or an array of one element")
+
+
+def checked_normalizer(normalizer: object, reduction: str) -> float | None:
+    """The number that it is; None for an array of one element, whose value is not looked at."""
     if not isinstance(normalizer, (int, float)) and hasattr(normalizer, "shape"):
-        shape = tuple(normalizer.shape)
-        if math.prod(shape) != 1:
-            raise RefusalError("normalizer", f"shape {shape}; expected a number, or an array of one element")
+        check_normalizer(reduction, normalizer.shape)
         return None
+    check_normalizer(reduction)
     number = _number("normalizer", normalizer)
     if not 0 <= number < math.inf:
         raise RefusalError("normalizer", f"{normalizer!r}; expected a finite number that is not negative")

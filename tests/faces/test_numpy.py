@@ -182,9 +182,9 @@ def test_signatures_are_torchs_with_our_options_after() -> None:
     legacy = ["weight", "size_average", "reduce", "reduction"]
     assert names(face.binary_cross_entropy, False) == ["input", "target", *legacy]
     kept = ["ignore_index", "label_smoothing", "gamma"]
-    assert names(face.binary_cross_entropy, True) == ["pos_weight", "sample_weight", "mask", *kept]
+    assert names(face.binary_cross_entropy, True) == ["pos_weight", "sample_weight", "mask", *kept, "normalizer"]
     assert names(face.binary_cross_entropy_with_logits, False) == ["input", "target", *legacy, "pos_weight"]
-    assert names(face.binary_cross_entropy_with_logits, True) == ["sample_weight", "mask", *kept]
+    assert names(face.binary_cross_entropy_with_logits, True) == ["sample_weight", "mask", *kept, "normalizer"]
     assert names(face.BCELoss, False) == legacy
     assert names(face.BCELoss, True) == ["pos_weight", *kept]
     assert names(face.BCEWithLogitsLoss, False) == [*legacy, "pos_weight"]

@@ -14,7 +14,7 @@ from jax.interpreters.partial_eval import DynamicJaxprTracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 from binxent import definition, formula, options
-from binxent.call import FLOATING, Operands, plan
+from binxent.call import FLOATING, Operands, normalized, plan
 from binxent.jax import cpu, operators
 from binxent.jax.arrays import Array, Arrays
 from binxent.jax.program import Plan
@@ -28,7 +28,7 @@ _BROADCAST = ("weight", "sample_weight", "pos_weight", "mask")
 _LEARNT = ("label_smoothing", "gamma")
 
 
-def _checked(name: str, value: Any, *, floating: bool = False) -> Array:
+def checked(name: str, value: Any, *, floating: bool = False) -> Array:
     """An array that the kernel can read."""
     if not isinstance(value, (jax.Array, np.ndarray, np.generic, bool, int, float)):
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}; wrap it in jax.numpy.asarray(…)")
@@ -50,7 +50,7 @@ def _vary_alike(first: Array, others: list[Array]) -> Array:
     return first
 
 
-def _divide_alike(operands: list[Array]) -> list[Array]:
+def divide_alike(operands: list[Array]) -> list[Array]:
     """The operands, each divided over a mesh of explicit axes as any of them is, which ``select`` does not do.
 
     Operands that contradict one another stay as they are, and JAX refuses them.
@@ -95,7 +95,7 @@ def static_terms(ignore_index: Any, label_smoothing: Any, gamma: Any, target: An
 
 def _number(name: str, value: Any, rank: int) -> Array:
     """A traced option in the given rank. Out of its range it is NaN, because a compiled program cannot raise."""
-    array = _checked(name, value)
+    array = checked(name, value)
     if array.dtype == bool or math.prod(array.shape) != 1:
         raise TypeError(f"{name}: expected a number, got {array.dtype} of shape {array.shape}")
     if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -105,6 +105,20 @@ def _number(name: str, value: Any, rank: int) -> Array:
         valid &= array <= 1
     array += jnp.where(valid, jnp.zeros_like(array), jnp.nan)  # added, so that the derivatives are NaN too
     return array.reshape((1,) * rank)
+
+
+def _divisor(normalizer: Any, reduction: str) -> Array:
+    """The normalizer as an operand, so that a program is not compiled anew for another number."""
+    number = options.checked_normalizer(normalizer, reduction)
+    if number is None and isinstance(normalizer, (np.ndarray, np.generic)):
+        number = options.checked_normalizer(normalizer.item(), reduction)
+    if number is not None:
+        with jax.enable_x64(True):  # float32 holds integers to 2²⁴ alone
+            return jnp.asarray(number, jnp.float64)
+    array = checked("normalizer", normalizer)
+    if array.dtype == bool:
+        raise TypeError("normalizer: expected a number, got an array of bool")
+    return array
 
 
 @functools.partial(jax.jit, static_argnames=("loss", "reduction", "terms", "may_fuse"), inline=True)
@@ -117,15 +131,16 @@ def _compute(
     mask: Any,
     label_smoothing: Any,
     gamma: Any,
+    normalizer: Any,
     *,
     loss: Loss,
     reduction: str,
     terms: options.Terms | None,
     may_fuse: bool,
 ) -> Array:
-    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma)
+    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma, normalizer)
     names = [name for name, operand in operands._asdict().items() if operand is not None]
-    arrays = {name: _checked(name, getattr(operands, name), floating=name == "input") for name in names}
+    arrays = {name: checked(name, getattr(operands, name), floating=name == "input") for name in names}
     x, y = arrays["input"], arrays["target"]
     if y.dtype.name in FLOATING:
         dtype = jnp.result_type(x, y)  # a Python number takes the other's type, as everywhere in JAX
@@ -133,6 +148,9 @@ def _compute(
     shapes = (arrays[name].shape if name in arrays else None for name in _BROADCAST)
     meant: Any = ((x.dtype.name, y.dtype.name), x.shape, y.shape, *shapes, *(terms or Terms()))
     call = plan(loss, reduction, *meant)
+    if normalizer is not None:
+        call = normalized(call, None)
+        arrays["normalizer"] = jax.lax.stop_gradient(arrays["normalizer"]).reshape(())
     if not isinstance(call.divisor, str):
         # As a float: JAX would make int32 of an integer, which from 2³¹ on does not fit.
         call = call._replace(divisor=float(call.divisor))
@@ -144,7 +162,7 @@ def _compute(
         _number(name, array, x.ndim) if name in _LEARNT else jnp.expand_dims(array, range(x.ndim - array.ndim))
         for name, array in [*arrays.items()][2:]
     ]
-    x, y, *rest = _divide_alike([x, y, *rest])
+    x, y, *rest = divide_alike([x, y, *rest])
     if jax.sharding.get_abstract_mesh().manual_axes:
         x = _vary_alike(x, [y, *rest])
     outer = x.ndim if reduction == "none" else 0
@@ -177,6 +195,7 @@ def compute(
     ignore_index: Any,
     label_smoothing: Any,
     gamma: Any,
+    normalizer: Any,
 ) -> Array:
     options.check_reduction(reduction)
     terms = static_terms(ignore_index, label_smoothing, gamma, target)
@@ -184,14 +203,16 @@ def compute(
     traced = {name: number for name, number in numbers.items() if isinstance(number, Tracer)}
     if terms is not None:
         terms = terms._replace(**dict.fromkeys(traced, 0.0))
-    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, **traced)
+    if normalizer is not None:
+        normalizer = _divisor(normalizer, reduction)
+    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, **traced, normalizer=normalizer)
     for name in ("input", "target"):
         if getattr(operands, name) is None:
-            _checked(name, None)
+            checked(name, None)
     # Under one jit the backward is in the same program, and can take over the gradient that the loss has made. Outside,
     # that gradient would have to be copied.
     may_fuse = any(map(_under_jit, operands)) and not cpu.several_devices()
-    result: Array = _compute(*operands[:8], loss=loss, reduction=reduction, terms=terms, may_fuse=may_fuse)
+    result: Array = _compute(*operands, loss=loss, reduction=reduction, terms=terms, may_fuse=may_fuse)
     if loss.probabilities:
         _refuse_out_of_range(*map(_primal, (result, input, target, mask)), ignore_index=terms and terms.ignore_index)
     return result

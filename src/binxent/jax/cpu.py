@@ -15,7 +15,7 @@ from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
 from binxent import definition, formula
-from binxent.call import KEPT, WEIGHTS
+from binxent.call import GIVEN, KEPT, WEIGHTS
 from binxent.jax.program import Given, Plan, full_shape, prepared
 from binxent.kernels import native
 from binxent.options import Terms
@@ -39,7 +39,7 @@ def _call(plan: Plan, results: tuple[Any, ...], operands: Given, *given: str, **
     ignores = terms.ignore_index is not None
     return jax.ffi.ffi_call("binxent", results, **more)(
         *operands,
-        divided_by=np.int64(("given", KEPT, WEIGHTS).index(call.divisor) if from_data else 0),
+        divided_by=np.int64((GIVEN, KEPT, WEIGHTS).index(call.divisor) if from_data else 0),
         divisor=np.float64(1 if from_data else call.divisor),
         gamma=np.float64(terms.gamma),
         ignore_index=np.float64(terms.ignore_index if ignores else 0),
@@ -51,6 +51,7 @@ def _call(plan: Plan, results: tuple[Any, ...], operands: Given, *given: str, **
         probabilities=call.loss.probabilities,
         traced_gamma="gamma" in plan.given,
         traced_label_smoothing="label_smoothing" in plan.given,
+        traced_normalizer="normalizer" in plan.given,
         **flags,
     )
 
@@ -129,18 +130,20 @@ def loss_of_shard(*operands: Any, plan: Plan, summed: tuple[str, ...] = ()) -> S
     if not summed:
         return loss(*operands, plan=plan)
     divisor = plan.call.divisor
+    # A normalizer is known on each device, which divides by it. Any other divisor is that of all shards together.
+    own = plan if divisor == GIVEN else plan.divided_by(1.0)
     with jax.enable_x64(True):  # the devices' sums are added in float64 and rounded once
-        (part,) = loss(*operands, plan=plan.divided_by(1.0), dtype=np.dtype(np.float64))
+        (part,) = loss(*operands, plan=own, dtype=np.dtype(np.float64))
         total = jax.lax.psum(part, summed)
-        if isinstance(divisor, str):
+        if divisor in (KEPT, WEIGHTS):
             total = formula.divided(jnp, total, _measured_by_all(plan, operands, summed).reshape(total.shape))
-        else:
+        elif divisor != GIVEN:
             total /= divisor
         return [total.astype(plan.call.dtype)]
 
 
 def gradient_of_shard(incoming: Any, *operands: Any, plan: Plan, summed: tuple[str, ...] = ()) -> Sequence[Array]:
-    if not summed or not isinstance(plan.call.divisor, str):
+    if not summed or plan.call.divisor not in (KEPT, WEIGHTS):
         return gradient(incoming, *operands, plan=plan)
     with jax.enable_x64(True):  # one factor, in float64, as the kernel makes it of a divisor of its own
         factor = formula.divided(jnp, incoming.astype(jnp.float64), _measured_by_all(plan, operands, summed))
@@ -148,8 +151,8 @@ def gradient_of_shard(incoming: Any, *operands: Any, plan: Plan, summed: tuple[s
 
 
 def _reads(plan: Plan, types: Sequence[Any]) -> bool:
-    """Whether the kernel can compute this: it takes one label_smoothing and one gamma, and vmap may make several."""
-    learnt = sum(name in plan.given for name in ("label_smoothing", "gamma"))
+    """Whether the kernel can compute this: it takes one number for an option, and vmap may make several."""
+    learnt = sum(name in plan.given for name in ("label_smoothing", "gamma", "normalizer"))
     return all(math.prod(a.shape) == 1 for a in types[len(types) - learnt :])
 
 

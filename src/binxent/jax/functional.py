@@ -23,6 +23,7 @@ def binary_cross_entropy_with_logits(
     ignore_index: float | None = None,
     label_smoothing: Any = 0.0,
     gamma: Any = 0.0,
+    normalizer: Any = None,
 ) -> Array:
     """Binary cross-entropy of logits.
 
@@ -46,6 +47,9 @@ def binary_cross_entropy_with_logits(
         gamma: γ ≥ 0 of the focal loss (Lin et al., 2017); each term is multiplied by (probability given to the wrong
             class)^γ. Numbers for it and ``label_smoothing`` are part of a compiled program; traced ones are its
             operands, with derivatives, and make the loss NaN if they are out of range.
+        normalizer: what ``"mean"``, ``"batchmean"`` or ``"weighted_mean"`` divides by, in place of this batch's own
+            divisor, such as the ``jax.lax.psum`` of ``count`` over devices: a number, or an array of one element. It is
+            an operand of the compiled program in either case, without a derivative. 0 gives a loss and gradients of 0.
 
     Returns:
         A scalar, or an array of the input's shape for ``"none"``; of the wider floating dtype of input and target.
@@ -66,8 +70,8 @@ def binary_cross_entropy_with_logits(
         >>> print(f"{loss:.4f}", gradient.shape)
         0.2014 (10, 64)
     """
-    terms = (ignore_index, label_smoothing, gamma)
-    return compute(LOGITS, input, target, weight, reduction, pos_weight, sample_weight, mask, *terms)
+    numbers = (ignore_index, label_smoothing, gamma, normalizer)
+    return compute(LOGITS, input, target, weight, reduction, pos_weight, sample_weight, mask, *numbers)
 
 
 def binary_cross_entropy(
@@ -82,6 +86,7 @@ def binary_cross_entropy(
     ignore_index: float | None = None,
     label_smoothing: Any = 0.0,
     gamma: Any = 0.0,
+    normalizer: Any = None,
 ) -> Array:
     """Binary cross-entropy of probabilities.
 
@@ -97,5 +102,5 @@ def binary_cross_entropy(
         >>> binary_cross_entropy(jnp.array([0.5, 0.9]), jnp.array([1, 1]), reduction="none").round(4)
         Array([0.6931, 0.1054], dtype=float32)
     """
-    terms = (ignore_index, label_smoothing, gamma)
-    return compute(PROBABILITIES, input, target, weight, reduction, pos_weight, sample_weight, mask, *terms)
+    numbers = (ignore_index, label_smoothing, gamma, normalizer)
+    return compute(PROBABILITIES, input, target, weight, reduction, pos_weight, sample_weight, mask, *numbers)

@@ -11,6 +11,7 @@ import jax
 from binxent import options
 from binxent.formula import LOGITS, PROBABILITIES, Loss
 from binxent.jax.calls import compute, static_terms
+from binxent.jax.counting import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,9 +50,23 @@ class _Loss:
         self.__dict__.update(state)
         self.__post_init__()  # a pickled NaN is another object than math.nan, by which a key is found
 
-    def __call__(self, input: Any, target: Any, *, sample_weight: Any = None, mask: Any = None) -> Array:
+    def __call__(
+        self, input: Any, target: Any, *, sample_weight: Any = None, mask: Any = None, normalizer: Any = None
+    ) -> Array:
         given = (self.weight, self.reduction, self.pos_weight, sample_weight, mask)
-        return compute(self.loss, input, target, *given, self.ignore_index, self.label_smoothing, self.gamma)
+        numbers = (self.ignore_index, self.label_smoothing, self.gamma, normalizer)
+        return compute(self.loss, input, target, *given, *numbers)
+
+    def count(self, target: Any, *, sample_weight: Any = None, mask: Any = None) -> Array:
+        """What the mean of these targets divides by; see the function of that name."""
+        return count(
+            target,
+            reduction=self.reduction,
+            mask=mask,
+            ignore_index=self.ignore_index,
+            weight=self.weight,
+            sample_weight=sample_weight,
+        )
 
     def __repr__(self) -> str:
         given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}

@@ -4,6 +4,7 @@ Inputs are float16, float32, float64 or (through ``ml_dtypes``) bfloat16; target
 int32 or int64. Arrays of any layout are read in place; one of the other byte order is copied.
 """
 
+from binxent.numpy.counting import count
 from binxent.numpy.functional import binary_cross_entropy, binary_cross_entropy_with_logits, value_and_grad
 from binxent.numpy.losses import BCELoss, BCEWithLogitsLoss
 
@@ -12,5 +13,6 @@ __all__ = [
     "BCEWithLogitsLoss",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "count",
     "value_and_grad",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from binxent import definition, kernel, options
-from binxent.call import FLOATING, Operands, known_plan
+from binxent.call import FLOATING, Operands, known_plan, normalized
 from binxent.kernels import Outputs, native
 from binxent.numpy.arrays import Arrays
 
@@ -39,7 +39,7 @@ def checked(name: str, value: object, *, floating: bool = False) -> Array:
     return value
 
 
-def _described(array: Array) -> native.Operand:
+def described(array: Array) -> native.Operand:
     return array.ctypes.data, native.TAGS[array.dtype.name], array.shape, array.strides
 
 
@@ -108,6 +108,14 @@ def _check_out(out: object, operands: Operands) -> Array:
     return place
 
 
+def _normalizer(given: object, reduction: str) -> float | None:
+    """The number that it is. An array's value is at hand, and is checked like a number."""
+    number = options.checked_normalizer(given, reduction)
+    if number is None:
+        number = options.checked_normalizer(checked("normalizer", given).item(), reduction)
+    return number
+
+
 def _refuse_out_of_range(outside: int, operands: Operands, terms: options.Terms | None) -> None:
     name = "input" if outside & native.INPUT_OUT_OF_RANGE else "target"
     keep = definition.kept(Arrays(), operands.target, operands.mask, terms and terms.ignore_index)
@@ -119,6 +127,7 @@ def compute(
     reduction: str,
     given: Given,
     numbers: Numbers,
+    normalizer: object = None,
     *,
     want_gradient: bool = False,
     out: object = None,
@@ -131,6 +140,10 @@ def compute(
     wanted = (loss, reduction, (x.dtype.name, y.dtype.name), x.shape, y.shape, *shapes, *numbers)
     call = known_plan(*wanted)
     operands = Operands(x, y, *rest)
+    divisor = None  # the call's own
+    if normalizer is not None:
+        divisor = _normalizer(normalizer, reduction)
+        call = normalized(call, divisor)
     if operands.sample_weight is not None:
         column = operands.sample_weight.reshape((-1,) + (1,) * (x.ndim - 1))
         operands = operands._replace(sample_weight=column)
@@ -143,13 +156,13 @@ def compute(
     by_element = reduction == "none"
     dtype = x.dtype if call.dtype == x.dtype.name else np.dtype(call.dtype)
     value = _new(x.shape if by_element else (), dtype)
-    described = Operands(*[None if a is None else _described(a) for a in operands])
+    read = Operands(*[None if a is None else described(a) for a in operands])
 
     def run(value: Array | None, gradient: Array | None) -> None:
-        result = None if value is None else _described(value)
+        result = None if value is None else described(value)
         elements, total = (result, None) if by_element else (None, result)
-        slope = None if gradient is None else _described(gradient)
-        outside = native.compute(call, described, Outputs(elements, total, slope))
+        slope = None if gradient is None else described(gradient)
+        outside = native.compute(call, read, Outputs(elements, total, slope), divisor)
         if outside:
             _refuse_out_of_range(outside, operands, call.terms)
 

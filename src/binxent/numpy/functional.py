@@ -23,6 +23,7 @@ def binary_cross_entropy_with_logits(
     ignore_index: float | None = None,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    normalizer: float | Array | None = None,
 ) -> Any:
     """Binary cross-entropy of logits.
 
@@ -45,6 +46,9 @@ def binary_cross_entropy_with_logits(
         label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target (Szegedy et al., 2016).
         gamma: γ ≥ 0 of the focal loss (Lin et al., 2017); each term is multiplied by (probability given to the wrong
             class)^γ.
+        normalizer: what ``"mean"``, ``"batchmean"`` or ``"weighted_mean"`` divides by, in place of this batch's own
+            divisor, such as the sum of ``count`` over micro-batches: a number, or an array of one element. 0 gives a
+            loss and gradients of 0.
 
     Returns:
         A scalar, or an array of the input's shape for ``"none"``; of the wider floating dtype of input and target.
@@ -66,7 +70,7 @@ def binary_cross_entropy_with_logits(
     """
     meant = options.legacy_reduction(size_average, reduce, reduction)
     given = (input, target, weight, sample_weight, pos_weight, mask)
-    return compute(LOGITS, meant, given, (ignore_index, label_smoothing, gamma))[0]
+    return compute(LOGITS, meant, given, (ignore_index, label_smoothing, gamma), normalizer)[0]
 
 
 def binary_cross_entropy(
@@ -83,6 +87,7 @@ def binary_cross_entropy(
     ignore_index: float | None = None,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    normalizer: float | Array | None = None,
 ) -> Any:
     """Binary cross-entropy of probabilities.
 
@@ -102,7 +107,7 @@ def binary_cross_entropy(
     """
     meant = options.legacy_reduction(size_average, reduce, reduction)
     given = (input, target, weight, sample_weight, pos_weight, mask)
-    return compute(PROBABILITIES, meant, given, (ignore_index, label_smoothing, gamma))[0]
+    return compute(PROBABILITIES, meant, given, (ignore_index, label_smoothing, gamma), normalizer)[0]
 
 
 def value_and_grad(
@@ -117,6 +122,7 @@ def value_and_grad(
     ignore_index: float | None = None,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    normalizer: float | Array | None = None,
     probabilities: bool = False,
     out: Array | None = None,
 ) -> tuple[Any, Array]:
@@ -127,8 +133,8 @@ def value_and_grad(
     ``w · [(1−y)·q − p·y·(1−q)] / max(q·(1−q), 1e-12)``.
 
     Args:
-        input, target, weight, reduction, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma: as in
-            ``binary_cross_entropy_with_logits``.
+        input, target, weight, reduction, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma,
+            normalizer: as in ``binary_cross_entropy_with_logits``.
         probabilities: whether the input is probabilities.
         out: an array of the input's shape and dtype, in which the gradient is written. It may be the input itself;
             nothing is allocated then.
@@ -149,4 +155,4 @@ def value_and_grad(
     given = (input, target, weight, sample_weight, pos_weight, mask)
     numbers = (ignore_index, label_smoothing, gamma)
     loss = PROBABILITIES if probabilities else LOGITS
-    return compute(loss, reduction, given, numbers, want_gradient=True, out=out)
+    return compute(loss, reduction, given, numbers, normalizer, want_gradient=True, out=out)

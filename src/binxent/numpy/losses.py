@@ -6,6 +6,7 @@ from typing import Any
 
 from binxent import options
 from binxent.formula import LOGITS, PROBABILITIES, Loss
+from binxent.numpy.counting import count
 from binxent.numpy.eager import Array, Given, Numbers, checked, compute
 
 
@@ -30,9 +31,15 @@ class _Loss:
         self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
 
     def __call__(
-        self, input: Array, target: Array, *, sample_weight: Array | None = None, mask: Array | None = None
+        self,
+        input: Array,
+        target: Array,
+        *,
+        sample_weight: Array | None = None,
+        mask: Array | None = None,
+        normalizer: float | Array | None = None,
     ) -> Any:
-        return compute(self.loss, self.reduction, *self._given(input, target, sample_weight, mask))[0]
+        return compute(self.loss, self.reduction, *self._given(input, target, sample_weight, mask), normalizer)[0]
 
     def value_and_grad(
         self,
@@ -41,11 +48,23 @@ class _Loss:
         *,
         sample_weight: Array | None = None,
         mask: Array | None = None,
+        normalizer: float | Array | None = None,
         out: Array | None = None,
     ) -> tuple[Any, Array]:
         """The loss and its gradient with respect to the input; see the function of that name."""
         given, numbers = self._given(input, target, sample_weight, mask)
-        return compute(self.loss, self.reduction, given, numbers, want_gradient=True, out=out)
+        return compute(self.loss, self.reduction, given, numbers, normalizer, want_gradient=True, out=out)
+
+    def count(self, target: Array, *, sample_weight: Array | None = None, mask: Array | None = None) -> Any:
+        """What the mean of these targets divides by; see the function of that name."""
+        return count(
+            target,
+            reduction=self.reduction,
+            mask=mask,
+            ignore_index=self.ignore_index,
+            weight=self.weight,
+            sample_weight=sample_weight,
+        )
 
     def _given(
         self, input: Array, target: Array, sample_weight: Array | None, mask: Array | None

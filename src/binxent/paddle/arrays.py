@@ -14,7 +14,7 @@ import paddle.nn.functional as F  # noqa: N812
 from paddle import Tensor
 
 from binxent import definition, formula
-from binxent.call import ROWS, SIZE
+from binxent.call import ROWS, SIZE, WEIGHTS
 from binxent.kernels import native
 
 if TYPE_CHECKING:
@@ -159,6 +159,17 @@ def may_enlarge(weight: Sequence[int], input: Sequence[int]) -> bool:
     )
 
 
+def enlarges(weight: Sequence[int], input: Sequence[int]) -> bool:
+    """Whether the input broadcasts to the weight, which Paddle allows, and not the weight to the input."""
+    if not may_enlarge(weight, input):
+        return False
+    try:
+        paddle.broadcast_shape(weight, input)
+    except ValueError:
+        return False
+    return True
+
+
 def _counted(call: Call) -> Call:
     """The call with a divisor that is counted when the loss is computed."""
     if isinstance(call.divisor, str):
@@ -189,6 +200,17 @@ def loss(call: Call, operands: Operands) -> Any:
         if weight is not None and may_enlarge(weight.shape, x.shape):
             x, call = x + _zeros_like(ARRAYS.widen(weight, call.dtype)), _counted(call)
         return definition.loss(ARRAYS, call, operands._replace(input=x))
+
+
+def count(call: Call, operands: Operands) -> Any:
+    """What the call's mean divides by: int64, or float64 for a sum of weights."""
+    with _without_amp():
+        x, weight, call = _zeros_like(ARRAYS.widen(operands.target, "float64")), operands.weight, _counted(call)
+        if weight is not None and may_enlarge(weight.shape, x.shape):
+            x = x + _zeros_like(ARRAYS.widen(weight, "float64"))
+        values = definition.prepare(ARRAYS, call, operands._replace(input=x))
+        measured = constant(definition.measured(ARRAYS, call, values))
+        return paddle.cast(measured, paddle.float64 if call.divisor == WEIGHTS else paddle.int64)
 
 
 def input_gradient(call: Call, operands: Operands, incoming: Tensor) -> Any:

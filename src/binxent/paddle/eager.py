@@ -76,7 +76,8 @@ def _other_gradient(hook: Any, incoming: Any, differentiable: bool) -> Any:
         gradient = _new(operands.input, math.prod(operands.input.shape))
     else:
         _expected_incoming = scale
-    _compute(call, operands, Outputs(gradient=gradient), incoming=scale)
+    divisor = None if operands.normalizer is None else 0.0
+    _compute(call, operands, Outputs(gradient=gradient), divisor, scale)
     return gradient
 
 
@@ -113,7 +114,8 @@ def loss(call: Call, operands: Operands, elements: int) -> Any:
     # The same pass makes the gradient that the backward is expected to need, if there is memory for it.
     outputs = Outputs(value, None, gradient) if by_element else Outputs(None, value, gradient)
     incoming = _expected_incoming  # read once: threads write it
-    outside = _compute(call, operands, outputs, incoming=incoming)
+    divisor = None if operands.normalizer is None else 0.0  # a normalizer of another number is the call's divisor
+    outside = _compute(call, operands, outputs, divisor, incoming)
     if outside:
         # The kernel accepts any label (any_target), so it is the input that is no probability. The definition refuses
         # its first such element.

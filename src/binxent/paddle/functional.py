@@ -16,15 +16,13 @@ from paddle import Tensor
 from paddle.base import core
 
 from binxent import kernel
-from binxent.call import Operands, plan
+from binxent.call import Operands, normalized, plan
 from binxent.options import RefusalError
 from binxent.paddle import arrays, eager, static
 from binxent.paddle.arrays import LOGITS, PROBABILITIES
-from binxent.paddle.operands import check, planned, refuse, split_options
+from binxent.paddle.operands import check, named, planned, refuse, split_normalizer, split_options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from binxent.call import Call, Shape
     from binxent.formula import Loss
     from binxent.paddle.operands import Given, Numbers
@@ -57,7 +55,7 @@ def _plain_call(
     )
 
 
-def compute(loss: Loss, reduction: str, given: Given, numbers: Numbers) -> Any:
+def compute(loss: Loss, reduction: str, given: Given, numbers: Numbers, normalizer: Any = None) -> Any:
     """The loss. float32 operands without weights or mask, the usual case, take the shortest way to the kernel."""
     input, label, weight, sample_weight, pos_weight, mask = given
     ignore_index, label_smoothing, gamma = numbers
@@ -66,6 +64,7 @@ def compute(loss: Loss, reduction: str, given: Given, numbers: Numbers) -> Any:
     try:
         if (
             elements > 0
+            and normalizer is None
             and label.stop_gradient
             and reduction in _OF_ELEMENTS
             and isinstance(ignore_index, _NUMBER)
@@ -74,7 +73,7 @@ def compute(loss: Loss, reduction: str, given: Given, numbers: Numbers) -> Any:
         ):
             call = _plain_call(loss, reduction, elements, ignore_index, label_smoothing, gamma)
             return eager.loss(call, Operands(input, label), elements)
-        return _general_loss(loss, reduction, given, numbers)
+        return _general_loss(loss, reduction, given, numbers, normalizer)
     except RefusalError as refusal:
         refuse(loss, refusal, reduction, given)
 
@@ -84,30 +83,19 @@ paddle.jit.marker.force_dynamic(compute)
 core.eval_frame_skip_file_prefix((os.path.dirname(__file__) + os.sep,))
 
 
-def _enlarges(weight: Sequence[int], input: Sequence[int]) -> bool:
-    """Whether the input broadcasts to the weight, which Paddle allows, and not the weight to the input."""
-    if not arrays.may_enlarge(weight, input):
-        return False
-    try:
-        paddle.broadcast_shape(weight, input)
-    except ValueError:
-        return False
-    return True
-
-
 def _shape(operand: Tensor | None) -> Shape | None:
     return None if operand is None else tuple(operand.shape)
 
 
-def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers) -> Any:
+def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, normalizer: Any) -> Any:
     input, label, weight, sample_weight, pos_weight, mask = given
     if not paddle.in_dynamic_mode() and not (isinstance(input, Tensor) and isinstance(label, Tensor)):
-        return static.compute(loss, reduction, given, numbers)
-    check(loss, given, Tensor, ValueError, RuntimeError)
+        return static.compute(loss, reduction, given, numbers, normalizer)
+    check(*named(loss, given), Tensor, ValueError, RuntimeError)
     shape, elements = tuple(input.shape), math.prod(input.shape)
     if pos_weight is not None and elements == math.prod(pos_weight.shape) == 1:
         pos_weight = pos_weight.reshape(shape)  # in Paddle, one number has any dimensions
-    enlarges = weight is not None and _enlarges(weight.shape, input.shape)
+    enlarges = weight is not None and arrays.enlarges(weight.shape, input.shape)
     numbers, learnt = split_options(numbers)
     call = planned(
         loss,
@@ -127,15 +115,17 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers) ->
         sample_weight = sample_weight.reshape([shape[0], *[1] * (len(shape) - 1)])
     operands = Operands(input, label, weight, sample_weight, pos_weight, mask, **learnt)
     learns = bool(learnt) or any(operand is not None and not operand.stop_gradient for operand in operands[1:5])
-    if (
+    by_kernel = (
         input.place.is_cpu_place()
         and elements
         and input.is_dense()
         and not enlarges
         and not (learns and paddle.is_grad_enabled())
-    ):
-        return eager.loss(call, operands, elements)
-    return arrays.loss(call, operands)
+    )
+    if normalizer is not None:
+        number, divisor = split_normalizer(normalizer, reduction, call.dtype, by_kernel)
+        call, operands = normalized(call, number), operands._replace(normalizer=divisor)
+    return eager.loss(call, operands, elements) if by_kernel else arrays.loss(call, operands)
 
 
 @paddle.jit.not_to_static  # to_static(full_graph=True) calls it as it is, with values of the graph
@@ -152,6 +142,7 @@ def binary_cross_entropy_with_logits(
     ignore_index: float | None = None,
     label_smoothing: float | Tensor = 0.0,
     gamma: float | Tensor = 0.0,
+    normalizer: float | Tensor | None = None,
 ) -> Tensor:
     """Binary cross-entropy of logits; a drop-in for ``paddle.nn.functional.binary_cross_entropy_with_logits``.
 
@@ -176,6 +167,9 @@ def binary_cross_entropy_with_logits(
         gamma: γ ≥ 0 of the focal loss (Lin et al., 2017); each term is multiplied by (probability given to the wrong
             class)^γ. It and ``label_smoothing`` may be tensors of one element, and learn. A variable of a static graph
             that is out of range makes the loss NaN.
+        normalizer: what ``"mean"``, ``"batchmean"`` or ``"weighted_mean"`` divides by, in place of this batch's own
+            divisor, such as the sum of ``count`` over micro-batches or machines: a number, or a tensor of one element,
+            which gets no gradient. 0 gives a loss and gradients of 0. In a static graph a number is a constant.
 
     Returns:
         A tensor of shape [], or of the logit's shape for ``"none"``; of the wider floating dtype of logit and label.
@@ -198,7 +192,7 @@ def binary_cross_entropy_with_logits(
         0.456188
     """
     given = (logit, label, weight, sample_weight, pos_weight, mask)
-    loss: Tensor = compute(LOGITS, reduction, given, (ignore_index, label_smoothing, gamma))
+    loss: Tensor = compute(LOGITS, reduction, given, (ignore_index, label_smoothing, gamma), normalizer)
     return loss
 
 
@@ -216,6 +210,7 @@ def binary_cross_entropy(
     ignore_index: float | None = None,
     label_smoothing: float | Tensor = 0.0,
     gamma: float | Tensor = 0.0,
+    normalizer: float | Tensor | None = None,
 ) -> Tensor:
     """Binary cross-entropy of probabilities; a drop-in for ``paddle.nn.functional.binary_cross_entropy``.
 
@@ -225,8 +220,8 @@ def binary_cross_entropy(
 
     Args:
         input: probabilities, of any shape; float16, bfloat16, float32 or float64.
-        label, weight, reduction, name, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma: as with
-            logits.
+        label, weight, reduction, name, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma,
+            normalizer: as with logits.
 
     Returns:
         As with logits.
@@ -247,5 +242,5 @@ def binary_cross_entropy(
                0.65537095)
     """
     given = (input, label, weight, sample_weight, pos_weight, mask)
-    loss: Tensor = compute(PROBABILITIES, reduction, given, (ignore_index, label_smoothing, gamma))
+    loss: Tensor = compute(PROBABILITIES, reduction, given, (ignore_index, label_smoothing, gamma), normalizer)
     return loss

@@ -9,6 +9,7 @@ from paddle import Tensor
 
 from binxent import options
 from binxent.paddle.arrays import LOGITS, PROBABILITIES
+from binxent.paddle.counting import count
 from binxent.paddle.functional import Reduction, compute
 from binxent.paddle.operands import check_reduction
 
@@ -40,11 +41,22 @@ def _keep(layer: Any, reduction: str, ignore_index: float | None, label_smoothin
     layer.ignore_index, layer.label_smoothing, layer.gamma = ignore_index, label_smoothing, gamma
 
 
+def _count(layer: Any, label: Tensor, sample_weight: Tensor | None, mask: Tensor | None) -> Tensor:
+    return count(
+        label,
+        reduction=layer.reduction,
+        mask=mask,
+        ignore_index=layer.ignore_index,
+        weight=layer.weight,
+        sample_weight=sample_weight,
+    )
+
+
 class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
     """``binary_cross_entropy_with_logits`` as a layer; a drop-in for ``paddle.nn.BCEWithLogitsLoss``.
 
     The constructor, buffers and ``state_dict`` are Paddle's, with ``ignore_index``, ``label_smoothing`` and ``gamma``
-    besides; the call takes ``sample_weight`` and ``mask``.
+    besides; the call takes ``sample_weight``, ``mask`` and ``normalizer``.
 
     Examples:
         >>> logit = paddle.to_tensor([5.0, 1.0, 3.0], dtype="float32")
@@ -70,12 +82,23 @@ class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
 
     @paddle.jit.not_to_static
     def forward(
-        self, logit: Tensor, label: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+        self,
+        logit: Tensor,
+        label: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
     ) -> Tensor:
         """See ``binary_cross_entropy_with_logits``."""
         given = (logit, label, self.weight, sample_weight, self.pos_weight, mask)
-        loss: Tensor = compute(LOGITS, self.reduction, given, (self.ignore_index, self.label_smoothing, self.gamma))
+        numbers = (self.ignore_index, self.label_smoothing, self.gamma)
+        loss: Tensor = compute(LOGITS, self.reduction, given, numbers, normalizer)
         return loss
+
+    def count(self, label: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """What the mean of these labels divides by; see the function of that name."""
+        return _count(self, label, sample_weight, mask)
 
     def extra_repr(self) -> str:
         return _shown(self)
@@ -85,7 +108,7 @@ class BCELoss(paddle.nn.BCELoss):
     """``binary_cross_entropy`` as a layer; a drop-in for ``paddle.nn.BCELoss``.
 
     The constructor, buffers and ``state_dict`` are Paddle's, with ``pos_weight``, ``ignore_index``,
-    ``label_smoothing`` and ``gamma`` besides; the call takes ``sample_weight`` and ``mask``.
+    ``label_smoothing`` and ``gamma`` besides; the call takes ``sample_weight``, ``mask`` and ``normalizer``.
 
     Examples:
         >>> loss = BCELoss(pos_weight=paddle.to_tensor(3.0))
@@ -111,14 +134,23 @@ class BCELoss(paddle.nn.BCELoss):
 
     @paddle.jit.not_to_static
     def forward(
-        self, input: Tensor, label: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+        self,
+        input: Tensor,
+        label: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
     ) -> Tensor:
         """See ``binary_cross_entropy``."""
         given = (input, label, self.weight, sample_weight, self.pos_weight, mask)
-        loss: Tensor = compute(
-            PROBABILITIES, self.reduction, given, (self.ignore_index, self.label_smoothing, self.gamma)
-        )
+        numbers = (self.ignore_index, self.label_smoothing, self.gamma)
+        loss: Tensor = compute(PROBABILITIES, self.reduction, given, numbers, normalizer)
         return loss
+
+    def count(self, label: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """What the mean of these labels divides by; see the function of that name."""
+        return _count(self, label, sample_weight, mask)
 
     def extra_repr(self) -> str:
         return _shown(self)

@@ -11,6 +11,7 @@ from paddle import Tensor
 from binxent import options
 from binxent.call import FLOATING, known_plan, plan
 from binxent.kernels import native
+from binxent.paddle import arrays
 from binxent.paddle.arrays import NAME
 
 if TYPE_CHECKING:
@@ -30,27 +31,28 @@ def _name(loss: Loss) -> str:
     return "binary_cross_entropy" if loss.probabilities else "binary_cross_entropy_with_logits"
 
 
-def _names(loss: Loss) -> tuple[str, ...]:
-    return "input" if loss.probabilities else "logit", "label", *_WEIGHTS
+def named(loss: Loss, given: Given) -> tuple[str, dict[str, Any]]:
+    """The function's name, and the operands by the names of its parameters."""
+    names = "input" if loss.probabilities else "logit", "label", *_WEIGHTS
+    return _name(loss), dict(zip(names, given, strict=True))
 
 
-def check(loss: Loss, given: Given, kind: Any, no_kind: type[Exception], no_dtype: type[Exception]) -> None:
-    """Refuses what is no tensor (in a static graph: no value), or has a dtype that the loss does not take."""
-    known: tuple[Any, ...] = FLOATING
-    for name, operand in zip(_names(loss), given, strict=True):
+def check(where: str, operands: dict[str, Any], kind: Any, no_kind: type[Exception], no_dtype: type[Exception]) -> None:
+    """Refuses what is no tensor (in a static graph: no value), or has a dtype that the function does not take."""
+    for name, operand in operands.items():
         if operand is None and name in _WEIGHTS:
             continue
         if not isinstance(operand, kind):
             found = type(operand).__name__
             if type(operand).__module__ != "builtins":
                 found = f"{type(operand).__module__}.{found}"
-            raise no_kind(f"{_name(loss)}(): argument '{name}' must be {kind.__name__}, but got {found}")
+            raise no_kind(f"{where}(): argument '{name}' must be {kind.__name__}, but got {found}")
+        known = FLOATING if name in ("input", "logit") else tuple(native.TAGS)
         if NAME.get(operand.dtype) not in known:
             error = TypeError if name in _WEIGHTS else no_dtype
             found = str(operand.dtype).removeprefix("paddle.")
             expected = ", ".join(known)
-            raise error(f"{_name(loss)}(): argument '{name}' is of dtype {found}; expected one of {expected}")
-        known = tuple(native.TAGS)
+            raise error(f"{where}(): argument '{name}' is of dtype {found}; expected one of {expected}")
 
 
 def split_options(numbers: Numbers) -> tuple[Numbers, dict[str, Any]]:
@@ -68,6 +70,25 @@ def split_options(numbers: Numbers) -> tuple[Numbers, dict[str, Any]]:
             if paddle.is_grad_enabled() and math.prod(option.shape) == 1:
                 learnt[name] = option.reshape([])
     return (given["ignore_index"], given["label_smoothing"], given["gamma"]), learnt
+
+
+def split_normalizer(normalizer: Any, reduction: str, dtype: str, by_kernel: bool) -> tuple[float | None, Any]:
+    """Returns the normalizer as a number, for the kernel; or as an operand, if it is 0 or no kernel computes the loss.
+
+    ``dtype`` is that of the result.
+    """
+    number = options.checked_normalizer(normalizer, reduction)
+    if number is None:
+        if isinstance(normalizer, paddle.pir.Value):  # type: ignore[attr-defined]
+            return None, arrays.constant(paddle.reshape(normalizer, []))
+        if not isinstance(normalizer, Tensor):
+            raise TypeError(f"normalizer: expected a number or a paddle.Tensor, got {type(normalizer).__name__}")
+        if not normalizer.place.is_cpu_place():  # to read its number would wait for the device
+            return None, normalizer.detach().reshape([])
+        number = float(normalizer.item())  # type: ignore[arg-type]  # the stub knows complex numbers too
+    if by_kernel and number:
+        return number, None
+    return None, paddle.full([], number, "float64" if dtype == "float64" else "float32")
 
 
 def planned(loss: Loss, reduction: str, given: Given, shapes: Sequence[Shape | None], numbers: Numbers) -> Call:
@@ -93,5 +114,6 @@ def refuse(loss: Loss, refusal: options.RefusalError, reduction: str, given: Giv
         check_reduction(_name(loss), reduction)
     elif refusal.argument == "target":
         input, label = (list(operand.shape) for operand in given[:2])
-        message = f"{_name(loss)}(): label has shape {label}; expected that of {_names(loss)[0]}, {input}"
+        first = "input" if loss.probabilities else "logit"
+        message = f"{_name(loss)}(): label has shape {label}; expected that of {first}, {input}"
     raise ValueError(message) from None
