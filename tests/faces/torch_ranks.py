@@ -315,6 +315,80 @@ def dtensors_beside_what_does_not_fit(ranks: Ranks) -> None:
             run()
 
 
+@check
+def dtensors_of_which_most_ranks_have_nothing(ranks: Ranks) -> None:
+    """A batch of one row, and one label: the axis that is sharded has size 1, as one that is broadcast has."""
+    mesh, logits = a_mesh(ranks), ranks.features @ ranks.start.T
+    for rows, labels, placement in ((1, LABELS, Shard(0)), (len(logits), 1, Shard(1))):
+        x, y, weight = logits[:rows, :labels], ranks.target[:rows, :labels], ranks.weight[:labels]
+        options = {"ignore_index": -100, "sample_weight": ranks.sample_weight[:rows], "gamma": torch.ones(1).double()}
+        whole = x.clone().requires_grad_()
+        exact = face.binary_cross_entropy_with_logits(whole, y, weight, **options)
+        exact.backward()
+        for target in (y, distribute_tensor(y, mesh, [placement])):
+            sharded = distribute_tensor(x, mesh, [placement]).requires_grad_()
+            found = face.binary_cross_entropy_with_logits(sharded, target, weight, **options)
+            found.backward()
+            assert_near(found.full_tensor().detach(), exact.detach())
+            assert_near(sharded.grad.full_tensor(), whole.grad)
+
+
+@check
+def dtensors_that_do_not_fit_are_refused_on_every_rank(ranks: Ranks) -> None:
+    """A shape that fits on some ranks alone would leave the others waiting."""
+    mesh, logits, target = a_mesh(ranks), ranks.features @ ranks.start.T, ranks.target
+    x, y = (distribute_tensor(tensor, mesh, [Shard(0)]) for tensor in (logits, target))
+    loss, few = face.binary_cross_entropy_with_logits, len(logits) - 1
+    for run, words in (
+        (lambda: loss(x, target[:few]), "Target size"),
+        (lambda: loss(x, distribute_tensor(target[:few], mesh, [Shard(0)])), "Target size"),
+        (lambda: loss(x, y, mask=ranks.mask[:few]), "mask: shape"),
+        (lambda: loss(x, y, ranks.sample_weight[:few, None]), "weight: shape"),
+        (lambda: loss(x, y, sample_weight=ranks.sample_weight[:few]), "sample_weight: shape"),
+        (lambda: face.count(y, mask=ranks.mask[:few]), "mask: shape"),
+        (lambda: loss(x, target.tolist()), "argument 'target' must be Tensor, not list"),
+    ):
+        with pytest.raises((RuntimeError, ValueError, TypeError), match=words):
+            run()
+
+
+@check
+def counts_of_dtensors(ranks: Ranks) -> None:
+    mesh = a_mesh(ranks)
+    rest = {"mask": ranks.mask, "sample_weight": ranks.sample_weight, "weight": ranks.weight}
+    for placed, reduction in product(PLACEMENTS, MEANS):
+        y = distribute_tensor(ranks.target, mesh, PLACEMENTS[placed])
+        counted = face.count(y, reduction=reduction, ignore_index=-100, **rest)
+        assert_near(counted, face.count(ranks.target, reduction=reduction, ignore_index=-100, **rest))
+        x = distribute_tensor(ranks.features @ ranks.start.T, mesh, PLACEMENTS[placed])
+        for normalizer in (counted, distribute_tensor(counted, mesh, [Replicate()])):
+            found = face.binary_cross_entropy_with_logits(
+                x, y, reduction=reduction, ignore_index=-100, normalizer=normalizer, **rest
+            )
+            exact = face.binary_cross_entropy_with_logits(
+                x.full_tensor(), ranks.target, reduction=reduction, ignore_index=-100, **rest
+            )
+            assert_near(found.full_tensor(), exact)
+
+
+@check
+def compiled_dtensors(ranks: Ranks) -> None:
+    mesh, logits = a_mesh(ranks), ranks.features @ ranks.start.T
+    step = torch.compile(
+        lambda x, y: face.binary_cross_entropy_with_logits(x, y, ignore_index=-100), fullgraph=True, backend="aot_eager"
+    )
+    whole = logits.clone().requires_grad_()
+    exact = face.binary_cross_entropy_with_logits(whole, ranks.target, ignore_index=-100)
+    exact.backward()
+    for placed in PLACEMENTS.values():
+        x, y = (distribute_tensor(tensor, mesh, placed) for tensor in (logits, ranks.target))
+        found = step(x.requires_grad_(), y)
+        found.backward()
+        assert_near(found.full_tensor().detach(), exact.detach())
+        assert_near(x.grad.full_tensor(), whole.grad)
+    torch.compiler.reset()
+
+
 def run(rank: int, world: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
