@@ -21,10 +21,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.distributed import _functional_collectives as collectives
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn.parallel import DistributedDataParallel
 
 import binxent.torch as face
@@ -112,7 +114,16 @@ def groups_of_every_kind(ranks: Ranks) -> None:
         loss = ranks.loss(process_group=group, gradients="summed")
         found = loss(ranks.features[ranks.own] @ ranks.start.T, ranks.target[ranks.own], **ranks.rest(ranks.own))
         assert_near(total(found), exact)
-    for group, error, words in ((named, ValueError, "one of them"), ("data", TypeError, "process_group: expected")):
+    outside = DeviceMesh("cpu", [0]), dist.new_group([0])
+    refused = [
+        (named, ValueError, "one of them"),
+        ("data", TypeError, "process_group: expected"),
+        (("data", named), TypeError, "process_group: expected"),
+        ((named, "date"), ValueError, "process_group: no dimension 'date'"),
+    ]
+    if ranks.rank:
+        refused += [(outside[0], ValueError, "not in the DeviceMesh"), (outside[1], ValueError, "does not belong")]
+    for group, error, words in refused:
         with pytest.raises(error, match=words):
             ranks.loss(process_group=group, gradients="summed")
 
@@ -222,6 +233,42 @@ def ranks_that_disagree_all_raise(ranks: Ranks) -> None:
 
 
 @check
+def settings_that_are_set_later(ranks: Ranks) -> None:
+    x, y = ranks.features[ranks.own] @ ranks.start.T, ranks.target[ranks.own]
+    loss = ranks.loss()
+    loss.process_group = dist.group.WORLD
+    with pytest.raises(ValueError, match="gradients: None; beside a process_group"):
+        loss(x, y)
+    loss.gradients = "summed"
+    exact = ranks.loss(process_group=dist.group.WORLD, gradients="summed")(x, y)
+    assert_near(loss(x, y), exact)
+    loss.reduction = "sum"
+    with pytest.raises(ValueError, match="process_group: reduction='sum'"):
+        loss(x, y)
+
+
+@check
+def normalizers_beside_a_group_are_refused_as_they_were_given(ranks: Ranks) -> None:
+    x, y = ranks.features[ranks.own] @ ranks.start.T, ranks.target[ranks.own]
+    for given, words in (("3", "got str"), (True, "got bool"), (-2, "normalizer: -2;"), (10**400, "larger int")):
+        for gradients in ("averaged", "summed"):
+            with pytest.raises((TypeError, ValueError), match=f"normalizer: .*{words}|{words}"):
+                ranks.loss(process_group=dist.group.WORLD, gradients=gradients)(x, y, normalizer=given)
+
+
+@check
+def under_modes(ranks: Ranks) -> None:
+    """A mode may have no values to look at, as that of fake tensors."""
+    x, y = ranks.features[ranks.own] @ ranks.start.T, ranks.target[ranks.own]
+    loss = face.BCEWithLogitsLoss(ignore_index=-100, process_group=dist.group.WORLD, gradients="averaged")
+    with FakeTensorMode() as mode:
+        assert loss(mode.from_tensor(x), mode.from_tensor(y)).shape == ()
+    with CommDebugMode() as seen:
+        loss(x, y)
+    assert seen.get_total_counts() == 1
+
+
+@check
 def nothing_known_anywhere_is_zero(ranks: Ranks) -> None:
     x, y = (ranks.features[ranks.own] @ ranks.start.T).requires_grad_(), ranks.target[ranks.own]
     for reduction in ("mean", "weighted_mean"):
@@ -236,8 +283,9 @@ def nothing_known_anywhere_is_zero(ranks: Ranks) -> None:
 def copies_share_the_group_and_pickles_drop_it(ranks: Ranks) -> None:
     x, y = ranks.features[ranks.own] @ ranks.start.T, ranks.target[ranks.own]
     loss = ranks.loss(process_group=dist.group.WORLD, gradients="summed")
-    assert copy.deepcopy(loss).process_group is loss.process_group
-    assert_near(copy.deepcopy(loss)(x, y), loss(x, y))
+    for copied in (copy.deepcopy(loss), copy.copy(loss)):
+        assert copied.process_group is loss.process_group
+        assert_near(copied(x, y), loss(x, y))
     loaded = pickle.loads(pickle.dumps(loss))
     with pytest.raises(RuntimeError, match="was pickled"):
         loaded(x, y)
@@ -253,6 +301,8 @@ def weights_that_are_learnt(ranks: Ranks) -> None:
     with pytest.raises(RuntimeError, match="normalizer="):
         loss(x, y)
     loss(x, y, normalizer=3.0).backward()
+    with torch.no_grad():
+        assert_near(loss(x, y), ranks.loss("weighted_mean", process_group=dist.group.WORLD, gradients="summed")(x, y))
 
 
 PLACEMENTS = {"rows": [Shard(0)], "labels": [Shard(1)], "replicated": [Replicate()]}
@@ -308,6 +358,7 @@ def dtensors_beside_what_does_not_fit(ranks: Ranks) -> None:
         (lambda: loss(x, distribute_tensor(target, mesh, [Shard(1)])), "target: a DTensor placed as"),
         (lambda: loss(DTensor.from_local(logits, mesh, [Partial()]), target), "expected Shard or Replicate"),
         (lambda: grouped(x, y), "pass no process_group"),
+        (lambda: grouped(x, target), "the input is a DTensor.*pass no process_group"),
         (lambda: loss(x, y, ranks.weight.requires_grad_(), reduction="weighted_mean"), "pass normalizer="),
     ]
     for run, words in cases:
