@@ -73,7 +73,7 @@ def _measured(call: Call, operands: Operands) -> Tensor:
     if not (is_tracing() or is_watched()):
         if all(operand is None or cpu.is_plain(operand, False) for operand in given):
             return cpu.measure(call, operands)
-        if cuda.reads(given, False):
+        if cuda.reads_to_count(given[0], given[1:]):
             return cuda.measure(call, operands)
     found: Tensor = definition.measured(ARRAYS, call, definition.prepare(ARRAYS, call, operands))
-    return found
+    return found.detach()
