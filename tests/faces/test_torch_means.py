@@ -86,6 +86,9 @@ def test_a_number_that_changes_compiles_twice_at_most() -> None:
         ({"normalizer": 3, "reduction": "none"}, ValueError, "normalizer: reduction='none' divides by nothing"),
         ({"normalizer": torch.ones(2)}, ValueError, r"normalizer: shape \(2,\); expected a number"),
         ({"normalizer": "3"}, TypeError, "normalizer: expected a number, got str"),
+        ({"normalizer": torch.tensor(True)}, TypeError, "normalizer: expected a number, got a tensor of torch.bool"),
+        ({"normalizer": torch.tensor(1 + 1j)}, NotImplementedError, "argument 'normalizer' is of dtype torch.complex"),
+        ({"normalizer": torch.ones(1).to_sparse()}, NotImplementedError, "argument 'normalizer' must be strided"),
     ],
 )
 def test_normalizers_that_are_none(options: dict, error: type[Exception], words: str) -> None:
@@ -116,6 +119,9 @@ def test_counts() -> None:
     assert count(Y, reduction="weighted_mean", ignore_index=-100, weight=weight, sample_weight=rows).item() == 4.0
     assert count(Y).dtype == torch.int64
     assert count(Y, reduction="weighted_mean", weight=weight).dtype == torch.float64
+    learnt = {"reduction": "weighted_mean", "weight": weight.clone().requires_grad_()}
+    assert not count(Y, **learnt).requires_grad
+    assert not torch.compile(lambda y: count(y, **learnt), fullgraph=True, backend="eager")(Y).requires_grad
     compiled = torch.compile(lambda y: count(y, ignore_index=-100), fullgraph=True, backend="aot_eager")
     assert compiled(Y).item() == 3
     for reduction in ("none", "sum"):

@@ -21,10 +21,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.distributed import _functional_collectives as collectives
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn.parallel import DistributedDataParallel
 
 import binxent.torch as face
@@ -112,7 +114,16 @@ def groups_of_every_kind(ranks: Ranks) -> None:
         loss = ranks.loss(process_group=group, gradients="summed")
         found = loss(ranks.features[ranks.own] @ ranks.start.T, ranks.target[ranks.own], **ranks.rest(ranks.own))
         assert_near(total(found), exact)
-    for group, error, words in ((named, ValueError, "one of them"), ("data", TypeError, "process_group: expected")):
+    outside = DeviceMesh("cpu", [0]), dist.new_group([0])
+    refused = [
+        (named, ValueError, "one of them"),
+        ("data", TypeError, "process_group: expected"),
+        (("data", named), TypeError, "process_group: expected"),
+        ((named, "date"), ValueError, "process_group: no dimension 'date'"),
+    ]
+    if ranks.rank:
+        refused += [(outside[0], ValueError, "not in the DeviceMesh"), (outside[1], ValueError, "does not belong")]
+    for group, error, words in refused:
         with pytest.raises(error, match=words):
             ranks.loss(process_group=group, gradients="summed")
 
@@ -222,6 +233,42 @@ def ranks_that_disagree_all_raise(ranks: Ranks) -> None:
 
 
 @check
+def settings_that_are_set_later(ranks: Ranks) -> None:
+    x, y = ranks.features[ranks.own] @ ranks.start.T, ranks.target[ranks.own]
+    loss = ranks.loss()
+    loss.process_group = dist.group.WORLD
+    with pytest.raises(ValueError, match="gradients: None; beside a process_group"):
+        loss(x, y)
+    loss.gradients = "summed"
+    exact = ranks.loss(process_group=dist.group.WORLD, gradients="summed")(x, y)
+    assert_near(loss(x, y), exact)
+    loss.reduction = "sum"
+    with pytest.raises(ValueError, match="process_group: reduction='sum'"):
+        loss(x, y)
+
+
+@check
+def normalizers_beside_a_group_are_refused_as_they_were_given(ranks: Ranks) -> None:
+    x, y = ranks.features[ranks.own] @ ranks.start.T, ranks.target[ranks.own]
+    for given, words in (("3", "got str"), (True, "got bool"), (-2, "normalizer: -2;"), (10**400, "larger int")):
+        for gradients in ("averaged", "summed"):
+            with pytest.raises((TypeError, ValueError), match=f"normalizer: .*{words}|{words}"):
+                ranks.loss(process_group=dist.group.WORLD, gradients=gradients)(x, y, normalizer=given)
+
+
+@check
+def under_modes(ranks: Ranks) -> None:
+    """A mode may have no values to look at, as that of fake tensors."""
+    x, y = ranks.features[ranks.own] @ ranks.start.T, ranks.target[ranks.own]
+    loss = face.BCEWithLogitsLoss(ignore_index=-100, process_group=dist.group.WORLD, gradients="averaged")
+    with FakeTensorMode() as mode:
+        assert loss(mode.from_tensor(x), mode.from_tensor(y)).shape == ()
+    with CommDebugMode() as seen:
+        loss(x, y)
+    assert seen.get_total_counts() == 1
+
+
+@check
 def nothing_known_anywhere_is_zero(ranks: Ranks) -> None:
     x, y = (ranks.features[ranks.own] @ ranks.start.T).requires_grad_(), ranks.target[ranks.own]
     for reduction in ("mean", "weighted_mean"):
@@ -236,8 +283,9 @@ def nothing_known_anywhere_is_zero(ranks: Ranks) -> None:
 def copies_share_the_group_and_pickles_drop_it(ranks: Ranks) -> None:
     x, y = ranks.features[ranks.own] @ ranks.start.T, ranks.target[ranks.own]
     loss = ranks.loss(process_group=dist.group.WORLD, gradients="summed")
-    assert copy.deepcopy(loss).process_group is loss.process_group
-    assert_near(copy.deepcopy(loss)(x, y), loss(x, y))
+    for copied in (copy.deepcopy(loss), copy.copy(loss)):
+        assert copied.process_group is loss.process_group
+        assert_near(copied(x, y), loss(x, y))
     loaded = pickle.loads(pickle.dumps(loss))
     with pytest.raises(RuntimeError, match="was pickled"):
         loaded(x, y)
@@ -253,6 +301,8 @@ def weights_that_are_learnt(ranks: Ranks) -> None:
     with pytest.raises(RuntimeError, match="normalizer="):
         loss(x, y)
     loss(x, y, normalizer=3.0).backward()
+    with torch.no_grad():
+        assert_near(loss(x, y), ranks.loss("weighted_mean", process_group=dist.group.WORLD, gradients="summed")(x, y))
 
 
 PLACEMENTS = {"rows": [Shard(0)], "labels": [Shard(1)], "replicated": [Replicate()]}
@@ -308,11 +358,86 @@ def dtensors_beside_what_does_not_fit(ranks: Ranks) -> None:
         (lambda: loss(x, distribute_tensor(target, mesh, [Shard(1)])), "target: a DTensor placed as"),
         (lambda: loss(DTensor.from_local(logits, mesh, [Partial()]), target), "expected Shard or Replicate"),
         (lambda: grouped(x, y), "pass no process_group"),
+        (lambda: grouped(x, target), "the input is a DTensor.*pass no process_group"),
         (lambda: loss(x, y, ranks.weight.requires_grad_(), reduction="weighted_mean"), "pass normalizer="),
     ]
     for run, words in cases:
         with pytest.raises((RuntimeError, NotImplementedError), match=words):
             run()
+
+
+@check
+def dtensors_of_which_most_ranks_have_nothing(ranks: Ranks) -> None:
+    """A batch of one row, and one label: the axis that is sharded has size 1, as one that is broadcast has."""
+    mesh, logits = a_mesh(ranks), ranks.features @ ranks.start.T
+    for rows, labels, placement in ((1, LABELS, Shard(0)), (len(logits), 1, Shard(1))):
+        x, y, weight = logits[:rows, :labels], ranks.target[:rows, :labels], ranks.weight[:labels]
+        options = {"ignore_index": -100, "sample_weight": ranks.sample_weight[:rows], "gamma": torch.ones(1).double()}
+        whole = x.clone().requires_grad_()
+        exact = face.binary_cross_entropy_with_logits(whole, y, weight, **options)
+        exact.backward()
+        for target in (y, distribute_tensor(y, mesh, [placement])):
+            sharded = distribute_tensor(x, mesh, [placement]).requires_grad_()
+            found = face.binary_cross_entropy_with_logits(sharded, target, weight, **options)
+            found.backward()
+            assert_near(found.full_tensor().detach(), exact.detach())
+            assert_near(sharded.grad.full_tensor(), whole.grad)
+
+
+@check
+def dtensors_that_do_not_fit_are_refused_on_every_rank(ranks: Ranks) -> None:
+    """A shape that fits on some ranks alone would leave the others waiting."""
+    mesh, logits, target = a_mesh(ranks), ranks.features @ ranks.start.T, ranks.target
+    x, y = (distribute_tensor(tensor, mesh, [Shard(0)]) for tensor in (logits, target))
+    loss, few = face.binary_cross_entropy_with_logits, len(logits) - 1
+    for run, words in (
+        (lambda: loss(x, target[:few]), "Target size"),
+        (lambda: loss(x, distribute_tensor(target[:few], mesh, [Shard(0)])), "Target size"),
+        (lambda: loss(x, y, mask=ranks.mask[:few]), "mask: shape"),
+        (lambda: loss(x, y, ranks.sample_weight[:few, None]), "weight: shape"),
+        (lambda: loss(x, y, sample_weight=ranks.sample_weight[:few]), "sample_weight: shape"),
+        (lambda: face.count(y, mask=ranks.mask[:few]), "mask: shape"),
+        (lambda: loss(x, target.tolist()), "argument 'target' must be Tensor, not list"),
+    ):
+        with pytest.raises((RuntimeError, ValueError, TypeError), match=words):
+            run()
+
+
+@check
+def counts_of_dtensors(ranks: Ranks) -> None:
+    mesh = a_mesh(ranks)
+    rest = {"mask": ranks.mask, "sample_weight": ranks.sample_weight, "weight": ranks.weight}
+    for placed, reduction in product(PLACEMENTS, MEANS):
+        y = distribute_tensor(ranks.target, mesh, PLACEMENTS[placed])
+        counted = face.count(y, reduction=reduction, ignore_index=-100, **rest)
+        assert_near(counted, face.count(ranks.target, reduction=reduction, ignore_index=-100, **rest))
+        x = distribute_tensor(ranks.features @ ranks.start.T, mesh, PLACEMENTS[placed])
+        for normalizer in (counted, distribute_tensor(counted, mesh, [Replicate()])):
+            found = face.binary_cross_entropy_with_logits(
+                x, y, reduction=reduction, ignore_index=-100, normalizer=normalizer, **rest
+            )
+            exact = face.binary_cross_entropy_with_logits(
+                x.full_tensor(), ranks.target, reduction=reduction, ignore_index=-100, **rest
+            )
+            assert_near(found.full_tensor(), exact)
+
+
+@check
+def compiled_dtensors(ranks: Ranks) -> None:
+    mesh, logits = a_mesh(ranks), ranks.features @ ranks.start.T
+    step = torch.compile(
+        lambda x, y: face.binary_cross_entropy_with_logits(x, y, ignore_index=-100), fullgraph=True, backend="aot_eager"
+    )
+    whole = logits.clone().requires_grad_()
+    exact = face.binary_cross_entropy_with_logits(whole, ranks.target, ignore_index=-100)
+    exact.backward()
+    for placed in PLACEMENTS.values():
+        x, y = (distribute_tensor(tensor, mesh, placed) for tensor in (logits, ranks.target))
+        found = step(x.requires_grad_(), y)
+        found.backward()
+        assert_near(found.full_tensor().detach(), exact.detach())
+        assert_near(x.grad.full_tensor(), whole.grad)
+    torch.compiler.reset()
 
 
 def run(rank: int, world: int, folder: str) -> None:

@@ -289,3 +289,31 @@ def test_a_compiled_loss_may_be_differentiated_twice() -> None:
     second = gradient(value, x, 5.0)
     torch.testing.assert_close(first, gradient(reference, x, 2.0, retain_graph=True))
     torch.testing.assert_close(second, gradient(reference, x, 5.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8, torch.float16], ids=str)
+def test_counts_are_the_kernels_for_targets_of_every_dtype(
+    dtype: torch.dtype, launches: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, y = operands("logits")
+    weight, mask = torch.rand(SHAPE[1], device=DEVICE), torch.arange(SHAPE[1], device=DEVICE) % 3 > 0
+    kept = int(mask.sum()) * SHAPE[0]
+    assert face.count(y.to(dtype), mask=mask).item() == kept
+    assert face.count(y.to(dtype), mask=mask, ignore_index=1).item() == kept - (y * mask).sum().item()
+    counted = face.count(y.to(dtype), reduction="weighted_mean", weight=weight, mask=mask)
+    torch.testing.assert_close(counted, (weight.double() * mask).sum() * SHAPE[0])
+    assert launches == ["measure"] * 3
+    with no_waiting(monkeypatch):
+        face.count(y.to(dtype), mask=mask)
+
+
+def test_a_normalizer_on_the_device_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = operands("logits")
+    normalizer = torch.tensor(7, device=DEVICE)
+    face.binary_cross_entropy_with_logits(x, y, normalizer=normalizer).backward()
+    exact = x.detach().clone().requires_grad_()
+    (torch.nn.functional.binary_cross_entropy_with_logits(exact, y, reduction="sum") / 7).backward()
+    torch.testing.assert_close(x.grad, exact.grad)
+    with no_waiting(monkeypatch):
+        for given in (normalizer, 7.0, 0):
+            face.binary_cross_entropy_with_logits(x, y, normalizer=given).backward()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from binxent import definition, options
 from binxent.call import KEPT, WEIGHTS, Operands, plan
-from binxent.torch import cpu, cuda
+from binxent.torch import cpu, cuda, shards
 from binxent.torch.arrays import ARRAYS, LOGITS, NAME
 from binxent.torch.context import is_tracing, is_watched
 from binxent.torch.operands import check
@@ -39,7 +39,7 @@ def count(
 
     Returns:
         A tensor without axes on the target's device: int64, or float64 for a sum of weights. Nothing waits for the
-        device.
+        device. Of DTensors it is what all ranks count together.
 
     Raises:
         ValueError: the reduction divides by nothing, or a shape does not fit.
@@ -58,6 +58,9 @@ def count(
     dtypes = (wide, NAME[target.dtype])
     call = plan(LOGITS, reduction, dtypes, shape, shape, of_weight, rows, None, of_mask, ignore_index)
     if call.divisor in (KEPT, WEIGHTS):
+        if any(map(shards.is_sharded, (target, weight, sample_weight, mask))):
+            others = {"mask": mask, "weight": weight, "sample_weight": sample_weight}
+            return shards.count(count, target, reduction, ignore_index, others)
         if sample_weight is not None:
             sample_weight = sample_weight.reshape((-1,) + (1,) * (target.dim() - 1))
         return _measured(call, Operands(target, target, weight, sample_weight, mask=mask))
@@ -70,7 +73,7 @@ def _measured(call: Call, operands: Operands) -> Tensor:
     if not (is_tracing() or is_watched()):
         if all(operand is None or cpu.is_plain(operand, False) for operand in given):
             return cpu.measure(call, operands)
-        if cuda.reads(given, False):
+        if cuda.reads_to_count(given[0], given[1:]):
             return cuda.measure(call, operands)
     found: Tensor = definition.measured(ARRAYS, call, definition.prepare(ARRAYS, call, operands))
-    return found
+    return found.detach()

@@ -66,16 +66,28 @@ def _is_on(device: torch.device, tensor: Tensor) -> bool:
     )
 
 
+def _may_read(tensor: Tensor) -> bool:
+    return _MAY_READ and (tensor.is_cuda or (RUNS_ON_CPU and tensor.is_cpu))
+
+
 def reads(given: Sequence[Tensor | None], compiling: bool) -> bool:
     """Whether the kernel can compute a call of these operands, which are in the order of ``Operands``."""
     input = given[0]
-    if not (_MAY_READ and input is not None and (input.is_cuda or (RUNS_ON_CPU and input.is_cpu))):
+    if input is None or not _may_read(input):
         return False
     if compiling:
         device = input.device
         return _is_capable(device) and all(operand is None or _is_on(device, operand) for operand in given)
     triton = _triton()
     return triton is not None and bool(triton.reads(Operands(*given)))
+
+
+def reads_to_count(target: Tensor, others: Sequence[Tensor | None]) -> bool:
+    """Whether the kernel can count what is kept of a target, which may be of integers, beside a mask and weights."""
+    triton = _triton() if _may_read(target) else None
+    if triton is None or not (triton.is_memory(target) and triton.is_capable(target.device)):
+        return False
+    return all(other is None or (triton.is_memory(other) and other.device == target.device) for other in others)
 
 
 def reads_option(option: Tensor, input: Tensor, compiling: bool) -> bool:

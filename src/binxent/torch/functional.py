@@ -98,6 +98,11 @@ def _loss(
         and (pos_weight is None or is_plain(pos_weight, compiling))
         and (mask is None or is_plain(mask, compiling))
     ):
+        if isinstance(input, Tensor) and isinstance(target, Tensor) and target.shape != input.shape:
+            raise _other_size(loss, input, target)
+        for name, operand in zip(NAMES, given, strict=True):
+            if operand is not None or name in ("input", "target"):
+                check(_name(loss), name, operand)
         if any(map(shards.is_sharded, given)):
 
             def of_shard(local: tuple[Any, ...], learnable: tuple[Any, Any], divisor: Any) -> Tensor:
@@ -105,12 +110,11 @@ def _loss(
                 flags = inplace_backward, check_range
                 return _loss(loss, local, reduction, ignore_index, smoothing, power, divisor, *flags)
 
-            return shards.loss(of_shard, count, given, reduction, ignore_index, (label_smoothing, gamma), normalizer)
-        if isinstance(input, Tensor) and isinstance(target, Tensor) and target.shape != input.shape:
-            raise _other_size(loss, input, target)
-        for name, operand in zip(NAMES, given, strict=True):
-            if operand is not None or name in ("input", "target"):
-                check(_name(loss), name, operand)
+            learnable = label_smoothing, gamma
+            try:
+                return shards.loss(of_shard, count, given, reduction, ignore_index, learnable, normalizer)
+            except options.RefusalError as refusal:
+                _refuse(loss, refusal, input, target)
         if cuda.reads(given, compiling):
             kernel = cuda
         else:

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from binxent import options
+from binxent.torch.context import is_tracing, under_dispatch_mode
+
 GRADIENTS = ("averaged", "summed")
 
 _agreed: set[tuple[Any, ...]] = set()  # settings whose first call on an accelerator has been looked at
@@ -32,10 +35,10 @@ def check(process_group: object, gradients: object, reduction: str) -> None:
             f"gradients: {gradients!r}; beside a process_group expected 'averaged' where the ranks' gradients are "
             "averaged (DistributedDataParallel, fully_shard), or 'summed' where they are added up"
         )
-    if reduction not in ("mean", "batchmean", "weighted_mean"):
+    if reduction not in options.MEANS:
         raise ValueError(
-            f"process_group: reduction={reduction!r} divides by nothing that ranks could share; expected 'mean', "
-            "'batchmean' or 'weighted_mean'"
+            f"process_group: reduction={reduction!r} divides by nothing that ranks could share; expected one of "
+            f"{options.MEANS}"
         )
 
 
@@ -50,16 +53,23 @@ def resolved(process_group: Any) -> Any:
         )
     if isinstance(process_group, dist.ProcessGroup):
         return process_group
-    if isinstance(process_group, tuple) and len(process_group) == 2 and isinstance(process_group[0], DeviceMesh):
-        return process_group[0].get_group(process_group[1])
-    if isinstance(process_group, DeviceMesh):
-        if process_group.ndim != 1:
-            names = process_group.mesh_dim_names
+    if process_group is dist.GroupMember.NON_GROUP_MEMBER:  # what new_group returns there
+        raise ValueError("process_group: this rank does not belong to it; only its members may compute the loss")
+    mesh, dimension = process_group, None
+    if isinstance(process_group, tuple) and len(process_group) == 2:
+        mesh, dimension = process_group
+    if isinstance(mesh, DeviceMesh):
+        names = mesh.mesh_dim_names
+        if dimension is None and mesh.ndim != 1:
             raise ValueError(
-                f"process_group: a DeviceMesh of {process_group.ndim} dimensions {names or ''}; expected one of them, "
-                "as (mesh, 'name')"
+                f"process_group: a DeviceMesh of {mesh.ndim} dimensions {names or ''}; expected one of them, as "
+                "(mesh, 'name'), or mesh._flatten() where the ranks along all of them have different rows"
             )
-        return process_group.get_group()
+        if isinstance(dimension, str) and dimension not in (names or ()):
+            raise ValueError(f"process_group: no dimension {dimension!r} in a DeviceMesh of {names or 'unnamed ones'}")
+        if mesh.get_coordinate() is None:
+            raise ValueError("process_group: this rank is not in the DeviceMesh; only its ranks may compute the loss")
+        return mesh.get_group(dimension)
     raise TypeError(
         "process_group: expected a ProcessGroup, a DeviceMesh of one dimension or (DeviceMesh, name of a dimension), "
         f"got {type(process_group).__name__}"
@@ -90,7 +100,7 @@ def summed(counted: Tensor, process_group: Any, reduction: str, gradients: str) 
     found = collectives.wait_tensor(collectives.all_reduce(sent, "sum", group))
     divisor, total, squares = found.unbind()
     agree = world * squares == total * total
-    if not torch.compiler.is_compiling():
+    if not (is_tracing() or under_dispatch_mode()):  # there is no value to look at
         setting = (group.group_name, reduction, gradients)
         if (counted.is_cpu or setting not in _agreed) and not bool(agree):
             raise RuntimeError(
@@ -106,7 +116,12 @@ def normalizer(given: Any, counted: Any, process_group: Any, reduction: str, gra
 
     ``counted`` gives what this rank counts.
     """
-    divisor = summed(counted(), process_group, reduction, gradients) if given is None else given
+    divisor: Any
+    if given is None:
+        divisor = summed(counted(), process_group, reduction, gradients)
+    else:
+        number = options.checked_normalizer(given, reduction)  # before it is divided, to be shown as it was given
+        divisor = given if number is None else number
     if gradients == "summed":
         return divisor
     if isinstance(divisor, Tensor):

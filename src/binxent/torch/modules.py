@@ -74,17 +74,25 @@ class _Options(torch.nn.Module):
             super().register_parameter(name, param)
 
     def _normalizer(
-        self, given: float | Tensor | None, target: Tensor, sample_weight: Tensor | None, mask: Tensor | None
+        self,
+        given: float | Tensor | None,
+        input: Tensor,
+        target: Tensor,
+        sample_weight: Tensor | None,
+        mask: Tensor | None,
     ) -> Any:
         """What the mean divides by, if that is not this rank's own batch."""
         if self.process_group is None:
             return given
-        if shards.is_sharded(target):
-            raise RuntimeError(
-                "process_group: the targets are DTensors, whose mean is over all shards already; pass no process_group"
-            )
+        groups.check(self.process_group, self.gradients, self.reduction)  # any of them may have been set since
+        for name, operand in (("input", input), ("target", target), ("sample_weight", sample_weight), ("mask", mask)):
+            if shards.is_sharded(operand):
+                raise RuntimeError(
+                    f"process_group: the {name} is a DTensor, and the mean of DTensors is over all shards already; "
+                    "pass no process_group"
+                )
         learnt = any(weight is not None and weight.requires_grad for weight in (self.weight, sample_weight))
-        if self.reduction == "weighted_mean" and learnt and given is None:
+        if self.reduction == "weighted_mean" and learnt and given is None and torch.is_grad_enabled():
             raise RuntimeError(
                 "process_group: with reduction='weighted_mean' the divisor has the weights of all ranks, and a weight "
                 "that requires a gradient would need one from every rank; pass normalizer= or .detach() the weights"
@@ -101,6 +109,12 @@ class _Options(torch.nn.Module):
         if self.process_group is not None:
             state["process_group"] = groups.Dropped()
         return state
+
+    def __copy__(self) -> Any:
+        """A copy has the same process group, which copy.copy would drop: it asks for what a pickle holds."""
+        copied = type(self).__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy has the same process group."""
@@ -215,7 +229,7 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             gamma=self.gamma,
-            normalizer=self._normalizer(normalizer, target, sample_weight, mask),
+            normalizer=self._normalizer(normalizer, input, target, sample_weight, mask),
             inplace_backward=self.inplace_backward,
         )
 
@@ -282,7 +296,7 @@ class BCELoss(_Options, TorchBCELoss):
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             gamma=self.gamma,
-            normalizer=self._normalizer(normalizer, target, sample_weight, mask),
+            normalizer=self._normalizer(normalizer, input, target, sample_weight, mask),
             check_range=self.check_range,
         )
 

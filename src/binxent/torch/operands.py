@@ -66,6 +66,9 @@ def split_normalizer(
         if not isinstance(normalizer, Tensor):
             given = type(normalizer).__name__
             raise NotATensorError(f"{function}(): argument 'normalizer' must be a number or Tensor, not {given}")
+        check(function, "normalizer", normalizer)
+        if normalizer.dtype == torch.bool:
+            raise TypeError("normalizer: expected a number, got a tensor of torch.bool")
         if not (input.is_cpu or compiling or is_watched()) and type(normalizer) is Tensor and normalizer.is_cpu:
             return split_normalizer(function, normalizer.item(), reduction, input, compiling)
         return None, normalizer.detach().reshape(())
