@@ -251,7 +251,8 @@ class Batch {
         job.gamma = gamma_is_last ? number(*arguments.buffers[--arrays]) : scalar(frame, gamma);
         const bool smoothing_is_last = scalar(frame, traced_label_smoothing) != 0;
         job.label_smoothing = smoothing_is_last ? number(*arguments.buffers[--arrays]) : scalar(frame, label_smoothing);
-        if (job.gamma != job.gamma) job.label_smoothing = job.gamma;  // a NaN is not above 0, so the loops would not see it as gamma
+        // A NaN is not above 0, so the loops would not see it as gamma.
+        if (job.gamma != job.gamma) job.label_smoothing = job.gamma;
 
         const int batch_axes = int(scalar(frame, outer));
         // Items of one element each are one job, unless each is divided, by its own weight or by a normalizer.
