@@ -24,6 +24,9 @@ FRAMEWORKS = [f for f in ("torch", "paddle", "mindspore", "jax") if any(Path("sr
 # Tests that do more where a framework is installed.
 EVERYWHERE = ("tests/conformance", "tests/test_formula.py", "tests/test_labels.py")
 
+# Pages whose examples are of NumPy alone.
+PAGES = ("README.md", "docs/means.md")
+
 # Compiling, most of all, which two processes do in half the time.
 SIDE_BY_SIDE = ("--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal")
 
@@ -103,7 +106,7 @@ def tests(session: nox.Session) -> None:
     install(session, *group("test"), *extra("demo"), *extra("cli"))
     pytest(session, "tests", *SIDE_BY_SIDE, *without(FRAMEWORKS), *session.posargs)
     modules = ("binxent.numpy", "binxent.labels", "binxent.label_counts", "binxent.correction", "binxent.report")
-    pytest(session, "examples", "--doctest-modules", "--doctest-glob=*.md", "--pyargs", *modules, "README.md")
+    pytest(session, "examples", "--doctest-modules", "--doctest-glob=*.md", "--pyargs", *modules, *PAGES)
 
 
 def add_session(framework: str) -> None:
