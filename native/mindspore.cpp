@@ -1,8 +1,8 @@
 // Operators for MindSpore's compiled graphs, which loads them from this library by name: mindspore.ops.Custom with
 // func_type="aot". src/binxent/mindspore/operators.py is their only user.
 //
-// Operands, in this order, the third to the seventh possibly None: input, target, weight, sample_weight, pos_weight,
-// mask, terms (ignore_index, whether there is one, label_smoothing and gamma: four float64, since an attribute of an
+// Operands, in this order, the third to the eighth possibly None: input, target, weight, sample_weight, pos_weight,
+// mask, normalizer, terms (ignore_index, whether there is one, label_smoothing and gamma: four float64, since an attribute of an
 // operator would be read through a C++ interface of MindSpore's); for a gradient, the incoming one; the output. All are
 // contiguous.
 #include <algorithm>
@@ -117,7 +117,12 @@ void set_terms(Job& job, const Operands& operands, int i) {
 }
 
 void set_divisor(Job& job, Reduction reduction, const Operands& operands) {
-    if (reduction == Reduction::weighted_mean && job.weights > 0) {
+    if (operands.has(6)) {
+        for (int d = 0; d < operands.dims[6]; ++d)
+            if (operands.shapes[6][d] != 1) throw std::invalid_argument("normalizer: expected a tensor of one element");
+        job.divisor = read_number(operands.number(6));
+        job.nothing_is_zero = true;
+    } else if (reduction == Reduction::weighted_mean && job.weights > 0) {
         job.divided_by = Divisor::weights;
     } else if (reduction == Reduction::mean || reduction == Reduction::weighted_mean) {
         if (job.selects())
@@ -144,13 +149,13 @@ int run_operator(Input input, Reduction reduction, bool is_gradient, const Opera
     if (operands.has(3)) job.weight[job.weights++] = operands.sample_weight(3);
     if (operands.has(4)) job.pos_weight = operands.view(4, "pos_weight");
     if (operands.has(5)) job.mask = operands.view(5, "mask");
-    if (operands.has(6)) set_terms(job, operands, 6);
+    if (operands.has(7)) set_terms(job, operands, 7);
     set_divisor(job, reduction, operands);
     if (is_gradient) {
         if (reduction == Reduction::none)
-            job.weight[job.weights++] = operands.view(7, "the incoming gradient");
+            job.weight[job.weights++] = operands.view(8, "the incoming gradient");
         else
-            job.incoming = read_number(operands.number(7));
+            job.incoming = read_number(operands.number(8));
         job.gradient = operands.view(last, "the gradient");
     } else if (reduction == Reduction::none) {
         job.loss = operands.view(last, "the loss");

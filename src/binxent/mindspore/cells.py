@@ -9,6 +9,7 @@ from mindspore import Tensor, mint, nn
 from mindspore._c_expression import MixedPrecisionType
 
 from binxent import options
+from binxent.mindspore import counting
 from binxent.mindspore.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 from binxent.mindspore.operands import FLOATING, checked_terms
 
@@ -35,15 +36,27 @@ class _Cell(nn.Cell):
                 return operand.astype(dtype) if isinstance(operand, Tensor) and operand.dtype in FLOATING else operand
 
             operands = tuple(map(cast, operands))
-            named = {name: option if name == "mask" else cast(option) for name, option in named.items()}
+            as_it_is = ("mask", "normalizer")  # which in float16 would be at most 65504
+            named = {name: option if name in as_it_is else cast(option) for name, option in named.items()}
         return super().__call__(*operands, **named)
 
     def construct(self, *operands: Any, **named: Any) -> Tensor:
         """Takes ``*operands`` because MindSpore cannot differentiate a cell with default arguments inside a graph.
 
-        They are those of ``_loss``: ``(input, target, *, sample_weight=None, mask=None)``.
+        They are those of ``_loss``: ``(input, target, *, sample_weight=None, mask=None, normalizer=None)``.
         """
         return self._loss(*operands, **named)
+
+    def count(self, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """What the mean of these targets divides by; see the function of that name."""
+        return counting.count(  # a graph would take the bare name for this method
+            target,
+            reduction=self.reduction,
+            mask=mask,
+            ignore_index=self.ignore_index,
+            weight=self.weight,
+            sample_weight=sample_weight,
+        )
 
     def _set_terms(self, ignore_index: float | None, label_smoothing: float, gamma: float) -> None:
         checked_terms(ignore_index, label_smoothing, gamma)
@@ -64,8 +77,8 @@ ms.rewrite.common.namespace._subtree_black_list.append(_Cell)
 class BCEWithLogitsLoss(_Cell, mint.nn.BCEWithLogitsLoss):
     """``binary_cross_entropy_with_logits`` as a cell; a drop-in for ``mindspore.mint.nn.BCEWithLogitsLoss``.
 
-    It is called with input and target, and optionally ``sample_weight=`` and ``mask=``. As in MindSpore's, a weight
-    that is a Parameter is one of the cell's; here it is trained.
+    It is called with input and target, and optionally ``sample_weight=``, ``mask=`` and ``normalizer=``. As in
+    MindSpore's, a weight that is a Parameter is one of the cell's; here it is trained.
 
     Example:
         >>> import mindspore
@@ -92,7 +105,13 @@ class BCEWithLogitsLoss(_Cell, mint.nn.BCEWithLogitsLoss):
         self._set_terms(ignore_index, label_smoothing, gamma)
 
     def _loss(
-        self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
     ) -> Tensor:
         return binary_cross_entropy_with_logits(
             input,
@@ -105,13 +124,14 @@ class BCEWithLogitsLoss(_Cell, mint.nn.BCEWithLogitsLoss):
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             gamma=self.gamma,
+            normalizer=normalizer,
         )
 
 
 class BCELoss(_Cell, mint.nn.BCELoss):
     """``binary_cross_entropy`` as a cell; a drop-in for ``mindspore.mint.nn.BCELoss``.
 
-    It is called with input and target, and optionally ``sample_weight=`` and ``mask=``.
+    It is called with input and target, and optionally ``sample_weight=``, ``mask=`` and ``normalizer=``.
 
     Example:
         >>> import mindspore
@@ -141,7 +161,13 @@ class BCELoss(_Cell, mint.nn.BCELoss):
         self._set_terms(ignore_index, label_smoothing, gamma)
 
     def _loss(
-        self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
     ) -> Tensor:
         return binary_cross_entropy(
             input,
@@ -154,4 +180,5 @@ class BCELoss(_Cell, mint.nn.BCELoss):
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             gamma=self.gamma,
+            normalizer=normalizer,
         )

@@ -24,6 +24,11 @@ def _column(sample_weight: Tensor | None, input: Tensor) -> Tensor | None:
     return None if sample_weight is None else column(ARRAYS.widen(sample_weight, ""), input)
 
 
+def _number(normalizer: Tensor | None) -> Tensor | None:
+    """The normalizer in the arithmetic's type, without axes and without a gradient."""
+    return None if normalizer is None else ops.stop_gradient(ARRAYS.widen(normalizer, "").reshape(()))
+
+
 @ops.constexpr(check=False)
 def _name(dtype: object) -> str:
     return NAME[dtype]
@@ -37,6 +42,7 @@ def loss(
     sample_weight: Tensor | None,
     pos_weight: Tensor | None,
     mask: Tensor | None,
+    normalizer: Tensor | None,
 ) -> Tensor:
     terms = call.terms or Terms()
     keep = definition.kept(ARRAYS, ARRAYS.widen(target, call.dtype), mask, terms.ignore_index)
@@ -47,7 +53,7 @@ def loss(
     each = formula.only(ARRAYS, keep, call.loss.loss(ARRAYS, x, y, w, p, terms.label_smoothing, terms.gamma))
     if call.reduction == "none":
         return ARRAYS.cast(each, call.dtype)
-    return ARRAYS.cast(definition.divide(ARRAYS, call, ops.sum(each), x, w, keep), call.dtype)
+    return ARRAYS.cast(definition.divide(ARRAYS, call, ops.sum(each), x, w, keep, _number(normalizer)), call.dtype)
 
 
 def gradient(
@@ -60,6 +66,7 @@ def gradient(
     sample_weight: Tensor | None,
     pos_weight: Tensor | None,
     mask: Tensor | None,
+    normalizer: Tensor | None,
     incoming: Tensor,
 ) -> Tensor | None:
     """The gradient to the operand of that name."""
@@ -73,9 +80,10 @@ def gradient(
     w = definition.seen(ARRAYS, call, keep, weight)
     s = definition.seen(ARRAYS, call, keep, _column(sample_weight, input))
     p = definition.seen(ARRAYS, call, keep, pos_weight)
-    slope = definition.derivative(ARRAYS, call, name, x, y, w, s, p, terms.label_smoothing, terms.gamma, None, keep)
+    n = _number(normalizer)
+    slope = definition.derivative(ARRAYS, call, name, x, y, w, s, p, terms.label_smoothing, terms.gamma, n, keep)
     incoming = ARRAYS.widen(incoming, call.dtype)
-    factor = definition.divide(ARRAYS, call, incoming, x, definition.product(w, s), keep)
+    factor = definition.divide(ARRAYS, call, incoming, x, definition.product(w, s), keep, n)
     each = formula.only(ARRAYS, keep, factor * slope)
     if name == "sample_weight":
         total = ARRAYS.like(each, _column(operand, input)).reshape(-1)

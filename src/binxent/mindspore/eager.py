@@ -74,14 +74,15 @@ class _Loss:
     def _run(self, loss: Tensor | None, gradient: Tensor | None, incoming: Tensor | float = 1.0) -> None:
         """Writes the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
         call, operands = self.call, self.operands
-        described = Operands(*[None if operand is None else _described(operand) for operand in operands])
+        described = Operands(*[None if operand is None else _described(operand) for operand in operands[:6]])
         if operands.sample_weight is not None:
             described = described._replace(sample_weight=_described_column(operands.sample_weight, operands.input.ndim))
         output = None if loss is None else _described(loss)
         elements, total = (output, None) if call.reduction == "none" else (None, output)
         outputs = Outputs(elements, total, None if gradient is None else _described(gradient))
         scale = incoming if isinstance(incoming, float) else _described(incoming)
-        outside = native.compute(call, described, outputs, incoming=scale)
+        divisor = None if operands.normalizer is None else float(operands.normalizer.item())
+        outside = native.compute(call, described, outputs, divisor, scale)
         if outside and loss is not None:
             _refuse_out_of_range(call, operands)
 
@@ -130,9 +131,11 @@ class _Loss:
     def _broadcasting(self) -> Operands:
         """The operands as the definition takes them."""
         operands = self.operands
-        if operands.sample_weight is None:
-            return operands
-        return operands._replace(sample_weight=column(operands.sample_weight, operands.input))
+        if operands.sample_weight is not None:
+            operands = operands._replace(sample_weight=column(operands.sample_weight, operands.input))
+        if operands.normalizer is not None:
+            operands = operands._replace(normalizer=ms.ops.stop_gradient(operands.normalizer.reshape(())))
+        return operands
 
     def gradient(self, name: str, operand: Tensor) -> Tensor:
         """The gradient to the operand of that name, by the definition."""
@@ -188,9 +191,9 @@ def _kind(operand: Any) -> Kind:
 
 
 def loss(loss: Loss, reduction: str, terms: Terms | None, given: tuple[Any, ...]) -> Tensor:
-    """The loss of input, target, weight, sample_weight, pos_weight and mask."""
+    """The loss of input, target, weight, sample_weight, pos_weight, mask and normalizer."""
     call = planned(loss, reduction, terms, tuple(map(_kind, given)))
-    node = _Loss(call, Operands(*given))
+    node = _Loss(call, Operands(**dict(zip(NAMES, given, strict=True))))
     if not _pynative_executor.requires_grad():
         return node.forward(want_gradient=False)
     others = zip(NAMES[1:5], given[1:5], strict=True)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from mindspore import Tensor
 
 from binxent.formula import LOGITS, PROBABILITIES
-from binxent.mindspore.operators import operator
-
-if TYPE_CHECKING:
-    from mindspore import Tensor
+from binxent.mindspore.operators import divisor, operator
 
 
 def binary_cross_entropy_with_logits(
@@ -23,6 +20,7 @@ def binary_cross_entropy_with_logits(
     ignore_index: float | None = None,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    normalizer: float | Tensor | None = None,
 ) -> Tensor:
     """Binary cross-entropy of logits; a drop-in for the function of that name in ``mindspore.mint.nn.functional``.
 
@@ -46,6 +44,10 @@ def binary_cross_entropy_with_logits(
         label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target (Szegedy et al., 2016).
         gamma: γ ≥ 0 of the focal loss (Lin et al., 2017); each term is multiplied by (probability given to the wrong
             class)^γ. In a compiled graph these three options are constants.
+        normalizer: what ``"mean"``, ``"batchmean"`` or ``"weighted_mean"`` divides by, in place of this batch's own
+            divisor, such as the sum of ``count`` over micro-batches or machines: a number, or a tensor of one element,
+            which gets no gradient. 0 gives a loss and gradients of 0. In a compiled graph a number is a constant, so
+            that another one compiles the graph again; a tensor may change.
 
     Returns:
         A tensor of shape (), or of the input's shape for ``"none"``; of the wider floating dtype of input and target.
@@ -69,7 +71,9 @@ def binary_cross_entropy_with_logits(
         Tensor(shape=[], dtype=Float32, value= 2.078167)
     """
     loss, terms = operator(LOGITS, reduction, ignore_index is not None, ignore_index, label_smoothing, gamma)
-    return loss(input, target, weight, sample_weight, pos_weight, mask, terms)
+    if normalizer is not None and not isinstance(normalizer, Tensor):
+        normalizer = divisor(normalizer, reduction)
+    return loss(input, target, weight, sample_weight, pos_weight, mask, normalizer, terms)
 
 
 def binary_cross_entropy(
@@ -84,6 +88,7 @@ def binary_cross_entropy(
     ignore_index: float | None = None,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    normalizer: float | Tensor | None = None,
 ) -> Tensor:
     """Binary cross-entropy of probabilities; a drop-in for the function in ``mindspore.mint.nn.functional``.
 
@@ -104,4 +109,6 @@ def binary_cross_entropy(
         [0.6931472  0.10536055]
     """
     loss, terms = operator(PROBABILITIES, reduction, ignore_index is not None, ignore_index, label_smoothing, gamma)
-    return loss(input, target, weight, sample_weight, pos_weight, mask, terms)
+    if normalizer is not None and not isinstance(normalizer, Tensor):
+        normalizer = divisor(normalizer, reduction)
+    return loss(input, target, weight, sample_weight, pos_weight, mask, normalizer, terms)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import mindspore as ms
 
 from binxent import options
-from binxent.call import Operands, plan
+from binxent.call import ROWS, SIZE, Operands, normalized, plan
+from binxent.formula import LOGITS
 from binxent.kernels import native
 from binxent.options import Terms
 
@@ -22,9 +23,11 @@ DTYPE = {name: getattr(ms, f"{name}_" if name == "bool" else name) for name in n
 NAME = {dtype: name for name, dtype in DTYPE.items()}
 TAG = {dtype: native.TAGS[name] for name, dtype in DTYPE.items()}
 
-NAMES = Operands._fields[:6]  # input, target, weight, sample_weight, pos_weight, mask
+NAMES = (*Operands._fields[:6], "normalizer")  # input, target, weight, sample_weight, pos_weight, mask, normalizer
 FLOATING = (ms.float16, ms.bfloat16, ms.float32)  # MindSpore's losses refuse float64
 _TARGETS = tuple(dtype for dtype in TAG if dtype != ms.float64)
+_NUMBERS = tuple(dtype for dtype in TAG if dtype != ms.bool_)
+_ACCEPTED = {"target": _TARGETS, "mask": _TARGETS, "normalizer": _NUMBERS}  # other operands: FLOATING
 
 # What is known of an operand before it is read: its shape and dtype; the name of its type if it is no tensor; or None.
 Kind = tuple[tuple[int, ...], Any] | str | None
@@ -55,10 +58,11 @@ def checked_terms(ignore_index: object, label_smoothing: object, gamma: object) 
     return known
 
 
-def _checked_kind(name: str, kind: Kind) -> tuple[tuple[int, ...], Any]:
+def checked_kind(name: str, kind: Kind) -> tuple[tuple[int, ...], Any]:
+    """The kind, of a tensor whose dtype the operand of that name may have."""
     if kind is None or isinstance(kind, str):
         raise TypeError(f"{name}: expected a mindspore.Tensor, got {kind}")
-    accepted = _TARGETS if name in ("target", "mask") else FLOATING
+    accepted = _ACCEPTED.get(name, FLOATING)
     if kind[1] not in accepted:
         known = ", ".join(map(str, accepted))
         raise TypeError(f"{name}: dtype {kind[1]} is not supported; expected one of {known}")
@@ -73,13 +77,38 @@ def _is_known(shape: tuple[int, ...]) -> bool:
 @functools.lru_cache(maxsize=256)  # the same call is made at each step
 def planned(loss: Loss, reduction: str, terms: Terms | None, kinds: tuple[Kind, ...]) -> Call:
     """The call of operands of these kinds. A shape that is not known yet passes: it is checked when the graph runs."""
-    (shape, dtype), (_, target_dtype) = map(_checked_kind, NAMES[:2], kinds[:2])
+    (shape, dtype), (_, target_dtype) = map(checked_kind, NAMES[:2], kinds[:2])
     fitting = (shape, shape, (), shape[:1], (), ())
     shapes: list[tuple[int, ...] | None] = []
-    for name, kind, fits in zip(NAMES, kinds, fitting, strict=True):
-        own = None if kind is None else _checked_kind(name, kind)[0]
+    for name, kind, fits in zip(NAMES[:6], kinds[:6], fitting, strict=True):
+        own = None if kind is None else checked_kind(name, kind)[0]
         shapes.append(own if own is None or (_is_known(shape) and _is_known(own)) else fits)
     numbers = (None, 0.0, 0.0) if terms is None else terms
     wanted = (loss, reduction, (NAME[dtype], NAME[target_dtype]), *shapes, *numbers)
     call: Call = _in_mindspores_words(plan, *wanted, any_target=True)
-    return call
+    if kinds[6] is None:
+        return call
+    shape, _ = checked_kind(NAMES[6], kinds[6])
+    _in_mindspores_words(options.check_normalizer, reduction, shape if _is_known(shape) else ())
+    return normalized(call, None)
+
+
+@functools.lru_cache(maxsize=256)
+def planned_count(reduction: str, terms: Terms | None, target: Kind, *others: Kind) -> Call:
+    """The call whose divisor is to be counted; ``others`` are weight, sample_weight and mask."""
+    _in_mindspores_words(options.check_countable, reduction)
+    shape, _ = checked_kind("target", target)
+    weight, sample_weight, mask = others
+    kinds = ((shape, ms.float32), target, weight, sample_weight, None, mask, None)
+    call = planned(LOGITS, reduction, terms, kinds)
+    if isinstance(call.divisor, str) and 0 not in shape:  # MindSpore cannot sum over no elements
+        return call
+    return call._replace(divisor=ROWS if reduction == "batchmean" else SIZE)
+
+
+def checked_normalizer(normalizer: object, reduction: object) -> float:
+    """The number, where it is no tensor."""
+    if normalizer is None:
+        raise TypeError("normalizer: expected a number that is constant in a graph, or a Tensor, got a variable")
+    known: float = _in_mindspores_words(options.checked_normalizer, normalizer, checked_reduction(reduction))
+    return known

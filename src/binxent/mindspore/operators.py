@@ -18,7 +18,7 @@ from mindspore.ops.primitive import jit_context
 from binxent import kernel
 from binxent.mindspore import arrays, compiled, eager
 from binxent.mindspore.arrays import no_constant
-from binxent.mindspore.operands import DTYPE, Kind, checked_reduction, checked_terms, planned
+from binxent.mindspore.operands import DTYPE, Kind, checked_normalizer, checked_reduction, checked_terms, planned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,8 @@ def _no_gradient(operand: Any) -> Any:
     return None if operand is None else ops.zeros_like(operand)
 
 
-def _kind(operand: Any) -> Kind:
+def kind_of(operand: Any) -> Kind:
+    """What a graph's compiler knows of an operand."""
     if operand is None:
         return None
     if not isinstance(operand, Tensor):
@@ -87,8 +88,18 @@ def _planning(asked: Asked) -> Callable[..., Any]:
     def plan(*kinds: Kind) -> Any:
         return planned(*asked, kinds)
 
-    def call(input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, mask: Any) -> Any:
-        return plan(_kind(input), _kind(target), _kind(weight), _kind(sample_weight), _kind(pos_weight), _kind(mask))
+    def call(
+        input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, mask: Any, normalizer: Any
+    ) -> Any:
+        return plan(
+            kind_of(input),
+            kind_of(target),
+            kind_of(weight),
+            kind_of(sample_weight),
+            kind_of(pos_weight),
+            kind_of(mask),
+            kind_of(normalizer),
+        )
 
     return call
 
@@ -98,10 +109,19 @@ def _kernel_loss(asked: Asked) -> _KernelLoss:
     symbol, plan = f"binxent_mindspore_{loss.name}_{reduction}", _planning(asked)
 
     def to_input(
-        input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, mask: Any, incoming: Any
+        input: Any,
+        target: Any,
+        weight: Any,
+        sample_weight: Any,
+        pos_weight: Any,
+        mask: Any,
+        normalizer: Any,
+        incoming: Any,
     ) -> Tensor:
-        call = plan(input, target, weight, sample_weight, pos_weight, mask)
-        return compiled.gradient(call, "input", input, input, target, weight, sample_weight, pos_weight, mask, incoming)
+        call = plan(input, target, weight, sample_weight, pos_weight, mask, normalizer)
+        return compiled.gradient(
+            call, "input", input, input, target, weight, sample_weight, pos_weight, mask, normalizer, incoming
+        )
 
     def gradient_bprop(
         input: Any,
@@ -110,6 +130,7 @@ def _kernel_loss(asked: Asked) -> _KernelLoss:
         sample_weight: Any,
         pos_weight: Any,
         mask: Any,
+        normalizer: Any,
         terms: Any,
         incoming: Any,
         _: Any,
@@ -122,6 +143,7 @@ def _kernel_loss(asked: Asked) -> _KernelLoss:
             None if sample_weight is None else no_constant(sample_weight, outer),
             None if pos_weight is None else no_constant(pos_weight, outer),
             mask,
+            normalizer,
             no_constant(incoming, outer),
             outer,
         )
@@ -135,6 +157,7 @@ def _kernel_loss(asked: Asked) -> _KernelLoss:
             None if sample_weight is None else gradients[i],
             None if pos_weight is None else gradients[j],
             _no_gradient(mask),
+            _no_gradient(normalizer),
             _no_gradient(terms),
             gradients[-1],
         )
@@ -148,22 +171,48 @@ def _kernel_loss(asked: Asked) -> _KernelLoss:
         sample_weight: Any,
         pos_weight: Any,
         mask: Any,
+        normalizer: Any,
         terms: Any,
         _: Any,
         incoming: Any,
     ) -> Any:
-        call = plan(input, target, weight, sample_weight, pos_weight, mask)
+        call = plan(input, target, weight, sample_weight, pos_weight, mask, normalizer)
         return (
-            gradient(input, target, weight, sample_weight, pos_weight, mask, terms, incoming),
-            compiled.gradient(call, "target", target, input, target, weight, sample_weight, pos_weight, mask, incoming),
-            compiled.gradient(call, "weight", weight, input, target, weight, sample_weight, pos_weight, mask, incoming),
+            gradient(input, target, weight, sample_weight, pos_weight, mask, normalizer, terms, incoming),
             compiled.gradient(
-                call, "sample_weight", sample_weight, input, target, weight, sample_weight, pos_weight, mask, incoming
+                call, "target", target, input, target, weight, sample_weight, pos_weight, mask, normalizer, incoming
             ),
             compiled.gradient(
-                call, "pos_weight", pos_weight, input, target, weight, sample_weight, pos_weight, mask, incoming
+                call, "weight", weight, input, target, weight, sample_weight, pos_weight, mask, normalizer, incoming
+            ),
+            compiled.gradient(
+                call,
+                "sample_weight",
+                sample_weight,
+                input,
+                target,
+                weight,
+                sample_weight,
+                pos_weight,
+                mask,
+                normalizer,
+                incoming,
+            ),
+            compiled.gradient(
+                call,
+                "pos_weight",
+                pos_weight,
+                input,
+                target,
+                weight,
+                sample_weight,
+                pos_weight,
+                mask,
+                normalizer,
+                incoming,
             ),
             _no_gradient(mask),
+            _no_gradient(normalizer),
             _no_gradient(terms),
         )
 
@@ -178,10 +227,18 @@ class _CompiledLoss(nn.Cell):
         self.asked, self.plan = asked, _planning(asked)
 
     def construct(
-        self, input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, mask: Any, terms: Any
+        self,
+        input: Any,
+        target: Any,
+        weight: Any,
+        sample_weight: Any,
+        pos_weight: Any,
+        mask: Any,
+        normalizer: Any,
+        terms: Any,
     ) -> Any:
-        call = self.plan(input, target, weight, sample_weight, pos_weight, mask)
-        return compiled.loss(call, input, target, weight, sample_weight, pos_weight, mask)
+        call = self.plan(input, target, weight, sample_weight, pos_weight, mask, normalizer)
+        return compiled.loss(call, input, target, weight, sample_weight, pos_weight, mask, normalizer)
 
     def bprop(
         self,
@@ -191,22 +248,50 @@ class _CompiledLoss(nn.Cell):
         sample_weight: Any,
         pos_weight: Any,
         mask: Any,
+        normalizer: Any,
         terms: Any,
         _: Any,
         incoming: Any,
     ) -> Any:
-        call = self.plan(input, target, weight, sample_weight, pos_weight, mask)
+        call = self.plan(input, target, weight, sample_weight, pos_weight, mask, normalizer)
         return (
-            compiled.gradient(call, "input", input, input, target, weight, sample_weight, pos_weight, mask, incoming),
-            compiled.gradient(call, "target", target, input, target, weight, sample_weight, pos_weight, mask, incoming),
-            compiled.gradient(call, "weight", weight, input, target, weight, sample_weight, pos_weight, mask, incoming),
             compiled.gradient(
-                call, "sample_weight", sample_weight, input, target, weight, sample_weight, pos_weight, mask, incoming
+                call, "input", input, input, target, weight, sample_weight, pos_weight, mask, normalizer, incoming
             ),
             compiled.gradient(
-                call, "pos_weight", pos_weight, input, target, weight, sample_weight, pos_weight, mask, incoming
+                call, "target", target, input, target, weight, sample_weight, pos_weight, mask, normalizer, incoming
+            ),
+            compiled.gradient(
+                call, "weight", weight, input, target, weight, sample_weight, pos_weight, mask, normalizer, incoming
+            ),
+            compiled.gradient(
+                call,
+                "sample_weight",
+                sample_weight,
+                input,
+                target,
+                weight,
+                sample_weight,
+                pos_weight,
+                mask,
+                normalizer,
+                incoming,
+            ),
+            compiled.gradient(
+                call,
+                "pos_weight",
+                pos_weight,
+                input,
+                target,
+                weight,
+                sample_weight,
+                pos_weight,
+                mask,
+                normalizer,
+                incoming,
             ),
             _no_gradient(mask),
+            _no_gradient(normalizer),
             _no_gradient(terms),
         )
 
@@ -237,8 +322,17 @@ def operator(
     label_smoothing: float,
     gamma: float,
 ) -> Any:
-    """The operator, which takes input, target, weight, sample_weight, pos_weight, mask and terms; and these terms."""
+    """The operator, which takes input, target, weight, sample_weight, pos_weight, mask, normalizer and terms; and
+    these terms."""
     if ignores and ignore_index is None:
         raise TypeError("ignore_index: expected a number, and that a graph's is constant, got a variable")
     terms = checked_terms(ignore_index, label_smoothing, gamma)
     return _made((loss, checked_reduction(reduction), terms)), _as_operand(terms)
+
+
+@ops.constexpr(check=False)
+def divisor(normalizer: float, reduction: str) -> Tensor:
+    """A normalizer that is a number, as an operand. In a graph it is a constant."""
+    return Tensor(
+        np.array(checked_normalizer(normalizer, reduction), np.float64 if arrays.device() == "CPU" else np.float32)
+    )
