@@ -1,4 +1,4 @@
-"""docs/torch.md, docs/paddle.md: what they say of a face has the test that they name. docs/options.md: its examples."""
+"""docs/torch.md, docs/paddle.md: what they say of a face has the test that they name. Other pages: the examples run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def test_a_named_test_is_there(page: str, file: str, name: str) -> None:
     assert f"\ndef {name}(" in (FACES / file).read_text()
 
 
-def test_the_examples_of_the_options_run() -> None:
-    failed, tried = doctest.testfile(str(DOCS / "options.md"), module_relative=False)
+@pytest.mark.parametrize("page", ["options", "means"])
+def test_the_examples_of_the_page_run(page: str) -> None:
+    failed, tried = doctest.testfile(str(DOCS / f"{page}.md"), module_relative=False)
     assert failed == 0
     assert tried > 3

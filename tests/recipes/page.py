@@ -9,16 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from binxent import kernel
+from tests import pages
 from tests.processes import ROOT
 
 PAGE = ROOT / "docs" / "recipes.md"
 
 
 def blocks(heading: str, language: str) -> list[str]:
-    """The blocks of code below a heading, up to the next."""
-    section = re.split(rf"^#+ {re.escape(heading)}$", PAGE.read_text(), flags=re.MULTILINE)[1]
-    section = re.split(r"^##+ ", section, flags=re.MULTILINE)[0]
-    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    return pages.blocks(PAGE, heading, language)
 
 
 def program(heading: str) -> str:
