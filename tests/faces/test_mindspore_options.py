@@ -13,10 +13,11 @@ from mindspore import Tensor, ops  # noqa: E402
 
 from binxent import definition, kernel  # noqa: E402
 from binxent import numpy as numpy_face  # noqa: E402
-from binxent.call import Operands, plan  # noqa: E402
+from binxent.call import Operands, normalized, plan  # noqa: E402
 from binxent.formula import LOGITS, PROBABILITIES  # noqa: E402
 from binxent.mindspore import compiled  # noqa: E402
 from binxent.mindspore.arrays import ARRAYS, column  # noqa: E402
+from binxent.options import MEANS  # noqa: E402
 from tests.faces.mindspore_samples import (  # noqa: E402
     KINDS,
     MINDSPORES_CELLS,
@@ -186,10 +187,13 @@ def test_compiled_is_the_definition(kind, reduction, option, weights):
     arrays, mask = operands(kind, option)
     given = [tensor(a) if letter in f"xy{weights}" else None for letter, a in zip("xywsp", arrays, strict=True)]
     given.append(None if mask is None else Tensor(mask))
-    shapes = (None if a is None else a.shape for a in given)
+    shapes = [None if a is None else a.shape for a in given]
     loss = PROBABILITIES if kind == "probabilities" else LOGITS
     call = plan(loss, reduction, ("float32", "float32"), *shapes, **OPTIONS[option])
-    together = Operands(*given)
+    given.append(Tensor(6.5) if weights == "wsp" and reduction in MEANS else None)
+    if given[6] is not None:
+        call = normalized(call, None)
+    together = Operands(*given[:6], normalizer=given[6])
     if together.sample_weight is not None:
         together = together._replace(sample_weight=column(together.sample_weight, together.input))
     value = compiled.loss(call, *given)
