@@ -199,6 +199,7 @@ def test_signatures_are_torchs_with_our_options_after() -> None:
         "BCEWithLogitsLoss",
         "binary_cross_entropy",
         "binary_cross_entropy_with_logits",
+        "count",
         "value_and_grad",
     }
 
