@@ -91,17 +91,21 @@ def test_micro_batches_add_up_to_the_whole(face: Face, reduction: str, dtype: st
         gradients.append(gradient)
     wanted_loss, wanted_gradient = face.evaluate(Call(**whole, reduction=reduction))
     total = np.sum(losses, dtype=np.longdouble)
+    # A sum of weights is rounded at each addition. Where it has no more digits than the loss, in float64 and in JAX
+    # without it, half an ulp of the divisor may be a whole one of the quotient.
+    few_digits = dtype == "float64" or face.name == "jax"
+    rounded = len(spans) + 1 if few_digits and reduction == "weighted_mean" else 0
     # A sum of float32 is made in float64 and rounded once. One of float64 is rounded at each of the six steps of its
     # tree, which is another tree in the parts.
-    assert error(wanted_loss, total, np.abs(total), dtype) <= (2 if dtype == "float32" else 8)
+    assert error(wanted_loss, total, np.abs(total), dtype) <= (2 if dtype == "float32" else 8) + rounded
     gradient = np.concatenate(gradients)
     if reduction != "weighted_mean":
         np.testing.assert_array_equal(bits(gradient), bits(wanted_gradient))
         return
-    # Weights are added in another order, and JAX without float64 rounds their sum.
+    # Weights are added in another order.
     exact = expected(whole["input"], whole["target"], probabilities=probabilities, **whole["options"])
     larger = exact.larger_gradient / (exact.divisor(reduction) or 1)
-    assert error(gradient, wanted_gradient, larger, dtype).max() <= 2
+    assert error(gradient, wanted_gradient, larger, dtype).max() <= 2 + rounded
 
 
 def test_a_mean_of_means_is_another_number() -> None:
