@@ -133,8 +133,8 @@ def value_and_grad(
     ``w · [(1−y)·q − p·y·(1−q)] / max(q·(1−q), 1e-12)``.
 
     Args:
-        input, target, weight, reduction, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma,
-            normalizer: as in ``binary_cross_entropy_with_logits``.
+        input, target, weight, reduction, pos_weight: as in ``binary_cross_entropy_with_logits``.
+        sample_weight, mask, ignore_index, label_smoothing, gamma, normalizer: likewise.
         probabilities: whether the input is probabilities.
         out: an array of the input's shape and dtype, in which the gradient is written. It may be the input itself;
             nothing is allocated then.

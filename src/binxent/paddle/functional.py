@@ -220,8 +220,8 @@ def binary_cross_entropy(
 
     Args:
         input: probabilities, of any shape; float16, bfloat16, float32 or float64.
-        label, weight, reduction, name, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma,
-            normalizer: as with logits.
+        label, weight, reduction, name, pos_weight: as with logits.
+        sample_weight, mask, ignore_index, label_smoothing, gamma, normalizer: likewise.
 
     Returns:
         As with logits.

@@ -304,8 +304,8 @@ def binary_cross_entropy(
     Args:
         input: probabilities, of any shape and floating dtype.
         target: of the input's shape; floating in [0, 1], integers 0 and 1, or bool.
-        weight, size_average, reduce, reduction, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma,
-            normalizer: as with logits.
+        weight, size_average, reduce, reduction, pos_weight: as with logits.
+        sample_weight, mask, ignore_index, label_smoothing, gamma, normalizer: likewise.
         check_range: on an accelerator, where a check waits for the device, raise for values outside [0, 1]; without
             it, such elements are NaN there. On CPU they are always refused.
 
