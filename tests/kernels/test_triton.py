@@ -162,7 +162,7 @@ def test_reads() -> None:
     x, y = torch.zeros(4), torch.zeros(4, dtype=torch.int8)
     assert kernel.reads(Operands(x, y))
     assert kernel.reads(Operands(torch.nn.Parameter(x), y, gamma=torch.tensor(2.0)))
-    for dtype, target in itertools.product(launch.FLOATING, launch.READABLE):
+    for dtype, target in itertools.product(launch.FLOATING, launch.DTYPES):
         assert kernel.reads(Operands(x.to(dtype), y.to(target)))
 
     class Mine(torch.Tensor):
