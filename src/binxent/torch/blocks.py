@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from binxent import definition, kernels
+from binxent import definition
 from binxent.call import GIVEN, KEPT, WEIGHTS, Call, Operands
 from binxent.torch import arrays
 from binxent.torch.arrays import DTYPE, NAME, Arrays
+from binxent.torch.operands import lies_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,24 +38,14 @@ ARRAYS = _BlockArrays()
 _BLOCK, _BLOCK_ELSEWHERE = 2**16, 2**22
 
 
-def _is_plain(tensor: Tensor, device: torch.device) -> bool:
-    return (
-        (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
-        and tensor.device == device
-        and not tensor.is_meta
-        and tensor.layout is torch.strided
-        and NAME[tensor.dtype] in kernels.READABLE
-    )
-
-
 def reads(given: Sequence[Tensor | None]) -> bool:
     """Whether these operands have numbers in memory, so that nobody has to see the operations on them."""
     input = given[0]
-    return input is not None and all(operand is None or _is_plain(operand, input.device) for operand in given)
+    return input is not None and all(operand is None or lies_on(input.device, operand) for operand in given)
 
 
 def reads_option(option: Tensor, input: Tensor, compiling: bool) -> bool:
-    return _is_plain(option, input.device)
+    return lies_on(input.device, option)
 
 
 def is_readable_gradient(call: Call, incoming: Tensor) -> bool:

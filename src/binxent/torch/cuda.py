@@ -17,7 +17,8 @@ from binxent import kernels
 from binxent.call import GIVEN, Operands, normalized
 from binxent.kernels import Outputs
 from binxent.torch import arrays
-from binxent.torch.arrays import DTYPE, NAME
+from binxent.torch.arrays import DTYPE
+from binxent.torch.operands import lies_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,16 +57,6 @@ def _is_capable(device: torch.device) -> bool:
 _is_capable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _is_on(device: torch.device, tensor: Tensor) -> bool:
-    """What ``reads`` asks of a tensor, as far as Dynamo can."""
-    return (
-        (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
-        and tensor.device == device
-        and tensor.layout is torch.strided
-        and NAME[tensor.dtype] in kernels.READABLE
-    )
-
-
 def _may_read(tensor: Tensor) -> bool:
     return _MAY_READ and (tensor.is_cuda or (RUNS_ON_CPU and tensor.is_cpu))
 
@@ -77,7 +68,7 @@ def reads(given: Sequence[Tensor | None], compiling: bool) -> bool:
         return False
     if compiling:
         device = input.device
-        return _is_capable(device) and all(operand is None or _is_on(device, operand) for operand in given)
+        return _is_capable(device) and all(operand is None or lies_on(device, operand) for operand in given)
     triton = _triton()
     return triton is not None and bool(triton.reads(Operands(*given)))
 

@@ -1,7 +1,8 @@
 """The two losses as functions; drop-ins for torch's.
 
-Eager code on CPU reaches the kernel through ``eager``, compiled code through the operators of ``operators``. For
-transforms, tracing, tensor subclasses and other devices the definition is computed in torch's own operations.
+Eager code reaches a kernel through ``eager``, on the CPU or a CUDA card, and compiled code through ``operators``. On
+other devices ``eager`` computes the definition in blocks. For transforms, tracing and tensor subclasses the definition
+is computed in torch's own operations.
 """
 
 from __future__ import annotations
@@ -240,7 +241,7 @@ def binary_cross_entropy_with_logits(
         >>> binary_cross_entropy_with_logits(output, target, pos_weight=pos_weight)
         tensor(0.2014)
     """
-    # torch.compile cannot trace what hands over to a subclass: there it sees each operation of the formula.
+    # Dynamo cannot trace the hand-over to a subclass, so that under compile it sees the formula's operations instead.
     if has_torch_function(input, target, weight, sample_weight, pos_weight, mask) and not _is_compiling():
         ours: dict[str, Any] = {
             "sample_weight": sample_weight,
@@ -323,7 +324,7 @@ def binary_cross_entropy(
         >>> binary_cross_entropy(torch.tensor([0.5, 0.9]), torch.tensor([1, 1]), reduction="none")
         tensor([0.6931, 0.1054])
     """
-    # torch.compile cannot trace what hands over to a subclass: there it sees each operation of the formula.
+    # Dynamo cannot trace the hand-over to a subclass, so that under compile it sees the formula's operations instead.
     if has_torch_function(input, target, weight, sample_weight, pos_weight, mask) and not _is_compiling():
         ours: dict[str, Any] = {
             "pos_weight": pos_weight,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from binxent import options
 from binxent.call import FLOATING
+from binxent.kernels import READABLE
 from binxent.torch.arrays import NAME
 from binxent.torch.context import is_exporting, is_watched
 
@@ -37,6 +38,17 @@ def check(function: str, name: str, operand: Any) -> None:
         raise NotImplementedError(f"{argument} is of dtype {operand.dtype}; expected a real one")
     if operand.is_floating_point() and NAME[operand.dtype] not in FLOATING:
         raise NotImplementedError(f"{argument} is of dtype {operand.dtype}; expected at least 16 bits")
+
+
+def lies_on(device: torch.device, tensor: Tensor) -> bool:
+    """Whether it is plain memory of this device, in a dtype that the kernels read, as far as Dynamo can ask."""
+    return (
+        (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
+        and tensor.device == device
+        and device.type != "meta"
+        and tensor.layout is torch.strided
+        and NAME[tensor.dtype] in READABLE
+    )
 
 
 def _must_stay_a_tensor(option: Tensor, compiling: bool) -> bool:
