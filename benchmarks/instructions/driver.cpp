@@ -24,6 +24,7 @@ struct Case {
     const char* name;
     DType dtype = DType::float32;
     bool probabilities = false, pos_weight = false, loss = true, gradient = true;
+    double gamma = 0;
 };
 
 constexpr Case cases[] = {
@@ -35,6 +36,9 @@ constexpr Case cases[] = {
     {"bfloat16", DType::bfloat16},
     {"float16", DType::float16},
     {"float64", DType::float64},
+    {"float32 gamma", DType::float32, false, false, true, true, 2},
+    {"float32 probabilities gamma", DType::float32, true, false, true, true, 2},
+    {"bfloat16 gamma", DType::bfloat16, false, false, true, true, 2},
 };
 
 // The few values that are written are exact in each type; what they are has no influence on the number of instructions.
@@ -77,6 +81,7 @@ int main(int count, char** arguments) {
         double value = 0;
         job.input = c.probabilities ? Input::probabilities : Input::logits;
         job.size = n;
+        job.gamma = c.gamma;
         job.x = view(x.get(), c.dtype, n);
         job.target = view(y.get(), c.dtype, n);
         if (c.pos_weight) job.pos_weight = view(p.get(), c.dtype, n);

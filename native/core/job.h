@@ -64,7 +64,7 @@ struct Job {
     // A weight never widens the arithmetic. The focal power does: it amplifies what was rounded before it. So does a mask in
     // double, since a float may hold 0 for what it keeps.
     BINXENT_ALWAYS bool in_double() const {
-        return x.dtype == DType::float64 || target.dtype == DType::float64 || mask.dtype == DType::float64 || gamma > 0;
+        return x.dtype == DType::float64 || target.dtype == DType::float64 || mask.dtype == DType::float64 || gamma > 5;
     }
     BINXENT_ALWAYS bool selects() const { return mask || ignores; }
 

@@ -42,25 +42,46 @@ struct Factor {
     bool is_ordinary() const { return whole.exponent >= -1022 && whole.exponent <= 1023; }
 };
 
-// How much the loops of a type stand, as powers of two: a coefficient lies between 2^±coefficient; the product of a
-// coefficient and a factor is at most 2^product, or 2^raised if 1/(q·(1−q)) still multiplies it.
+// How much the loops of a type stand, as powers of two: a coefficient lies between 2^±coefficient, and its product with the
+// factor is at most 2^product. Where the element is far, a logit beyond `far` or a probability below it, that product is at
+// most 2^tail: above, it would show what the tails of exp and of the focal power have lost, or cut off.
 template <class T>
 struct Stands;
+constexpr int64_t no_tail = 2000;  // above any product
 template <>
 struct Stands<float> {
-    static constexpr int64_t coefficient = 80, product = 120, raised = 80, subnormal = 17;
-    static constexpr int64_t tail = 16;    // a product above 2^tail shows what exp_limit cuts off,
-    static constexpr float far = 115;      // and only for logits beyond this
-    static constexpr float near_0 = 0x1p-80f;
+    static constexpr int64_t coefficient = 80, subnormal = 17;
     static constexpr float large = 0x1p110f, small = 0x1p-100f;  // a sum stands losses between these
+    int64_t product = 120, tail = 16;
+    float far = 115;
+
+    explicit Stands(const Job& job) {
+        const bool focal = job.gamma > 0;
+        if (job.input == Input::logits) {
+            if (focal) product = 48, tail = 0, far = 86;
+            return;
+        }
+        // 1/(q·(1 − q)) still multiplies the product. The focal power of a q below `far` may be subnormal.
+        product = focal ? 40 : 80;
+        tail = focal ? 10 : no_tail;
+        far = 0x1p-80f;
+        const double small = focal ? number(wide_exp_of_minus(100 / job.gamma)) : 0;
+        if (small > far) far = float(small);
+    }
 };
 template <>
 struct Stands<double> {
-    static constexpr int64_t coefficient = 900, product = 1000, raised = 900, subnormal = 48;
-    static constexpr int64_t tail = 12;
-    static constexpr double far = 753;
-    static constexpr double near_0 = 0x1p-200;
+    static constexpr int64_t coefficient = 900, subnormal = 48;
     static constexpr double large = 0x1p1000, small = 0x1p-900;
+    int64_t product, tail;
+    double far;
+
+    explicit Stands(const Job& job) {
+        const bool logits = job.input == Input::logits;
+        product = logits ? 1000 : 900;
+        tail = logits ? 12 : no_tail;
+        far = logits ? 753 : 0x1p-200;
+    }
 };
 
 // Whether any of the values is neither 0 nor of a size between these two. It compares the bits of the sizes, which are in the
@@ -109,10 +130,10 @@ class Extremes {
         double surely_least = 0, surely_most = 0;  // between these, neither it nor the product is outside
 
         Bounds() = default;
-        Bounds(const Job& job, int operands, int64_t exponent) {
+        Bounds(const Job& job, const S& stands, int operands, int64_t exponent) {
             const bool logits = job.input == Input::logits;
             const int64_t up = exponent > 0 ? exponent : 0, down = exponent < 0 ? -exponent : 0;
-            const int64_t product = (logits ? S::product : S::raised) - up;
+            const int64_t product = stands.product - up;
             const int64_t up_to = product < S::coefficient ? product : S::coefficient;
             every = up_to < 0;
             if (every) return;
@@ -121,16 +142,16 @@ class Extremes {
             least = power_of_two(-((logits ? S::coefficient - down : S::coefficient) / share));
             surely_least = least;
             surely_most = most;
-            if (logits) {
-                const int64_t tail = S::tail - up;
+            most_far = __builtin_inf();
+            if (stands.tail != no_tail) {
+                const int64_t tail = stands.tail - up;
                 most_far = power_of_two(tail);
                 const double each = power_of_two(tail < 0 ? tail : tail / share);
                 surely_most = each < most ? each : most;
-            } else {
-                most_far = __builtin_inf();
-                least_far = up == 0 ? 0 : power_of_two(-S::subnormal);
-                surely_least = up == 0 ? least : power_of_two(-(S::subnormal / share));
             }
+            if (logits) return;
+            least_far = up == 0 ? 0 : power_of_two(-S::subnormal);
+            surely_least = up == 0 ? least : power_of_two(-(S::subnormal / share));
         }
 
         bool is_outside(double size) const { return !(size <= most) || (size < least && size != 0); }
@@ -141,6 +162,9 @@ class Extremes {
 
     const Job& job_;
     const Factor& factor_;
+    const S stands_;
+    // In double the focal power has any exponent, and any element of it may be far.
+    const bool any_power_ = sizeof(T) == sizeof(double) && job_.gamma > 0;
     const View* operand_[max_weights + 1];     // the weights, and the pos_weight
     bool settled_[max_weights + 1] = {};       // true: no element of it is outside
     int operands_ = 0;
@@ -174,9 +198,10 @@ class Extremes {
     }
 
     bool is_far(T x) const {
-        if (job_.gamma == 0) return job_.input == Input::logits ? absolute(x) > S::far : x < S::near_0;
+        const bool logits = job_.input == Input::logits;
+        if (!any_power_) return logits ? absolute(x) > stands_.far : x < stands_.far;
         // The focal power times the logarithm may be subnormal.
-        if (job_.input == Input::logits) return (job_.gamma + 1) * (absolute(double(x)) + 1) > 600;
+        if (logits) return (job_.gamma + 1) * (absolute(double(x)) + 1) > 600;
         const double one = clamped_minus_log(double(x)), other = clamped_minus_log1m(double(x));
         return (job_.gamma + 1) * (one > other ? one : other) > 600;
     }
@@ -189,7 +214,7 @@ class Extremes {
                         (gradient_.is_outside(own) ? in_gradient : 0) |
                         (gradient_.is_outside_far(product) ? far_in_gradient : 0);
         };
-        const uint8_t far = job_.gamma > 0 ? far_in_loss | far_in_gradient : 0;
+        const uint8_t far = any_power_ ? far_in_loss | far_in_gradient : 0;
         for (int64_t i = 0; i < n; ++i) {
             mark_[i] = far | (loss_.every ? in_loss : 0) | (gradient_.every ? in_gradient : 0);
             see(i, product[i] = 1, 1);
@@ -219,27 +244,32 @@ class Extremes {
         return true;
     }
 
-    // Whether a logit that is far is extreme without any weight.
+    // Whether an input that is far is extreme without any weight.
     bool has_tail() const { return operands_ == 0 && tighter_.is_outside_far(1); }
+
+    bool any_far(const T* x, int64_t n) const {
+        return job_.input == Input::logits ? any_outside(x, n, T(0), stands_.far) : any_outside(x, n, stands_.far, T(1));
+    }
 
   public:
     Extremes(const Job& job, const Factor& factor)
         : job_(job),
           factor_(factor),
+          stands_(job),
           small_(job.divisor_exponent < 0 || (job.divisor_exponent == 0 && absolute(job.divisor) < 1) ? S::small : 0),
           watches_(job.value && (job.weights > 0 || job.pos_weight || small_ > 0)) {
         for (; operands_ < job.weights; ++operands_) operand_[operands_] = &job.weight[operands_];
         if (job.pos_weight) operand_[operands_++] = &job.pos_weight;
-        loss_ = gradient_ = tighter_ = Bounds(job, operands_, 0);
+        loss_ = gradient_ = tighter_ = Bounds(job, stands_, operands_, 0);
         if (!job.gradient) return;
-        gradient_ = Bounds(job, operands_, factor.is_ordinary() ? factor.exponent() : 0);
+        gradient_ = Bounds(job, stands_, operands_, factor.is_ordinary() ? factor.exponent() : 0);
         gradient_.every |= !factor.is_ordinary();
         tighter_ = gradient_;
     }
 
     // Whether neither an element of the job nor its sum can be extreme.
     bool none() const {
-        return operands_ == 0 && job_.gamma == 0 && !tighter_.every && !has_tail() && !watches_;
+        return operands_ == 0 && !any_power_ && !tighter_.every && !has_tail() && !watches_;
     }
 
     // Looks at operand k once and for all if it is a broadcast row.
@@ -250,7 +280,7 @@ class Extremes {
 
     // Marks the extreme elements of a tile whose weights and pos_weight have these values.
     void find(const T* x, int64_t start, int64_t n, const T* const* values) {
-        found_ = tighter_.every || job_.gamma > 0 || (has_tail() && any_outside(x, n, T(0), S::far));
+        found_ = tighter_.every || any_power_ || (has_tail() && any_far(x, n));
         for (int k = 0; k < operands_ && !found_; ++k) found_ = !settled_[k] && may_be_outside(k, values[k], start, n);
         if (found_) mark(x, start, n);
     }

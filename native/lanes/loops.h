@@ -5,6 +5,7 @@
 
 #include "convert.h"
 #include "core/job.h"
+#include "focal.h"
 #include "math.h"
 #include "tiles.h"
 
@@ -18,6 +19,15 @@ struct Tile {
     T hidden;  // an element is ignored where `kept` is this
     T* loss;
     T* gradient;
+};
+
+// The numbers among the options.
+template <class T>
+struct Terms {
+    Smoothing<T> smoothing;
+    Gamma<T> gamma;
+
+    explicit Terms(const Job& job) : smoothing(job.label_smoothing), gamma(job.gamma) {}
 };
 
 // What is done to y and 1 − y before they are coefficients. Each kind does what those before it do, too.
@@ -58,12 +68,12 @@ struct Shown {
 };
 
 template <class T, Kind kind, bool selects, bool want_loss, bool want_gradient, class S>
-void logits_tile(int64_t n, const Tile<T, S>& tile, Smoothing<T> smoothing, T factor) {
+void logits_tile(int64_t n, const Tile<T, S>& tile, const Terms<T>& terms, T factor) {
     const S* __restrict xs = tile.x;
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
     const Shown<T, selects> shown{tile.kept, tile.hidden};
-    for_each_element<T, kind>(n, tile, smoothing, [=](int64_t i, const Branches<T>& branches) BINXENT_ALWAYS {
+    for_each_element<T, kind>(n, tile, terms.smoothing, [=](int64_t i, const Branches<T>& branches) BINXENT_ALWAYS {
         const LogitElement<T> element(T(widen(xs[i])), branches);
         if constexpr (want_loss) losses[i] = shown(i, element.template loss<has_weights(kind)>());
         if constexpr (want_gradient) gradients[i] = shown(i, element.gradient(factor));
@@ -71,37 +81,32 @@ void logits_tile(int64_t n, const Tile<T, S>& tile, Smoothing<T> smoothing, T fa
 }
 
 template <class T, Kind kind, bool selects, bool want_loss, bool want_gradient>
-void probabilities_tile(int64_t n, const Tile<T>& tile, Smoothing<T> smoothing, T factor) {
+void probabilities_tile(int64_t n, const Tile<T>& tile, const Terms<T>& terms, T factor) {
     const T* __restrict qs = tile.x;
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
     const Shown<T, selects> shown{tile.kept, tile.hidden};
-    for_each_element<T, kind>(n, tile, smoothing, [=](int64_t i, const Branches<T>& branches) BINXENT_ALWAYS {
+    for_each_element<T, kind>(n, tile, terms.smoothing, [=](int64_t i, const Branches<T>& branches) BINXENT_ALWAYS {
         const T q = qs[i], positive = branches.positive, negative = branches.negative;
         if constexpr (want_loss) losses[i] = shown(i, probability_loss(q, positive, negative));
         if constexpr (want_gradient) gradients[i] = shown(i, probability_gradient(q, positive, negative, factor));
     });
 }
 
-// With the focal power there are always weights and both outputs, since the loop is bound by its arithmetic anyway.
-inline void focal_tile(Input input, int64_t n, const Tile<double>& tile, Smoothing<double> smoothing, double gamma,
-                       double factor) {
-    using T = double;
-    const T* __restrict xs = tile.x;
+// With the focal power there are two loops: for a call without other options, and for any call.
+template <class T, class Element, bool any, bool want_gradient, class S>
+void focal_tile(int64_t n, const Tile<T, S>& tile, const Terms<T>& terms, T factor) {
+    const S* __restrict xs = tile.x;
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
-    const Shown<T, true> shown{tile.kept, tile.hidden};
-    const auto for_each = [&](auto element) BINXENT_ALWAYS {
-        for_each_element<T, Kind::weighted>(n, tile, smoothing, [=](int64_t i, const Branches<T>& branches) BINXENT_ALWAYS {
-            const FocalElement<T> found = element(xs[i], branches);
-            losses[i] = shown(i, found.loss);
-            gradients[i] = shown(i, found.gradient);
-        });
-    };
-    if (input == Input::logits)
-        for_each([=](T x, const Branches<T>& of) BINXENT_ALWAYS { return focal_element(x, of, gamma, factor); });
-    else
-        for_each([=](T q, const Branches<T>& of) BINXENT_ALWAYS { return focal_probability(q, of, gamma, factor); });
+    const Shown<T, any> shown{tile.kept, tile.hidden};
+    const Gamma<T> gamma = terms.gamma;
+    constexpr Kind kind = any ? Kind::weighted : Kind::plain;
+    for_each_element<T, kind>(n, tile, terms.smoothing, [=](int64_t i, const Branches<T>& branches) BINXENT_ALWAYS {
+        const Element element(T(widen(xs[i])), branches, gamma);
+        losses[i] = shown(i, element.loss());
+        if constexpr (want_gradient) gradients[i] = shown(i, element.gradient(factor));
+    });
 }
 
 template <class T>
@@ -127,7 +132,7 @@ void saturate(int64_t n, T* v) {
 }
 
 template <class T>
-using Step = void (*)(int64_t, const Tile<T>&, Smoothing<T>, T);
+using Step = void (*)(int64_t, const Tile<T>&, const Terms<T>&, T);
 
 template <class T, Kind kind, bool selects, bool want_loss, bool want_gradient>
 Step<T> choose(Input input) {
@@ -149,25 +154,23 @@ Step<T> choose(const Job& job) {
                          : choose<T, kind, false>(job.input, want_loss, want_gradient);
 }
 
+template <class T, class Element>
+Step<T> choose_focal(const Job& job) {
+    const bool any = job.weights > 0 || job.pos_weight || job.label_smoothing != 0 || job.selects();
+    // In double there is one loop: it is bound by its arithmetic anyway.
+    if constexpr (sizeof(T) == sizeof(double)) return focal_tile<T, Element, true, true, T>;
+    if (any) return job.gradient ? focal_tile<T, Element, true, true, T> : focal_tile<T, Element, true, false, T>;
+    return job.gradient ? focal_tile<T, Element, false, true, T> : focal_tile<T, Element, false, false, T>;
+}
+
 // The loop that does all that the job asks for, and no more.
 template <class T>
 Step<T> choose(const Job& job) {
+    if (job.gamma > 0)
+        return job.input == Input::logits ? choose_focal<T, FocalLogit<T>>(job) : choose_focal<T, FocalProbability<T>>(job);
     if (job.weights > 0) return choose<T, Kind::weighted>(job);
     if (job.pos_weight) return choose<T, Kind::pos_weighted>(job);
     return job.label_smoothing != 0 ? choose<T, Kind::smoothed>(job) : choose<T, Kind::plain>(job);
-}
-
-inline void compute_tile(const Job&, Step<float> step, int64_t n, const Tile<float>& tile, Smoothing<float> smoothing,
-                  float factor) {
-    step(n, tile, smoothing, factor);
-}
-
-inline void compute_tile(const Job& job, Step<double> step, int64_t n, const Tile<double>& tile, Smoothing<double> smoothing,
-                  double factor) {
-    if (job.gamma > 0)
-        focal_tile(job.input, n, tile, smoothing, job.gamma, factor);
-    else
-        step(n, tile, smoothing, factor);
 }
 
 }  // namespace binxent::BINXENT_ISA

@@ -44,7 +44,7 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block, Space& spa
     const bool saturates =
         job.gradient && job.gradient.dtype == DType::float16 && job.input == Input::probabilities;
     const Factor factor(job);
-    const Smoothing<T> smoothing(job.label_smoothing);
+    const Terms<T> terms(job);
     Extremes<T> extremes(job, factor);
     const bool may_be_extreme = !extremes.none();
 
@@ -76,7 +76,7 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block, Space& spa
             if (out_of_range(n, tile.x, tile.kept, tile.hidden)) outside |= input_out_of_range;
             if (!job.any_target && out_of_range(n, tile.target, tile.kept, tile.hidden)) outside |= target_out_of_range;
         }
-        compute_tile(job, step, n, tile, smoothing, T(factor.within));
+        step(n, tile, terms, T(factor.within));
         if (job.gradient && factor.after != 1)
             for (int64_t i = 0; i < n; ++i) gradient[i] = T(gradient[i] * factor.after);
         if (may_be_extreme) {
@@ -103,18 +103,27 @@ bool is_plain_bfloat16(const Job& job) {
            Factor(job).after == 1 && Extremes<float>(job, Factor(job)).none();
 }
 
+auto choose_plain_bfloat16(const Job& job) {
+    using B = BFloat16;
+    constexpr Kind kind = Kind::plain;
+    if (job.gamma > 0)
+        return job.gradient ? focal_tile<float, FocalLogit<float>, false, true, B>
+                            : focal_tile<float, FocalLogit<float>, false, false, B>;
+    const bool want_loss = job.loss || job.value;
+    return !job.gradient ? logits_tile<float, kind, false, true, false, B>
+           : want_loss   ? logits_tile<float, kind, false, true, true, B>
+                         : logits_tile<float, kind, false, false, true, B>;
+}
+
 void run_plain_bfloat16(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
     const auto* const x = reinterpret_cast<const BFloat16*>(job.x.data);
     const auto* const target = reinterpret_cast<const BFloat16*>(job.target.data);
-    const bool want_loss = job.loss || job.value;
     const float factor = float(Factor(job).within);
-    constexpr Kind kind = Kind::plain;
-    const auto step = !job.gradient ? logits_tile<float, kind, false, true, false, BFloat16>
-                      : want_loss   ? logits_tile<float, kind, false, true, true, BFloat16>
-                                    : logits_tile<float, kind, false, false, true, BFloat16>;
+    const Terms<float> terms(job);
+    const auto step = choose_plain_bfloat16(job);
     const auto compute = [&](int64_t start, int64_t n, float* loss, float* gradient, BlockSum& sum, WideSum&) {
         const Tile<float, BFloat16> tile{x + start, target + start, nullptr, nullptr, nullptr, 0, loss, gradient};
-        step(n, tile, Smoothing<float>(0), factor);
+        step(n, tile, terms, factor);
         if (job.value) sum.add(loss, n);
     };
     for_each_tile<float>(job, first_block, last_block, space, compute);

@@ -5,8 +5,8 @@
 // multiply-add gives the same bits. No library function is called: exp, log and log1p are the polynomials of
 // coefficients.h. docs/computation.md says why each step is as it is.
 //
-// In the order of this file: the types' constants and bits; the coefficients of the two branches; a logit; a probability;
-// the focal power (Lin et al. 2017) of either.
+// In the order of this file: the types' constants and bits; the coefficients of the two branches; a logit; a probability.
+// The focal loss of either stands in focal.h.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,7 @@ struct Float<float> {
     static constexpr Bits bias = 127;
     static constexpr Bits sign = 0x80000000;
     static constexpr Bits half_root = 0x3f3504f3;  // 1/√2
-    static constexpr float lift = 0x1p40f, drop = 0x1p-40f, smallest_normal = 0x1p-126f;
+    static constexpr float lift = 0x1p40f, drop = 0x1p-40f, smallest_normal = 0x1p-126f, largest = 0x1.fffffep127f;
     static constexpr Bits lift_exponent = 40;
     static constexpr float exp_limit = 115.6f;  // from here on 2^n is 0, and exp with it; no weight below 2^16 shows it
     static constexpr float log2_e = 0x1.715476p+0f;
@@ -55,7 +55,7 @@ struct Float<double> {
     static constexpr Bits bias = 1023;
     static constexpr Bits sign = 0x8000000000000000;
     static constexpr Bits half_root = 0x3fe6a09e667f3bcd;
-    static constexpr double lift = 0x1p64, drop = 0x1p-64, smallest_normal = 0x1p-1022;
+    static constexpr double lift = 0x1p64, drop = 0x1p-64, smallest_normal = 0x1p-1022, largest = 0x1.fffffffffffffp1023;
     static constexpr Bits lift_exponent = 64;
     static constexpr double exp_limit = 753.4;
     static constexpr double log2_e = 0x1.71547652b82fep+0;
@@ -128,28 +128,40 @@ struct Smoothing {
     }
 };
 
-// What both branches of the loss share, for a logit x: e = exp(−|x|) = 2^n·(1 + q). It stays in these two parts, so that a
-// sum or a product with e is rounded once. The power of two is lifted so far that it is never subnormal. Otherwise a loss or
-// a gradient that is subnormal, or that a factor brings back from there, would lose digits.
-template <class T>
-struct Logit {
-    T size;   // |x|
-    T power;  // lift·2^n
+// exp(−(size + lost)) = 2^n·(1 + q), for a size of at most exp_limit. It stays in these two parts, so that a sum or a product
+// with it is rounded once. The power of two is lifted so far that it is never subnormal. Otherwise a loss or a gradient that
+// is subnormal, or that a factor brings back from there, would lose digits.
+template <class T, bool is_lifted = true>
+struct Exponential {
+    static constexpr T drop = is_lifted ? Float<T>::drop : 1;
+    T power;  // 2^n / drop
     T q;
 
-    BINXENT_INLINE explicit Logit(T x) : size(absolute(x)) {
+    // `lost` is what the size lost when it was rounded; without it, the size is exact.
+    template <class... Lost>
+    BINXENT_INLINE explicit Exponential(T size, Lost... lost) {
         using F = Float<T>;
-        const T a = size > F::exp_limit ? F::exp_limit : size;  // NaN stays NaN
         // Adding the rounder leaves the exponent n, with its bias, in the low bits. At the limit they are 0.
-        const T rounder = F::rounder + T(F::bias + F::lift_exponent);
-        const T rounded = fma(a, -F::log2_e, rounder);
+        const T rounder = F::rounder + T(F::bias + (is_lifted ? F::lift_exponent : 0));
+        const T rounded = fma(size, -F::log2_e, rounder);
         const T n = rounded - rounder;
-        const T r = -fma(n, F::ln2_low, fma(n, F::ln2_high, a));
+        const T r = -fma(n, F::ln2_low, (fma(n, F::ln2_high, size) + ... + lost));
         power = bits_as<T>(bits_as<typename F::Bits>(rounded) << F::mantissa);
         q = fma(r * r, polynomial(r, Coefficients<T>::exp), r);
     }
 
-    BINXENT_INLINE T lifted_exp() const { return fma(power, q, power); }
+    BINXENT_INLINE T lifted() const { return fma(power, q, power); }
+};
+
+// What both branches of the loss share, for a logit x: e = exp(−|x|).
+template <class T>
+struct Logit : Exponential<T> {
+    T size;  // |x|
+
+    BINXENT_INLINE explicit Logit(T x) : Exponential<T>(finite(absolute(x))), size(absolute(x)) {}
+
+    // NaN stays NaN.
+    BINXENT_INLINE static T finite(T size) { return size > Float<T>::exp_limit ? Float<T>::exp_limit : size; }
 };
 
 // loss = leading·|x| + (leading + trailing)·log1p(e), since softplus(±x) = max(±x, 0) + log1p(e). `leading` is the
@@ -163,7 +175,7 @@ struct Logit {
 template <class T>
 BINXENT_INLINE T logit_loss(const Logit<T>& logit, T leading, T total) {
     const T growth = leading != 0 ? logit.size : T(0);
-    const T lifted = logit.lifted_exp(), e = lifted * Float<T>::drop;
+    const T lifted = logit.lifted(), e = lifted * Float<T>::drop;
     const bool large = absolute(total) > 1;
     const T scale = large ? total * Float<T>::drop : total, power = large ? lifted : e;
     const T rest = polynomial(e, Coefficients<T>::log1p);
@@ -177,7 +189,7 @@ template <class T>
 BINXENT_INLINE T logit_gradient(const Logit<T>& logit, T x, T leading, T trailing, T factor, T lost_leading) {
     const T scale = trailing * (factor * Float<T>::drop) * logit.power;
     const T numerator = fma(-scale, logit.q, fma(leading, factor, fma(lost_leading, factor, -scale)));
-    const T e = logit.lifted_exp() * Float<T>::drop;
+    const T e = logit.lifted() * Float<T>::drop;
     const T denominator = T(1) + e;
 #if defined(BINXENT_FMA)
     // One step of long division takes back what the rounding of 1 + e and of the quotient lost, and makes 3 ulp 2. The
@@ -220,43 +232,46 @@ struct LogitElement {
 // Returns σ(x) = 1/(1+e), or e/(1+e) for x < 0.
 template <class T>
 BINXENT_INLINE T sigmoid(const Logit<T>& logit, T x) {
-    const T e = logit.lifted_exp() * Float<T>::drop;
+    const T e = logit.lifted() * Float<T>::drop;
     return (x < 0 ? e : T(1)) / (T(1) + e);
 }
 
-// Returns −log((1 + f)·2^(biased − bias − offset)), for 1 + f in [1/√2, √2).
-template <class T>
-BINXENT_INLINE T minus_log(T f, typename Float<T>::Bits biased, T offset) {
+// Returns −log((1 + f)·2^(biased − bias − offset)), for 1 + f in [1/√2, √2). Whoever asks also gets what the last rounding of it
+// lost, since its product of k and ln2_high is exact.
+template <class T, class... Lost>
+BINXENT_INLINE T minus_log(T f, typename Float<T>::Bits biased, T offset, Lost&... lost) {
     using F = Float<T>;
     const T k = bits_as<T>(bits_as<typename F::Bits>(F::integer) | biased) - (F::integer + T(F::bias)) - offset;
     const T rest = fma(f * f, polynomial(f, Coefficients<T>::log), fma(k, F::ln2_low, f));
-    return -fma(k, F::ln2_high, rest);
+    const T value = -fma(k, F::ln2_high, rest);
+    ((lost = -(fma(k, F::ln2_high, value) + rest)), ...);
+    return value;
 }
 
 constexpr double log_clamp = 100;  // the frameworks clamp both logarithms at −100
 
 // Returns −log q, at most 100.
-template <class T>
-BINXENT_INLINE T clamped_minus_log(T q) {
+template <class T, class... Lost>
+BINXENT_INLINE T clamped_minus_log(T q, Lost&... lost) {
     using F = Float<T>;
     using Bits = typename F::Bits;
     const bool subnormal = q < F::smallest_normal;
     const T normal = subnormal ? q * F::lift : q;
     const Bits shifted = bits_as<Bits>(normal) - F::half_root + (F::bias << F::mantissa);
     const T m = bits_as<T>((shifted & ((Bits(1) << F::mantissa) - 1)) + F::half_root);
-    const T value = minus_log<T>(m - T(1), shifted >> F::mantissa, subnormal ? T(F::lift_exponent) : T(0));
+    const T value = minus_log(m - T(1), shifted >> F::mantissa, subnormal ? T(F::lift_exponent) : T(0), lost...);
     return q == 0 || value > T(log_clamp) ? T(log_clamp) : value;
 }
 
 // Returns −log(1 − q), at most 100. 1 − q itself may be rounded, but f = 2^−k·(1 − q) − 1 = (2^−k − 1) − 2^−k·q never is.
-template <class T>
-BINXENT_INLINE T clamped_minus_log1m(T q) {
+template <class T, class... Lost>
+BINXENT_INLINE T clamped_minus_log1m(T q, Lost&... lost) {
     using F = Float<T>;
     using Bits = typename F::Bits;
     const T rest = T(1) - q;
     const Bits biased = (bits_as<Bits>(rest) - F::half_root + (F::bias << F::mantissa)) >> F::mantissa;
     const T scale = bits_as<T>((2 * F::bias - biased) << F::mantissa);  // 2^−k
-    const T value = minus_log<T>(fma(-scale, q, scale - T(1)), biased, T(0));
+    const T value = minus_log(fma(-scale, q, scale - T(1)), biased, T(0), lost...);
     return rest == 0 || value > T(log_clamp) ? T(log_clamp) : value;
 }
 
@@ -283,66 +298,6 @@ template <class T>
 BINXENT_INLINE T saturated(T v) {
     const T low = v < T(-65504) ? T(-65504) : v;
     return low > T(65504) ? T(65504) : low;
-}
-
-// The focal power is (1 − p_t)^γ = exp(−γ·softplus(±x)), of the probability that the model gives the wrong answer. In log
-// space nothing overflows. For a positive, loss = σ(−x)^γ·softplus(−x), and slope = d loss / dx. For a negative, the loss is
-// that of a positive with the logit −x, and so is the slope, negated.
-template <class T>
-struct Focal {
-    T loss, slope;
-};
-
-template <class T>
-BINXENT_INLINE T exp_of_minus(T size) {
-    return Logit<T>(size).lifted_exp() * Float<T>::drop;
-}
-
-template <class T>
-BINXENT_INLINE Focal<T> focal_logit(T x, T gamma) {
-    const Logit<T> logit(x);
-    const T on_left = x < 0 ? T(1) : T(0), on_right = T(1) - on_left;
-    const T softplus = logit_loss(logit, on_left, T(1)), opposite = logit_loss(logit, on_right, T(1));
-    const T e = logit.lifted_exp() * Float<T>::drop;
-    const T larger = T(1) / (T(1) + e), smaller = e / (T(1) + e);  // σ(|x|), σ(−|x|)
-    const T sigma = x < 0 ? smaller : larger, other = x < 0 ? larger : smaller;
-    const T power = exp_of_minus(gamma * opposite);
-    const T finite = softplus > Float<T>::exp_limit ? Float<T>::exp_limit : softplus;  // there σ(x) is 0
-    return {power * softplus, -power * fma(gamma * sigma, finite, other)};
-}
-
-// A coefficient of 0 hides an infinite term, but no NaN.
-template <class T>
-BINXENT_INLINE T weighted(T coefficient, T term) {
-    return coefficient == 0 && term - term != 0 && term == term ? T(0) : coefficient * term;
-}
-
-// One element with the focal power: its loss, and its gradient times a factor.
-template <class T>
-struct FocalElement {
-    T loss, gradient;
-};
-
-template <class T>
-BINXENT_INLINE FocalElement<T> focal_element(T x, const Branches<T>& of, T gamma, T factor) {
-    const Focal<T> one = focal_logit(x, gamma), other = focal_logit(-x, gamma);
-    return {weighted(of.positive, one.loss) + weighted(of.negative, other.loss),
-            (of.positive * one.slope - of.negative * other.slope) * factor};
-}
-
-// The same for a probability q: the loss is (1 − q)^γ·(−log q) for a positive, and q^γ·(−log(1−q)) for a negative. The
-// gradient's denominator is clamped as it is without the power.
-template <class T>
-BINXENT_INLINE FocalElement<T> focal_probability(T q, const Branches<T>& of, T gamma, T factor) {
-    const T minus_log = clamped_minus_log(q), minus_log1m = clamped_minus_log1m(q);
-    const T power = minus_log1m < T(log_clamp) ? exp_of_minus(gamma * minus_log1m) : T(0);
-    const T other_power = minus_log < T(log_clamp) ? exp_of_minus(gamma * minus_log) : T(0);
-    const T product = q * (T(1) - q);
-    const T denominator = product < Float<T>::tiny_product ? Float<T>::tiny_product : product;
-    const T rising = of.negative * other_power * fma(gamma * (T(1) - q), minus_log1m, q);
-    const T falling = of.positive * power * fma(gamma * q, minus_log, T(1) - q);
-    return {of.positive * (power * minus_log) + of.negative * (other_power * minus_log1m),
-            (rising - falling) * factor / denominator};
 }
 
 }  // namespace binxent::BINXENT_ISA
