@@ -16,8 +16,14 @@ SMALL, MIDDLE, LARGE = 64, 262_144, 16_777_216
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 OPTIONS = ("plain", "weight", "pos_weight", "mask")
 FORWARD, BOTH = "forward", "forward + backward"
+GAMMAS = (2.0, 2.3)  # of the focal loss: the usual one, and one whose power is no product of a few factors
 
 FRAMEWORKS = ("numpy", "torch", "paddle", "mindspore", "jax")
+
+
+def focal(gamma: float) -> str:
+    """The way of ours with this gamma."""
+    return f"binxent gamma={gamma:g}"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks import results
+from benchmarks.grid import focal
 from benchmarks.results import Row
 
 CASES = {
@@ -53,6 +54,8 @@ FASTER = {
 }
 # The greatest ratio of our time to that of streaming the same bytes, and the stretch target.
 ROOF = ((1.5, 1.15), (1.6, 1.6), (2, 2))
+# The greatest ratio of our time with a gamma to that without, and the stretch target: for float32, and bfloat16.
+FOCAL = {2.0: (2, None), 2.3: (4, 2)}
 OVERHEAD = {"torch": "torch", "paddle": "paddle", "mindspore": "mindspore", "jax": "optax"}
 IMPORT = 0.050
 
@@ -73,6 +76,10 @@ def of(rows: list[Row]) -> Iterator[Target]:
             bound[1],
             at_most=True,
         )
+    for gamma, (most, stretch) in FOCAL.items():
+        for case in ("float32", "bfloat16"):
+            row = results.headline(rows, framework="numpy", way=focal(gamma), **CASES[case])
+            yield Target("numpy", f"gamma={gamma:g}, {case}", most, row and row["ratio"], stretch, at_most=True)
     for framework, way in OVERHEAD.items():
         row = results.headline(rows, framework=framework, way=way, elements=64)
         yield Target(framework, f"{way}, 64 elements", 1, row and row["ratio"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import ml_dtypes
@@ -10,7 +11,7 @@ from sklearn.metrics import log_loss
 
 import binxent.numpy as bx
 from benchmarks.frameworks import OURS, Array, Evaluate, Way, operands
-from benchmarks.grid import BOTH, FORWARD, Case
+from benchmarks.grid import BOTH, FORWARD, GAMMAS, Case, focal
 
 PACKAGES = ("scikit-learn",)
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -35,6 +36,9 @@ def ways(case: Case) -> dict[str, Way]:
         }
     else:
         found = {OURS: Way(lambda: bx.binary_cross_entropy_with_logits(x, y, **options))}
+    if case.passes == BOTH and not options:
+        for gamma in GAMMAS:
+            found[focal(gamma)] = Way(functools.partial(bx.value_and_grad, x, y, gamma=gamma))
     if not options and dtype != ml_dtypes.bfloat16:
         found["formula"] = Way(lambda: formula(x, y, gradient=case.passes == BOTH))
     if case.passes == FORWARD and not options and dtype in (np.float32, np.float64):

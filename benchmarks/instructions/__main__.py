@@ -86,7 +86,7 @@ def count(driver: Path) -> Counts:
 def without_requests(disassembly: str) -> list[str]:
     """The functions with a loop over a tile that do not prefetch."""
     functions = re.findall(r"^[0-9a-f]+ <(.*)>:\n((?:.+\n)+)", disassembly, re.MULTILINE)
-    loops = {name: code for name, code in functions if re.search(r"::(logits|probabilities)_tile<", name)}
+    loops = {name: code for name, code in functions if re.search(r"::(logits|probabilities|focal)_tile<", name)}
     if not loops:
         raise CannotCountError("the driver has no loop over a tile by the names that are known")
     return [name for name, code in loops.items() if "prefetch" not in code]

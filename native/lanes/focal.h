@@ -86,7 +86,8 @@ struct FocalLogit {
     BINXENT_INLINE T loss() const {
         const T growth = leading != 0 ? logit.size : T(0);  // a coefficient of 0 hides an infinite |x|
         const T sum = fma(leading, growth + log1p, times(trailing * log1p, of_trailing));
-        return times(fma(sum, e, sum), shared);
+        const T loss = times(fma(sum, e, sum), shared);
+        return loss == loss ? loss : sum;  // an infinite sum times a part that is 0
     }
 
     BINXENT_INLINE T gradient(T factor) const {
