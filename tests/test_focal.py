@@ -176,7 +176,9 @@ def digest() -> str:
         for gamma in GAMMAS:
             for array in both(x, y, gamma, source=source, incoming=0.7):
                 found.append(int(bits(array).astype(np.uint64).sum() % 2**53))
-                found.append(int((bits(array).astype(np.uint64) * np.arange(array.size, dtype=np.uint64)).sum() % 2**53))
+                found.append(
+                    int((bits(array).astype(np.uint64) * np.arange(array.size, dtype=np.uint64)).sum() % 2**53)
+                )
     return json.dumps(found)
 
 
