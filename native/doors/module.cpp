@@ -17,6 +17,7 @@
 #include "core/run.h"
 #include "dlpack.h"
 #include "paddle.h"
+#include "torch.h"
 #include "xla.h"
 
 namespace nb = nanobind;
@@ -378,6 +379,12 @@ NB_MODULE(_native, m) {
     m.attr("INPUT_OUT_OF_RANGE") = input_out_of_range;
     m.attr("TARGET_OUT_OF_RANGE") = target_out_of_range;
     m.attr("xla_handler") = nb::capsule(reinterpret_cast<void*>(&xla_handler));
+    m.def(
+        "register_torch_operators",
+        [](size_t library, size_t executor) {
+            return register_torch_operators(reinterpret_cast<void*>(library), reinterpret_cast<ParallelFor>(executor));
+        },
+        nb::arg("library"), nb::arg("executor"));
     bind_paddle(m.def_submodule("paddle"));
     nb::dict dtypes;
     for (const auto& [name, dtype] : dtype_names) dtypes[name] = int(dtype);

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import weakref
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch._dynamo.testing
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 
 from binxent import kernel
-from binxent.torch import cpu
+from binxent.kernels import native
 from tests.faces.torch_samples import (
     DIVIDED,
     KINDS,
@@ -415,28 +419,153 @@ def test_two_losses_of_the_same_operands_have_a_gradient_each(kind):
     assert torch.equal(x.grad, expected + other)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @both_kinds
-def test_a_gradient_that_nobody_asks_for_is_freed_with_the_loss(kind, monkeypatch):
-    made = []
-    original = cpu.loss_and_gradient
-
-    def watched(call, operands):
-        loss, found = original(call, operands)
-        made.append(weakref.ref(found[0]))
-        return loss, found
-
-    monkeypatch.setattr(cpu, "loss_and_gradient", watched)
-    x, y = an_input(kind, 8, 5, dtype=torch.float32).requires_grad_(), uniform(8, 5, dtype=torch.float32)
-    loss = compiled(lambda x, y: OURS[kind](x, y), "inductor")(x, y)
-    assert made[-1]() is not None
-    del loss
-    assert made[-1]() is None
+def test_a_gradient_that_nobody_asks_for_is_freed_with_the_loss(kind, weighted):
+    """Its memory is large enough to be kept, which tells when it is free."""
+    elements = kernel.LARGE_MEMORY // 4
+    x, y = torch.full((elements,), 0.5, requires_grad=True), torch.ones(elements)
+    loss = compiled(lambda x, y: OURS[kind](x, y, weight=y if weighted else None), "inductor")
+    loss(x, y)
+    kernel.release_memory()
+    found = loss(x, y)
+    assert kernel.release_memory() == 0
+    del found
+    assert kernel.release_memory() >= kernel.LARGE_MEMORY
 
 
-def test_without_a_gradient_none_is_made(monkeypatch):
-    monkeypatch.setattr(cpu, "loss_and_gradient", None)
-    x, y = an_input("logits", 8, 5, dtype=torch.float32).requires_grad_(), uniform(8, 5, dtype=torch.float32)
-    loss = compiled(lambda x, y: OURS["logits"](x, y), "inductor")
+# Native operators
+
+
+def operators_in(function, *operands):
+    """The operators of ours in the graphs of forward and backward, by name."""
+    names = []
+
+    def note(graph, _):
+        targets = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+        names.extend(t.removeprefix("binxent.").removesuffix(".default") for t in targets if t.startswith("binxent."))
+        return make_boxed_func(graph)
+
+    loss = compiled(function, aot_autograd(fw_compiler=note, bw_compiler=note))(*operands)
+    if loss.requires_grad:
+        loss.sum().backward()
+    return names
+
+
+has_native = pytest.mark.skipif(torch.__version__ < (2, 11), reason="torch's stable interface is older")
+
+
+@has_native
+@pytest.mark.parametrize("target", [torch.float32, torch.float64, torch.bool])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "weighted_mean"])
+@both_kinds
+def test_input_and_target_alone_have_native_operators(kind, reduction, target):
+    x, y = an_input(kind, 8, 5, dtype=torch.float32).requires_grad_(), torch.ones(8, 5, dtype=target)
+    names = operators_in(lambda x, y: OURS[kind](x, y, reduction=reduction), x, y)
+    assert names == ["native_loss_and_gradient", "native_input_gradient"]
+
+
+@has_native
+@both_kinds
+def test_without_a_gradient_none_is_made(kind):
+    x, y = an_input(kind, 8, 5, dtype=torch.float32), uniform(8, 5, dtype=torch.float32)
+    assert operators_in(OURS[kind], x, y) == ["native_loss_alone"]
     with torch.no_grad():
-        assert torch.equal(loss(x, y), OURS["logits"](x.detach(), y))
-    assert torch.equal(loss(x.detach(), y), OURS["logits"](x.detach(), y))
+        assert operators_in(OURS[kind], x.requires_grad_(), y) == ["native_loss_alone"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"reduction": "none"}, {"reduction": "batchmean"}, {"label_smoothing": 0.1}, {"ignore_index": -100}],
+    ids=str,
+)
+@both_kinds
+def test_options_have_the_others(kind, options):
+    x, y = an_input(kind, 8, 5).requires_grad_(), uniform(8, 5)
+    names = operators_in(lambda x, y: OURS[kind](x, y, **options), x, y)
+    assert names == ["loss_alone" if options.get("reduction") == "none" else "loss_and_gradient", "input_gradient"]
+
+
+def test_a_choice_of_kernels_without_the_native_one_has_no_native_operators():
+    program = (
+        "import torch, binxent.torch\n"
+        "print(torch._C._dispatch_has_kernel_for_dispatch_key('binxent::native_loss_alone', 'CPU'))"
+    )
+    environment = {**os.environ, "BINXENT_KERNELS": ""}
+    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@both_kinds
+def test_the_layout_of_a_gradient_that_was_made(kind, layout):
+    x, y = LAYOUTS[layout](an_input(kind, 2, 3, 4, 5)), LAYOUTS[layout](uniform(2, 3, 4, 5))
+    ours, eager = (x.detach().requires_grad_() for _ in range(2))
+    compiled(OURS[kind])(ours, y).backward()
+    OURS[kind](eager, y).backward()
+    assert torch.equal(ours.grad, eager.grad)
+    assert ours.grad.stride() == eager.grad.stride()
+
+
+@both_kinds
+def test_one_graph_for_every_size(kind):
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    function = torch.compile(OURS[kind], fullgraph=True, backend=counter, dynamic=True)
+    for rows in (4, 7, 5000):
+        x, y = an_input(kind, rows, 5).requires_grad_(), uniform(rows, 5)
+        loss, expected = function(x, y), OURS[kind](x, y)
+        assert torch.equal(loss, expected)
+        assert torch.equal(*(torch.autograd.grad(value, x)[0] for value in (loss, expected)))
+    assert counter.frame_count == 1
+
+
+@both_kinds
+def test_autocast_inside_a_graph(kind):
+    x, y = an_input(kind, 8, dtype=torch.bfloat16), uniform(8, dtype=torch.bfloat16)
+
+    def function(x, y):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return OURS[kind](x, y)
+
+    loss = compiled(function)(x, y)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, function(x, y))
+    assert compiled(lambda x, y: OURS[kind](x, y))(x, y).dtype == torch.bfloat16
+
+
+def native_step():
+    """A loss by its native operators: the token, and how its gradient is asked for."""
+    x, y, call = torch.randn(64), torch.rand(64), (False, True, native.TAGS["float32"])
+    _, token = torch.ops.binxent.native_loss_and_gradient(x, y, *call)
+    leaf = x.requires_grad_()
+    (expected,) = torch.autograd.grad(OURS["logits"](leaf, y), leaf)
+
+    def gradient_is_exact(token):
+        gradient = torch.ops.binxent.native_input_gradient(torch.ones(()), token, x.detach(), y, *call)
+        return torch.equal(gradient, expected)
+
+    return token, gradient_is_exact
+
+
+@has_native
+def test_a_copy_of_a_token_owns_no_gradient():
+    """A hook on saved tensors may make one."""
+    token, gradient_is_exact = native_step()
+    copy, before = token.clone(), kernel.runs()
+    assert gradient_is_exact(copy)
+    assert kernel.runs() == before + 1
+    assert gradient_is_exact(token)
+    assert kernel.runs() == before + 1
+    assert gradient_is_exact(token)
+    assert kernel.runs() == before + 2
+
+
+@has_native
+def test_any_number_of_losses_may_wait_for_their_backward():
+    waiting = [native_step() for _ in range(5000)]
+    assert all(gradient_is_exact(token) for token, gradient_is_exact in waiting)
+    del waiting
+    token, gradient_is_exact = native_step()
+    before = kernel.runs()
+    assert gradient_is_exact(token)
+    assert kernel.runs() == before

@@ -52,9 +52,13 @@ def _as_numpy(tensor: Tensor) -> Any:
     return tensor.numpy()
 
 
-def refuse_out_of_range(name: str, tensor: Tensor, keep: Tensor | None = None) -> None:
+def refusal_of_probability(name: str, tensor: Tensor, keep: Tensor | None = None) -> str:
     values, kept = _as_numpy(tensor.detach().double().cpu()), None if keep is None else _as_numpy(keep.cpu())
-    raise RuntimeError(definition.refusal_of_probability(name, values, kept, hint=False))
+    return definition.refusal_of_probability(name, values, kept, hint=False)
+
+
+def refuse_out_of_range(name: str, tensor: Tensor, keep: Tensor | None = None) -> None:
+    raise RuntimeError(refusal_of_probability(name, tensor, keep))
 
 
 def _check_range(name: str, tensor: Tensor) -> None:

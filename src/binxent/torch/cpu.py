@@ -28,8 +28,8 @@ TAG = {DTYPE[name]: tag for name, tag in native.TAGS.items()}
 _expected_incoming = 1.0
 
 # torch's own threads: torch.set_num_threads holds, and no second pool competes with them.
-_LIBRARY = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so"))
-_EXECUTOR = ctypes.cast(_LIBRARY.torch_parallel_for, ctypes.c_void_p).value or 0
+LIBRARY = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so"))
+EXECUTOR = ctypes.cast(LIBRARY.torch_parallel_for, ctypes.c_void_p).value or 0
 
 _SCALAR = {name: torch.empty((), dtype=DTYPE[name], device="cpu") for name in FLOATING}
 
@@ -38,6 +38,11 @@ _STRIDED, _PARAMETER = torch.strided, torch.nn.Parameter
 _is_copied_when_written = torch._C._is_cow_tensor  # type: ignore[attr-defined]
 _new_tensor, _compute = native.new_tensor, native.compute
 _MAY_READ = kernels.is_chosen("native")
+
+
+def reads(dtype: torch.dtype, device: torch.device, layout: torch.layout) -> bool:
+    """What ``is_plain`` asks of a tensor's dtype, device and layout, where a compiler has no more of it."""
+    return _MAY_READ and dtype in TAG and device.type == "cpu" and layout is _STRIDED
 
 
 def is_plain(tensor: Tensor, compiling: bool) -> bool:
@@ -87,7 +92,7 @@ def _run(
     scale = incoming if isinstance(incoming, float) else _source(incoming)
     outputs = (loss, None, gradient) if call.reduction == "none" else (None, loss, gradient)  # of ``Outputs``
     divisor = None if operands[8] is None else operands[8].item()
-    outside = _compute(call, read, outputs, divisor, scale, _EXECUTOR)
+    outside = _compute(call, read, outputs, divisor, scale, EXECUTOR)
     if outside and loss is not None:
         name = "input" if outside & native.INPUT_OUT_OF_RANGE else "target"
         keep = definition.kept(ARRAYS, operands.target, operands.mask, call.terms and call.terms.ignore_index)
@@ -104,7 +109,7 @@ def _new_like(tensor: Tensor) -> Tensor:
 
 def measure(call: Call, operands: Operands) -> Tensor:
     """What the divisor counts."""
-    counted = native.measure(call, operands, _EXECUTOR)
+    counted = native.measure(call, operands, EXECUTOR)
     return torch.tensor(counted, dtype=torch.float64 if call.divisor == WEIGHTS else torch.int64)
 
 

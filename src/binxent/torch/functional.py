@@ -27,6 +27,7 @@ from binxent.torch.context import in_transform, is_autocast_available, is_export
 from binxent.torch.counting import count
 from binxent.torch.cpu import is_plain
 from binxent.torch.operands import NAMES, OFF, check, split_normalizer, split_options
+from binxent.torch.operators import loss_of_two
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -90,6 +91,16 @@ def _loss(
 ) -> Tensor:
     compiling = _is_compiling()
     input, target, weight, sample_weight, pos_weight, mask = given
+    if (
+        compiling
+        and weight is sample_weight is pos_weight is mask is ignore_index is normalizer is None
+        and label_smoothing is OFF
+        and gamma is OFF
+        and not inplace_backward
+    ):
+        found = loss_of_two(loss.probabilities, input, target, reduction)
+        if found is not None:
+            return found
     kernel: ModuleType | None = cpu
     if not (
         is_plain(input, compiling)

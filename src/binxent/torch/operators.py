@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from binxent.call import Operands, known_plan, normalized, plan
-from binxent.torch import arrays, cpu, cuda
+from binxent.call import Operands, known_plan, normalized, plan, result_dtype
+from binxent.torch import arrays, cpu, cuda, native_operators
 from binxent.torch.arrays import DTYPE, LOGITS, NAME, PROBABILITIES
-from binxent.torch.context import in_transform
+from binxent.torch.context import in_transform, is_exporting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from binxent.call import Call
@@ -122,33 +123,35 @@ def _fake_loss_and_gradient(*arguments: Any) -> tuple[Tensor, Tensor]:
     return _fake_loss(*arguments), arguments[0].new_empty(0)
 
 
-def _fake_input_gradient(incoming: Tensor, token: Tensor | None, input: Tensor, *_: Any) -> Tensor:
-    gradient = torch.empty_like(input)
-    if token is not None:
-        # AOTAutograd refuses retain_graph=True wherever a saved tensor shares memory with no result of the graph.
-        gradient.set_(token.untyped_storage(), 0, gradient.shape, gradient.stride())
-    return gradient
-
-
 for _name, _fake in (
     ("loss_alone", _fake_loss),
     ("loss_and_gradient", _fake_loss_and_gradient),
-    ("input_gradient", _fake_input_gradient),
+    ("input_gradient", native_operators.fake_input_gradient),
 ):
     torch.library.register_fake(f"binxent::{_name}", _fake, lib=_library)
+
+
+def _operator(name: str, call: Call, operands: Operands) -> Callable[..., Any]:
+    """The operator of that name, the native one where there is one, with the call as its last arguments."""
+    if native_operators.take(call, operands):
+        name, arguments = f"native_{name}", native_operators.flat(call, operands)
+    else:
+        arguments = _flat(call, operands)
+    operator = getattr(torch.ops.binxent, name)
+    return lambda *first: operator(*first, *arguments)
 
 
 class _OperatorLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Any) -> Tensor:
         ctx.call = call
-        arguments, token = _flat(call, Operands(*tensors)), None
+        operands, token = Operands(*tensors), None
         loss: Tensor
         with torch._C._AutoDispatchBelowAutograd():
             if call.reduction != "none" and ctx.needs_input_grad[1]:
-                loss, token = torch.ops.binxent.loss_and_gradient(*arguments)
+                loss, token = _operator("loss_and_gradient", call, operands)()
             else:
-                loss = torch.ops.binxent.loss_alone(*arguments)
+                loss = _operator("loss_alone", call, operands)()
         ctx.save_for_backward(token, *tensors)
         return loss
 
@@ -164,7 +167,7 @@ class _OperatorLoss(torch.autograd.Function):
         rest: tuple[Tensor | None, ...] = (None,) * 8
         if True in needed[1:]:
             rest = arrays.gradients(call, operands, incoming, (False, *needed[1:]))[1:]
-        to_input = torch.ops.binxent.input_gradient(incoming, token, *_flat(call, operands)) if needed[0] else None
+        to_input = _operator("input_gradient", call, operands)(incoming, token) if needed[0] else None
         return (None, to_input, *rest)
 
 
@@ -175,7 +178,7 @@ def _autograd_loss(*arguments: Any) -> Tensor:
     result: Tensor
     if not torch.is_grad_enabled():
         with torch._C._AutoDispatchBelowAutograd():
-            result = torch.ops.binxent.loss_alone(*arguments)
+            result = _operator("loss_alone", call, operands)()
         return result
     result = _OperatorLoss.apply(call, *operands)  # type: ignore[no-untyped-call]
     return result
@@ -186,4 +189,42 @@ _library.impl("loss_alone", _autograd_loss, "Autograd")
 
 def loss(call: Call, operands: Operands) -> Tensor:
     result: Tensor = torch.ops.binxent.loss_alone(*_flat(call, operands))
+    return result
+
+
+# The shortest way to the operator
+
+
+def _dtype_of_two(classes: tuple[type, type], *facts: tuple[Any, Any]) -> torch.dtype | None:
+    """The dtype of the loss of two tensors with these dtypes, devices and layouts; None if no operator computes it."""
+    if classes != (Tensor, Tensor) or not all(map(cpu.reads, *facts)) or is_exporting() or in_transform():
+        return None
+    (input, target), *_ = facts
+    if not input.is_floating_point:
+        return None
+    dtype = DTYPE[result_dtype(NAME[input], NAME[target])]
+    return torch.float32 if dtype.itemsize == 2 and torch.is_autocast_enabled("cpu") else dtype
+
+
+# Dynamo asks this once and puts the answer into its graph. What it traces it would check, name by name, at every step.
+_dtype_of_two._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+_loss_alone = torch.ops.binxent.loss_alone.default
+
+
+def loss_of_two(probabilities: bool, input: Tensor, target: Tensor, reduction: str) -> Tensor | None:
+    """The loss of input and target alone; None if no operator computes it.
+
+    At every step Dynamo checks whatever it saw on its way to the operator, and on this way it sees a third.
+    """
+    dtype = _dtype_of_two(
+        (type(input), type(target)),
+        (input.dtype, target.dtype),
+        (input.device, target.device),
+        (input.layout, target.layout),
+    )
+    if dtype is None or input.shape != target.shape:
+        return None
+    others = (None,) * 7
+    result: Tensor = _loss_alone(input, target, *others, probabilities, reduction, dtype, None)
     return result

@@ -1,0 +1,84 @@
+"""The operators of the most common call, without Python: input and target alone, on the CPU, reduced to one number.
+
+An operator that is written in Python takes longer than a loss of 64 elements. These are written in C++
+(``native/doors/torch.cpp``), and torch takes them through its stable interface, which is complete from torch 2.11 on.
+All other calls, and all calls of an older torch, have the operators of the same names in ``operators``.
+
+The token has one element here, since the address of its memory tells whether it owns a gradient.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from binxent import _native, kernels
+from binxent.kernels import native
+from binxent.torch import arrays, cpu
+
+if TYPE_CHECKING:
+    from binxent.call import Call, Operands
+
+_CALL = "Tensor input, Tensor target, bool probabilities, bool mean, int dtype"
+
+# Inductor's cache on disk goes by their names: change what one does, and give it another name.
+_library = torch.library.Library("binxent", "FRAGMENT")
+_library.define(f"native_loss_alone({_CALL}) -> Tensor")
+_library.define(f"native_loss_and_gradient({_CALL}) -> (Tensor loss, Tensor token)")
+_library.define(f"native_input_gradient(Tensor incoming, Tensor token, {_CALL}) -> Tensor")
+_library.define("refusal_of_probability(Tensor values, bool is_input) -> Tensor")
+
+_DTYPE = {tag: dtype for dtype, tag in cpu.TAG.items()}
+_REDUCTIONS = ("mean", "weighted_mean", "sum")  # without weights, the first two are one
+
+
+def _refusal_of_probability(values: Tensor, is_input: bool) -> Tensor:
+    """The words that refuse these values, in UTF-8. An exception raised here would lose them on its way through C++."""
+    words = arrays.refusal_of_probability("input" if is_input else "target", values)
+    return torch.tensor(list(words.encode()), dtype=torch.uint8)
+
+
+_library.impl("refusal_of_probability", _refusal_of_probability, "CPU")
+
+_ARE_REGISTERED = kernels.is_chosen("native") and _native.register_torch_operators(cpu.LIBRARY._handle, cpu.EXECUTOR)
+
+
+def take(call: Call, operands: Operands) -> bool:
+    """Whether they compute this call."""
+    return (
+        _ARE_REGISTERED
+        and operands.input.is_cpu
+        and call.reduction in _REDUCTIONS
+        and call.terms is None
+        and all(operand is None for operand in operands[2:])
+    )
+
+
+def flat(call: Call, operands: Operands) -> tuple[Any, ...]:
+    return (*operands[:2], call.loss.probabilities, call.reduction != "sum", native.TAGS[call.dtype])
+
+
+def _fake_loss(input: Tensor, target: Tensor, probabilities: bool, mean: bool, dtype: int) -> Tensor:
+    return input.new_empty((), dtype=_DTYPE[dtype])
+
+
+def _fake_loss_and_gradient(input: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
+    return _fake_loss(input, *call), input.new_empty(1)
+
+
+def fake_input_gradient(incoming: Tensor, token: Tensor | None, input: Tensor, *_: Any) -> Tensor:
+    gradient = torch.empty_like(input)
+    if token is not None:
+        # AOTAutograd refuses retain_graph=True wherever a saved tensor shares memory with no result of the graph.
+        gradient.set_(token.untyped_storage(), 0, gradient.shape, gradient.stride())
+    return gradient
+
+
+for _name, _fake in (
+    ("loss_alone", _fake_loss),
+    ("loss_and_gradient", _fake_loss_and_gradient),
+    ("input_gradient", fake_input_gradient),
+):
+    torch.library.register_fake(f"binxent::native_{_name}", _fake, lib=_library)
