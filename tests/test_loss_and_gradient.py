@@ -23,8 +23,8 @@ class Untaped(Arrays):
     exp_ = staticmethod(np.exp)
     clip_ = staticmethod(np.clip)
 
-    def add_product_(self, sum: Any, one: Any, other: Any, sign: float = 1) -> Any:
-        return sum + sign * one * other
+    def add_product_(self, total: Any, one: Any, other: Any, sign: float = 1) -> Any:
+        return total + sign * one * other
 
 
 XP = Untaped()

@@ -78,8 +78,8 @@ class UntapedArrays(Arrays, Protocol):
 
     def clip_(self, array: Array, low: float, high: float) -> Array: ...
 
-    def add_product_(self, sum: Array, one: Array, other: Array, sign: float = 1) -> Array:
-        """sum + sign · one · other."""
+    def add_product_(self, total: Array, one: Array, other: Array, sign: float = 1) -> Array:
+        """total + sign · one · other."""
 
 
 class Values(NamedTuple):

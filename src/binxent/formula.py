@@ -41,9 +41,10 @@ and b(−x), or b(1−q), that of a negative::
 A coefficient of exactly 0 times ±inf is 0; 0 times NaN stays NaN.
 
 Every choice between the two sides of 0 is a ``where`` on x < 0. At 0 the function is then one analytic expression, and
-automatic differentiation of this file is right there, to any order. With ``abs`` it would not be. Only the two functions
-``…_loss_and_gradient`` are not for differentiation: they compute both at once, in the fewest operations, and need
-the names of ``definition.UntapedArrays``.
+automatic differentiation of this file is right there, to any order. With ``abs`` it would not be.
+
+The functions ``…_loss_and_gradient`` alone are not for differentiation. They compute both at once, in few operations,
+and need the names of ``definition.UntapedArrays``.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ class _BlockArrays(Arrays):
     def clip_(self, array: Tensor, low: float, high: float) -> Tensor:
         return array.clamp_(low, high)
 
-    def add_product_(self, sum: Tensor, one: Tensor, other: Tensor, sign: float = 1) -> Tensor:
-        return sum.addcmul_(one, other, value=sign)
+    def add_product_(self, total: Tensor, one: Tensor, other: Tensor, sign: float = 1) -> Tensor:
+        return total.addcmul_(one, other, value=sign)
 
     def probability(self, call: Call, x: Tensor, y: Tensor) -> Tensor:
         """What is out of range has been refused for the whole tensor, or will be NaN."""
