@@ -54,7 +54,13 @@ class Process:
 # Environments that decide what the C library's allocator does with large blocks: by default it gives them back to the
 # system, and each step gets fresh memory; it can reuse them for the next step; or, in torch only, ask for huge pages.
 KEEP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**28)}
-MEMORY = {"default": {}, "reused": KEEP, "huge pages": {"THP_MEM_ALLOC_ENABLE": "1"}}
+# Without a kernel torch's face computes the definition in blocks, as it does on devices that no kernel reaches.
+MEMORY = {
+    "default": {},
+    "reused": KEEP,
+    "huge pages": {"THP_MEM_ALLOC_ENABLE": "1"},
+    "no kernel": {"BINXENT_KERNELS": ""},
+}
 
 # Frameworks whose allocator reuses the memory of earlier steps: each way needs a process of its own to show its peak.
 POOLS = {"mindspore": ("binxent", "binxent graph", "mindspore", "mindspore graph")}
@@ -90,6 +96,8 @@ def full(frameworks: Sequence[str], cores: int) -> Iterator[Process]:
         yield Process(framework, cores, "reused", "time", (Case(2_097_152), *HEADLINE), rounds)
         if framework == "torch":
             yield Process(framework, cores, "huge pages", "time", (Case(2_097_152), *HEADLINE), rounds)
+            yield Process(framework, cores, "no kernel", "time", HEADLINE, rounds)
+            yield Process(framework, cores, "no kernel", "memory", HEADLINE[:1], rounds, ("binxent",))
         yield from peaks(framework, cores, HEADLINE, rounds)
 
 
@@ -100,3 +108,6 @@ def quick(frameworks: Sequence[str], cores: int) -> Iterator[Process]:
         yield Process(framework, cores, "default", "time", (Case(SMALL), *HEADLINE), rounds)
         if framework in ("numpy", "torch"):
             yield from peaks(framework, cores, HEADLINE[:1], rounds)
+        if framework == "torch":
+            yield Process(framework, cores, "no kernel", "time", HEADLINE[:1], rounds)
+            yield Process(framework, cores, "no kernel", "memory", HEADLINE[:1], rounds, ("binxent",))

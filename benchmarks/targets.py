@@ -57,6 +57,8 @@ ROOF = ((1.5, 1.15), (1.6, 1.6), (2, 2))
 # The greatest ratio of our time with a gamma to that without, and the stretch target: for float32, and bfloat16.
 FOCAL = {2.0: (2, None), 2.3: (4, 2)}
 OVERHEAD = {"torch": "torch", "paddle": "paddle", "mindspore": "mindspore", "jax": "optax"}
+# The greatest ratio of our time without a kernel to torch's own, and our extra memory there: the gradient and a block.
+NO_KERNEL, NO_KERNEL_MEMORY = 1.3, 1.1
 IMPORT = 0.050
 
 
@@ -87,5 +89,11 @@ def of(rows: list[Row]) -> Iterator[Target]:
         row = results.headline(rows, framework="torch", quantity="memory", way=way)
         # 1 % of the logits' 64 MiB is allowed, because the system counts pages, and threads have stacks.
         yield Target("torch", f"extra memory, {way}", bound + 0.01, row and row["median"], at_most=True, unit="tensors")
+    row = results.headline(rows, framework="torch", way="torch", memory="no kernel")
+    measured = 1 / row["ratio"] if row and row["ratio"] else None
+    yield Target("torch", "torch, without a kernel", NO_KERNEL, measured, at_most=True)
+    row = results.headline(rows, framework="torch", quantity="memory", way="binxent", memory="no kernel")
+    name = "extra memory, binxent without a kernel"
+    yield Target("torch", name, NO_KERNEL_MEMORY, row and row["median"], at_most=True, unit="tensors")
     row = results.find(rows, quantity="import", way="import binxent")
     yield Target("python", "import binxent", IMPORT, row and row["median"], at_most=True, unit="s")

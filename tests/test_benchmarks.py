@@ -95,6 +95,8 @@ def rows_that_meet_everything() -> list[Row]:
         row(framework="torch", quantity="memory", way=way, median=tensors, ratio=None)
         for way, tensors in (("binxent", 1.0), ("binxent in place", 0.0))
     ]
+    without = {"framework": "torch", "memory": "no kernel"}
+    rows += [row(way="torch", ratio=1.0, **without), row(quantity="memory", way="binxent", ratio=None, **without)]
     return [*rows, row(quantity="import", framework="python", way="import binxent", median=0.001)]
 
 

@@ -67,6 +67,21 @@ class Arrays(Protocol):
         """x, with NaN where it or the target is no probability, unless the framework reports that otherwise."""
 
 
+class UntapedArrays(Arrays, Protocol):
+    """What ``loss_and_gradient`` needs besides, which no tape records.
+
+    An operation whose name ends in _ may use the memory of its first argument, as ``+=`` does where a library can.
+    """
+
+    sign: Any
+    exp_: Any
+
+    def clip_(self, array: Array, low: float, high: float) -> Array: ...
+
+    def add_product_(self, total: Array, one: Array, other: Array, sign: float = 1) -> Array:
+        """total + sign · one · other."""
+
+
 class Values(NamedTuple):
     """The operands as the arithmetic sees them."""
 
@@ -153,6 +168,23 @@ def weight(values: Values) -> Array | None:
 def elements(xp: Arrays, call: Call, values: Values) -> Array:
     """The loss of each element."""
     return formula.only(xp, values.keep, call.loss.loss(xp, *_arguments(values, weight(values))))
+
+
+def loss_and_gradient(
+    xp: UntapedArrays, call: Call, values: Values, *, loss: bool = True, gradient: bool = True, finite: bool = False
+) -> tuple[Array | None, Array | None]:
+    """The loss of each element and its derivative to the input, or None for one that is not wanted.
+
+    Both at once take a third of the operations of ``elements`` and ``derivative``, which automatic differentiation
+    needs. ``finite`` says that no operand is infinite: where one is nevertheless, a loss may be NaN.
+    """
+    arguments = _arguments(values, weight(values))
+    found = call.loss.loss_and_gradient(xp, *arguments, loss=loss, gradient=gradient, finite=finite)
+    if values.keep is None:
+        return found
+    keep = xp.widen(values.keep, call.dtype)  # what is ignored is finite, because its operands are 0
+    each, slope = (None if one is None else one * keep for one in found)
+    return each, slope
 
 
 # ``measure``, ``divide`` and ``derivative`` take the values one by one: MindSpore compiles them into its graphs, where

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from binxent import kernel
+from binxent.call import Operands
 from binxent.torch import arrays, blocks, cpu, functional
 from tests.faces.torch_samples import KINDS, OURS, all_operands, an_input, uniform
 
@@ -125,3 +127,64 @@ def test_tensors_that_have_no_plain_numbers_are_left_to_torch(odd):
     assert blocks.reads((plain, plain, None))
     assert not blocks.reads((plain, other))
     assert not blocks.reads((other, plain))
+
+
+class _Counted(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function._schema.name.removeprefix("aten::"))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({}, 18),
+        ({"weight": torch.rand(5)}, 21),
+        ({"pos_weight": torch.rand(5)}, 25),
+        ({"label_smoothing": 0.1}, 25),
+        ({"gamma": 2.0}, 44),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else str(value),
+)
+def test_a_block_takes_few_operations(options, most, monkeypatch):
+    """Each is a pass over the block: in the definition of loss and gradient one by one there are 46."""
+    given = {n: o for n, o in options.items() if isinstance(o, torch.Tensor)}
+    numbers = {n: o for n, o in options.items() if n not in given}
+    shapes = {name: tuple(operand.shape) for name, operand in given.items()}
+    x, y = an_input("logits", 16, 5, dtype=torch.float32), uniform(16, 5, dtype=torch.float32)
+    call = functional.known_plan(arrays.LOGITS, "mean", ("float32", "float32"), (16, 5), (16, 5), **shapes, **numbers)
+    counts = []
+    for block in (80, 5):  # one block, and 16
+        monkeypatch.setattr(blocks, "_BLOCK", block)
+        with _Counted() as seen:
+            blocks.loss_and_gradient(call, Operands(x, y, **given))
+        assert not {"where", "_to_copy", "copy_"} & set(seen.names[1:])
+        counts.append(len(seen.names))
+    assert (counts[1] - counts[0]) / 15 <= most
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_infinities_are_seen_in_the_sum(reduction, monkeypatch):
+    """Where a coefficient is 0, an infinite logit costs nothing, and no NaN."""
+    inf = torch.inf
+    x = torch.tensor([inf, -inf, 1.0, inf, -inf, 2.0, 0.5, 3.0]).requires_grad_()
+    y = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
+
+    def run():
+        loss = OURS["logits"](x, y, reduction=reduction)
+        return loss, *torch.autograd.grad(loss.sum(), x)
+
+    found, exact = run(), by_the_definition(monkeypatch, run)
+    assert found[0].isfinite().all()
+    for one, other in zip(found, exact, strict=True):
+        torch.testing.assert_close(one, other)
+    with torch.no_grad():
+        y[0] = 0
+    assert run()[0].max() == inf
+    with torch.no_grad():
+        x[2] = torch.nan
+    assert run()[0].isnan().any()

@@ -20,7 +20,7 @@ from triton.runtime.jit import create_function_from_signature
 from binxent.call import Operands, plan
 from binxent.formula import LOGITS, PROBABILITIES
 from binxent.kernels import Outputs
-from binxent.kernels.triton import launch
+from binxent.kernels.triton import launch, launcher
 
 CARD = GPUTarget("cuda", 90, 32)
 SHAPE = (4, 16, 1024)
@@ -30,7 +30,7 @@ found: list[Any] = []
 def compile_instead(program: Any, programs: int, device: torch.device, *arguments: Any) -> None:
     """Of a launch: compiles what it would have run, for the same types, alignments and sizes."""
     backend = make_backend(CARD)
-    settings = {**launch.OPTIONS, "debug": False}
+    settings = {**launcher.OPTIONS, "debug": False}
     bind = create_function_from_signature(program.signature, program.params, backend)
     bound, specialization, options = bind(*arguments, **settings)
     options, signature, constants, attributes = program._pack_args(backend, settings, bound, specialization, options)

@@ -15,6 +15,7 @@ from binxent.call import GIVEN, KEPT, ROWS, SIZE, WEIGHTS
 from binxent.kernels import READABLE
 from binxent.kernels.triton import programs
 from binxent.kernels.triton.lanes import INTERPRETED
+from binxent.kernels.triton.launcher import launch
 from binxent.kernels.triton.views import views
 from binxent.options import Terms
 
@@ -29,9 +30,8 @@ DTYPES = frozenset(getattr(torch, name) for name in READABLE)
 HALVES = ("float16", "bfloat16")
 LARGEST_FLOAT32 = 3.4028234663852886e38
 
-# Elements of a block: 8 or 16 for each thread, in loads of 16 bytes.
-BLOCK, SHORT_BLOCK, WARPS = 2048, 4096, 8
-OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}  # fused where the programs say so, and nowhere else
+# Elements of a block: 8 or 16 for each thread of 8 warps, in loads of 16 bytes.
+BLOCK, SHORT_BLOCK = 2048, 4096
 REMAKERS = 8  # programs of ``remake`` on each multiprocessor
 
 
@@ -116,10 +116,14 @@ class Numerics(NamedTuple):
     kinds: tuple[Any, ...]  # what a program is compiled for
 
 
-@functools.lru_cache(maxsize=256)
 def numerics(call: Call) -> Numerics:
-    terms = call.terms or Terms()
-    double, short = call.dtype == "float64", call.dtype in HALVES
+    # The divisor is no part of it: a normalizer may be another number at each step.
+    return _numerics(call.dtype, call.terms or Terms(), call.loss.probabilities, call.any_target)
+
+
+@functools.lru_cache(maxsize=256)
+def _numerics(dtype: str, terms: Terms, probabilities: bool, any_target: bool) -> Numerics:
+    double, short = dtype == "float64", dtype in HALVES
     block = SHORT_BLOCK if short else BLOCK
     smooths, ignored = terms.label_smoothing != 0, terms.ignore_index
     numbers = (
@@ -130,7 +134,7 @@ def numerics(call: Call) -> Numerics:
     )
     arithmetic = tl.float64 if double else tl.float32
     ignores_nan = ignored is not None and ignored != ignored
-    kinds = arithmetic, short, call.loss.probabilities, call.any_target, ignores_nan, block
+    kinds = arithmetic, short, probabilities, any_target, ignores_nan, block
     return Numerics(double, block, numbers, kinds)
 
 
@@ -144,14 +148,6 @@ def sums(blocks: int, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
     if blocks == 1:
         return None, None
     return torch.empty(blocks, dtype=torch.float64, device=like.device), counter(like.device)
-
-
-def launch(program: Any, programs: int, device: torch.device, *arguments: Any) -> None:
-    if device.type == "cuda" and device.index != torch.cuda.current_device():
-        with torch.cuda.device(device):
-            program[(programs,)](*arguments, **OPTIONS)
-    else:
-        program[(programs,)](*arguments, **OPTIONS)
 
 
 def reads(operands: Operands) -> bool:
