@@ -59,6 +59,10 @@ FOCAL = {2.0: (2, None), 2.3: (4, 2)}
 OVERHEAD = {"torch": "torch", "paddle": "paddle", "mindspore": "mindspore", "jax": "optax"}
 # The greatest ratio of our time without a kernel to torch's own, and our extra memory there: the gradient and a block.
 NO_KERNEL, NO_KERNEL_MEMORY = 1.3, 1.1
+# Under torch.compile: the greatest ratio of our compiled step's time to our eager one's; and at 64 elements, where the
+# compiler itself takes most of the time, the least ratio of the time of torch's compiled loss to that of ours.
+COMPILED = 1.1
+COMPILED_OVERHEAD = (0.8, 0.9)
 IMPORT = 0.050
 
 
@@ -85,6 +89,12 @@ def of(rows: list[Row]) -> Iterator[Target]:
     for framework, way in OVERHEAD.items():
         row = results.headline(rows, framework=framework, way=way, elements=64)
         yield Target(framework, f"{way}, 64 elements", 1, row and row["ratio"])
+    row = results.headline(rows, framework="torch", way="binxent compiled")
+    yield Target("torch", "compiled ÷ eager, float32", COMPILED, row and row["ratio"], at_most=True)
+    ways = ("torch.compile", "binxent compiled")
+    theirs, ours = (results.headline(rows, framework="torch", way=way, elements=64) for way in ways)
+    compared = theirs["ratio"] / ours["ratio"] if theirs and ours and theirs["ratio"] and ours["ratio"] else None
+    yield Target("torch", "torch.compile, 64 elements, compiled", COMPILED_OVERHEAD[0], compared, COMPILED_OVERHEAD[1])
     for way, bound in (("binxent", 1), ("binxent in place", 0)):
         row = results.headline(rows, framework="torch", quantity="memory", way=way)
         # 1 % of the logits' 64 MiB is allowed, because the system counts pages, and threads have stacks.

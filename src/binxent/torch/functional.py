@@ -27,7 +27,7 @@ from binxent.torch.context import in_transform, is_autocast_available, is_export
 from binxent.torch.counting import count
 from binxent.torch.cpu import is_plain
 from binxent.torch.operands import NAMES, OFF, check, split_normalizer, split_options
-from binxent.torch.operators import loss_of_two
+from binxent.torch.operators import native_loss
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -98,7 +98,7 @@ def _loss(
         and gamma is OFF
         and not inplace_backward
     ):
-        found = loss_of_two(loss.probabilities, input, target, reduction)
+        found = native_loss(loss.probabilities, input, target, reduction)
         if found is not None:
             return found
     kernel: ModuleType | None = cpu

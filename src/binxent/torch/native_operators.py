@@ -2,7 +2,8 @@
 
 An operator that is written in Python takes longer than a loss of 64 elements. These are written in C++
 (``native/doors/torch.cpp``), and torch takes them through its stable interface, which is complete from torch 2.11 on.
-All other calls, and all calls of an older torch, have the operators of the same names in ``operators``.
+All other calls, and all calls of an older torch, have the operators of the same names in ``operators``, which gives
+both their autograd. Which of them it is shows in Dynamo's graph, because torch's caches on disk go by that graph.
 
 The token has one element here, since the address of its memory tells whether it owns a gradient.
 """
@@ -45,19 +46,18 @@ _library.impl("refusal_of_probability", _refusal_of_probability, "CPU")
 _ARE_REGISTERED = kernels.is_chosen("native") and _native.register_torch_operators(cpu.LIBRARY._handle, cpu.EXECUTOR)
 
 
-def take(call: Call, operands: Operands) -> bool:
-    """Whether they compute this call."""
-    return (
-        _ARE_REGISTERED
-        and operands.input.is_cpu
-        and call.reduction in _REDUCTIONS
-        and call.terms is None
-        and all(operand is None for operand in operands[2:])
-    )
+def take(reduction: str, input: torch.dtype) -> bool:
+    """Whether they compute a call of two tensors that the kernel reads."""
+    return _ARE_REGISTERED and reduction in _REDUCTIONS and input.is_floating_point
 
 
 def flat(call: Call, operands: Operands) -> tuple[Any, ...]:
     return (*operands[:2], call.loss.probabilities, call.reduction != "sum", native.TAGS[call.dtype])
+
+
+def as_others(input: Tensor, target: Tensor, probabilities: bool, mean: bool, dtype: int) -> tuple[Any, ...]:
+    """The arguments of a native operator as those of the others."""
+    return (input, target, *(None,) * 7, probabilities, "mean" if mean else "sum", _DTYPE[dtype], None)
 
 
 def _fake_loss(input: Tensor, target: Tensor, probabilities: bool, mean: bool, dtype: int) -> Tensor:

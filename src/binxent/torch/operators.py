@@ -131,27 +131,24 @@ for _name, _fake in (
     torch.library.register_fake(f"binxent::{_name}", _fake, lib=_library)
 
 
-def _operator(name: str, call: Call, operands: Operands) -> Callable[..., Any]:
-    """The operator of that name, the native one where there is one, with the call as its last arguments."""
-    if native_operators.take(call, operands):
-        name, arguments = f"native_{name}", native_operators.flat(call, operands)
-    else:
-        arguments = _flat(call, operands)
-    operator = getattr(torch.ops.binxent, name)
+def _operator(name: str, native: bool, call: Call, operands: Operands) -> Callable[..., Any]:
+    """The operator of that name, with the call as its last arguments."""
+    flat = native_operators.flat if native else _flat
+    operator, arguments = getattr(torch.ops.binxent, f"native_{name}" if native else name), flat(call, operands)
     return lambda *first: operator(*first, *arguments)
 
 
 class _OperatorLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: Call, *tensors: Any) -> Tensor:
-        ctx.call = call
+    def forward(ctx: Any, native: bool, call: Call, *tensors: Any) -> Tensor:
+        ctx.native, ctx.call = native, call
         operands, token = Operands(*tensors), None
         loss: Tensor
         with torch._C._AutoDispatchBelowAutograd():
-            if call.reduction != "none" and ctx.needs_input_grad[1]:
-                loss, token = _operator("loss_and_gradient", call, operands)()
+            if call.reduction != "none" and ctx.needs_input_grad[2]:
+                loss, token = _operator("loss_and_gradient", native, call, operands)()
             else:
-                loss = _operator("loss_alone", call, operands)()
+                loss = _operator("loss_alone", native, call, operands)()
         ctx.save_for_backward(token, *tensors)
         return loss
 
@@ -160,31 +157,42 @@ class _OperatorLoss(torch.autograd.Function):
         call: Call = ctx.call
         token, *tensors = ctx.saved_tensors
         operands = Operands(*tensors)
-        needed = ctx.needs_input_grad[1:]
+        needed = ctx.needs_input_grad[2:]
         # Grad mode is on under create_graph, where a backend keeps autograd's own backward.
         if in_transform() or torch.is_grad_enabled():
-            return (None, *arrays.gradients(call, operands, incoming, needed))
+            return (None, None, *arrays.gradients(call, operands, incoming, needed))
         rest: tuple[Tensor | None, ...] = (None,) * 8
         if True in needed[1:]:
             rest = arrays.gradients(call, operands, incoming, (False, *needed[1:]))[1:]
-        to_input = _operator("input_gradient", call, operands)(incoming, token) if needed[0] else None
-        return (None, to_input, *rest)
+        to_input = None
+        if needed[0]:
+            to_input = _operator("input_gradient", ctx.native, call, operands)(incoming, token)
+        return (None, None, to_input, *rest)
 
 
-def _autograd_loss(*arguments: Any) -> Tensor:
+def _autograd_loss(arguments: tuple[Any, ...], native: bool) -> Tensor:
     call, operands = _read(arguments, plan)
     if in_transform():
         return arrays.loss(call, operands)
     result: Tensor
     if not torch.is_grad_enabled():
         with torch._C._AutoDispatchBelowAutograd():
-            result = _operator("loss_alone", call, operands)()
+            result = _operator("loss_alone", native, call, operands)()
         return result
-    result = _OperatorLoss.apply(call, *operands)  # type: ignore[no-untyped-call]
+    result = _OperatorLoss.apply(native, call, *operands)  # type: ignore[no-untyped-call]
     return result
 
 
-_library.impl("loss_alone", _autograd_loss, "Autograd")
+def _autograd_of_loss(*arguments: Any) -> Tensor:
+    return _autograd_loss(arguments, native=False)
+
+
+def _autograd_of_native_loss(*arguments: Any) -> Tensor:
+    return _autograd_loss(native_operators.as_others(*arguments), native=True)
+
+
+_library.impl("loss_alone", _autograd_of_loss, "Autograd")
+_library.impl("native_loss_alone", _autograd_of_native_loss, "Autograd")
 
 
 def loss(call: Call, operands: Operands) -> Tensor:
@@ -192,39 +200,42 @@ def loss(call: Call, operands: Operands) -> Tensor:
     return result
 
 
-# The shortest way to the operator
+# The shortest way to an operator
 
 
-def _dtype_of_two(classes: tuple[type, type], *facts: tuple[Any, Any]) -> torch.dtype | None:
-    """The dtype of the loss of two tensors with these dtypes, devices and layouts; None if no operator computes it."""
-    if classes != (Tensor, Tensor) or not all(map(cpu.reads, *facts)) or is_exporting() or in_transform():
+def _are_tensors(*classes: type) -> bool:
+    return classes == (Tensor, Tensor)
+
+
+def _native_dtype(reduction: str, *facts: tuple[Any, Any]) -> int | None:
+    """The native operator's dtype, for two tensors with these dtypes, devices and layouts; None if none takes them."""
+    if not all(map(cpu.reads, *facts)) or is_exporting() or in_transform():
         return None
     (input, target), *_ = facts
-    if not input.is_floating_point:
+    if not native_operators.take(reduction, input):
         return None
     dtype = DTYPE[result_dtype(NAME[input], NAME[target])]
-    return torch.float32 if dtype.itemsize == 2 and torch.is_autocast_enabled("cpu") else dtype
+    return cpu.TAG[torch.float32 if dtype.itemsize == 2 and torch.is_autocast_enabled("cpu") else dtype]
 
 
-# Dynamo asks this once and puts the answer into its graph. What it traces it would check, name by name, at every step.
-_dtype_of_two._dynamo_marked_constant = True  # type: ignore[attr-defined]
+# Dynamo asks them once and puts the answer into its graph. What it traces it would check, name by name, at every step.
+_are_tensors._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_native_dtype._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
-_loss_alone = torch.ops.binxent.loss_alone.default
+_native_loss = torch.ops.binxent.native_loss_alone.default
 
 
-def loss_of_two(probabilities: bool, input: Tensor, target: Tensor, reduction: str) -> Tensor | None:
-    """The loss of input and target alone; None if no operator computes it.
+def native_loss(probabilities: bool, input: Tensor, target: Tensor, reduction: str) -> Tensor | None:
+    """The loss of input and target alone; None if no native operator computes it.
 
     At every step Dynamo checks whatever it saw on its way to the operator, and on this way it sees a third.
     """
-    dtype = _dtype_of_two(
-        (type(input), type(target)),
-        (input.dtype, target.dtype),
-        (input.device, target.device),
-        (input.layout, target.layout),
-    )
-    if dtype is None or input.shape != target.shape:
+    if not _are_tensors(type(input), type(target)) or input.shape != target.shape:
         return None
-    others = (None,) * 7
-    result: Tensor = _loss_alone(input, target, *others, probabilities, reduction, dtype, None)
+    dtype = _native_dtype(
+        reduction, (input.dtype, target.dtype), (input.device, target.device), (input.layout, target.layout)
+    )
+    if dtype is None:
+        return None
+    result: Tensor = _native_loss(input, target, probabilities, reduction != "sum", dtype)
     return result
