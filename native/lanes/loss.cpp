@@ -1,5 +1,6 @@
 // The pass that computes losses and gradients.
 #include <cstdint>
+#include <type_traits>
 
 #include "extremes.h"
 #include "loops.h"
@@ -61,10 +62,12 @@ unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_
     if (may_be_extreme || job.weights > 0 || job.gamma > 0 || job.input == Input::probabilities)
         for (int64_t i = 0; i < tile_of(size); ++i) ones[i] = T(1);
 
+    constexpr bool is_sparse = std::is_same_v<Target, SparseReader<T>>;
     const Step<T> step = choose<T>(job);
+    [[maybe_unused]] const Step<T> for_negatives = is_sparse ? choose_for_negatives<T>(job, step) : step;
     unsigned flags = 0;
     for_each_tile<T>(job, first_block, last_block, space, [&](int64_t start, int64_t n, T* loss, T* gradient,
-                                                               BlockSum& sum, WideSum& beyond) {
+                                                               BlockSum& sum, WideSum& beyond) BINXENT_ALWAYS {
         Tile<T> tile{x.tile(start, n), target.tile(start, n), ones, ones, ones, T(0), loss, gradient};
         if (job.weights > 0) tile.weight = weights.tile(start, n);
         if (job.pos_weight) tile.pos_weight = pos_weight.tile(start, n);
@@ -79,7 +82,10 @@ unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_
             if (out_of_range(n, tile.x, tile.kept, tile.hidden)) outside |= input_out_of_range;
             if (!job.any_target && out_of_range(n, tile.target, tile.kept, tile.hidden)) outside |= target_out_of_range;
         }
-        compute_tile(job, step, n, tile, smoothing, T(factor.within));
+        if constexpr (is_sparse)
+            compute_tile(job, target.is_empty() ? for_negatives : step, n, tile, smoothing, T(factor.within));
+        else
+            compute_tile(job, step, n, tile, smoothing, T(factor.within));
         if (job.gradient && factor.after != 1)
             for (int64_t i = 0; i < n; ++i) gradient[i] = T(gradient[i] * factor.after);
         if (may_be_extreme) {

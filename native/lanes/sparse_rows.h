@@ -5,6 +5,7 @@
 
 #include "convert.h"
 #include "core/sparse.h"
+#include "loops.h"
 #include "tiles.h"
 
 namespace binxent::BINXENT_ISA {
@@ -74,6 +75,9 @@ class SparseReader {
     }
     SparseReader(const SparseReader&) = delete;
 
+    // Whether the last tile holds nothing but zeros.
+    bool is_empty() const { return is_clear_; }
+
     static int64_t space(const SparseRows& rows, int64_t n) { return rows ? Space::size<T>(tile_of(n)) : 0; }
 
     const T* tile(int64_t start, int64_t n) {
@@ -95,5 +99,32 @@ class SparseReader {
         return buffer_;
     }
 };
+
+// Does what logits_tile does for plain logits whose targets are all 0, with the same bits in fewer instructions.
+template <class T, bool want_loss, bool want_gradient>
+void negatives_tile(int64_t n, const Tile<T>& tile, Smoothing<T>, T factor) {
+    const T* __restrict xs = tile.x;
+    T* __restrict losses = tile.loss;
+    T* __restrict gradients = tile.gradient;
+    for (int64_t start = 0; start < n; start += chunk) {
+        prefetch_chunk(xs + start);
+        const int64_t end = start + chunk < n ? start + chunk : n;
+#pragma GCC ivdep
+        for (int64_t i = start; i < end; ++i) {
+            const LogitElement<T> element(xs[i], Branches<T>(T(0)));
+            if constexpr (want_loss) losses[i] = element.template loss<false>();
+            if constexpr (want_gradient) gradients[i] = element.gradient(factor);
+        }
+    }
+}
+
+// The loop for a tile without labels, most of which are so where there are many labels; `step` where there is no such loop.
+template <class T>
+Step<T> choose_for_negatives(const Job& job, Step<T> step) {
+    const bool plain = job.weights == 0 && !job.pos_weight && job.label_smoothing == 0 && job.gamma == 0;
+    if (job.input != Input::logits || !plain || job.selects()) return step;
+    if (!job.gradient) return negatives_tile<T, true, false>;
+    return job.loss || job.value ? negatives_tile<T, true, true> : negatives_tile<T, false, true>;
+}
 
 }  // namespace binxent::BINXENT_ISA

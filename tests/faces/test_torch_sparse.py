@@ -338,3 +338,21 @@ def test_compiled_code_takes_other_sizes() -> None:
     for rows, width in ((5, 3), (7, 4), (9, 2)):
         x, indices = torch.randn(rows, 100), torch.randint(0, 100, (rows, width))
         same(step(x, IndexTargets(indices)), binary_cross_entropy_with_logits(x, IndexTargets(indices)))
+
+
+def test_the_divisor_of_several_ranks() -> None:
+    """A process group of one: what it divides by is counted without looking at the targets."""
+    import torch.distributed as distributed
+
+    if not distributed.is_available():
+        pytest.skip("torch has no process groups")
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        group = distributed.group.WORLD
+        mask = torch.rand(ROWS, COLUMNS) > 0.5
+        loss = BCEWithLogitsLoss(process_group=group, gradients="averaged")
+        same(loss(logits(), TARGETS["padded"](), mask=mask), loss(logits(), dense(), mask=mask))
+        with pytest.raises(NotImplementedError, match="normalizer="):
+            BCEWithLogitsLoss(ignore_index=0, process_group=group, gradients="averaged")(logits(), TARGETS["csr"]())
+    finally:
+        distributed.destroy_process_group()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from binxent.call import Call, Shape
     from binxent.formula import Loss
     from binxent.paddle.operands import Given, Numbers
+    from binxent.targets import IndexTargets
 
 Reduction = Literal["none", "mean", "sum", "batchmean", "weighted_mean"]
 
@@ -140,7 +141,7 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, no
 @paddle.jit.not_to_static  # to_static(full_graph=True) calls it as it is, with values of the graph
 def binary_cross_entropy_with_logits(
     logit: Tensor,
-    label: Tensor,
+    label: Tensor | IndexTargets,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     pos_weight: Tensor | None = None,
@@ -161,7 +162,7 @@ def binary_cross_entropy_with_logits(
     Args:
         logit: of any shape; float16, bfloat16, float32 or float64.
         label: of the logit's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in [0, 1],
-            which is not enforced.
+            which is not enforced. In the dynamic graph also a sparse label of [N, C], such as ``binxent.IndexTargets``.
         weight: broadcasts to the logit, as in multiplication. As in Paddle, it may also have more dimensions and
             enlarge the result; the reduction is then of all of it.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
@@ -208,7 +209,7 @@ def binary_cross_entropy_with_logits(
 @paddle.jit.not_to_static
 def binary_cross_entropy(
     input: Tensor,
-    label: Tensor,
+    label: Tensor | IndexTargets,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     name: str | None = None,

@@ -21,7 +21,7 @@ from torch.overrides import has_torch_function_variadic as has_torch_function
 
 from binxent import options
 from binxent.call import Operands, known_plan, normalized, plan
-from binxent.targets import SparseRows
+from binxent.targets import IndexTargets, SparseRows
 from binxent.torch import arrays, blocks, cpu, cuda, eager, operators, shards, sparse, sparse_operators
 from binxent.torch.arrays import LOGITS, NAME, PROBABILITIES, dtype_of_target, tensors
 from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_watched
@@ -191,7 +191,7 @@ def _beyond_defaults(ours: dict[str, Any]) -> dict[str, Any]:
 
 def binary_cross_entropy_with_logits(
     input: Tensor,
-    target: Tensor,
+    target: Tensor | IndexTargets,
     weight: Tensor | None = None,
     size_average: bool | None = None,
     reduce: bool | None = None,
@@ -214,6 +214,7 @@ def binary_cross_entropy_with_logits(
     Args:
         input: logits, of any shape and floating dtype.
         target: of the input's shape; any floating dtype, integers or bool. Usually in [0, 1], which is not enforced.
+            Or a sparse target of [N, C]: ``binxent.IndexTargets``, ``torch.sparse_csr``, or a matrix of SciPy in CSR.
         weight: broadcasts to the input.
         size_average, reduce: deprecated; either overrides ``reduction``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
@@ -292,7 +293,7 @@ def binary_cross_entropy_with_logits(
 
 def binary_cross_entropy(
     input: Tensor,
-    target: Tensor,
+    target: Tensor | IndexTargets,
     weight: Tensor | None = None,
     size_average: bool | None = None,
     reduce: bool | None = None,
@@ -315,7 +316,7 @@ def binary_cross_entropy(
 
     Args:
         input: probabilities, of any shape and floating dtype.
-        target: of the input's shape; floating in [0, 1], integers 0 and 1, or bool.
+        target: of the input's shape; floating in [0, 1], integers 0 and 1, or bool. Or sparse, as with logits.
         weight, size_average, reduce, reduction, pos_weight: as with logits.
         sample_weight, mask, ignore_index, label_smoothing, gamma, normalizer: likewise.
         check_range: on an accelerator, where a check waits for the device, raise for values outside [0, 1]; without
