@@ -113,8 +113,8 @@ bool measures_in_double(const Job& job) { return job.in_double() || job.divided_
 
 template <class T>
 int64_t space_to_measure_in(const Job& job, int64_t n) {
-    return Reader<T>::space(job.target, n) + SparseReader<T>::space(job.sparse_target, n) + Weights<T>::space(job, n) + Kept<T>::space(job, n) +
-           Space::size<T>(tile_of(n));  // counted
+    return Reader<T>::space(job.target, n) + SparseReader<T>::space(job.sparse_target, n) +
+           Weights<T>::space(job, n) + Kept<T>::space(job, n) + Space::size<T>(tile_of(n));  // counted
 }
 
 template <class T>
