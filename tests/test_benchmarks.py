@@ -18,6 +18,7 @@ from benchmarks import (
     processes,
     report,
     results,
+    sparse,
     targets,
     timing,
 )
@@ -25,6 +26,8 @@ from benchmarks.instructions import __main__ as counting
 from benchmarks.instructions import counts
 from benchmarks.results import Row
 from benchmarks.timing import Rounds, Times
+from binxent import IndexTargets
+from binxent.numpy import value_and_grad
 
 ROOT = Path(__file__).parents[1]
 
@@ -205,7 +208,12 @@ class TestProcesses:
         )
         rows, broken = processes.gather([job], {}, Console(file=io.StringIO()))
         assert broken == []
-        assert {row["way"] for row in rows} == {"binxent", "binxent in place", "formula", *map(grid.focal, targets.FOCAL)}
+        assert {row["way"] for row in rows} == {
+            "binxent",
+            "binxent in place",
+            "formula",
+            *map(grid.focal, targets.FOCAL),
+        }
         assert all(row["median"] > 0 and row["rounds"] == 3 and row["elements"] == 64 for row in rows)
 
     def test_a_missing_framework_is_a_line(self, tmp_path: Path) -> None:
@@ -255,3 +263,13 @@ class TestInstructions:
         assert "logits_tile<double>" in named
         with pytest.raises(counting.CannotCountError):
             counting.without_requests(function.format("renamed", "prefetcht0"))
+
+
+def test_sparse_and_dense_targets_are_timed_for_the_same_numbers() -> None:
+    for step in sparse.ways(3, 700, 5).values():
+        step()
+    indices = sparse.labels(3, 700, 5)
+    wanted = sparse.dense(indices, 700)
+    assert set(np.flatnonzero(wanted)) == {700 * row + label for row in range(3) for label in indices[row]}
+    losses = [value_and_grad(np.zeros((3, 700)), target)[0] for target in (wanted, IndexTargets(indices))]
+    assert losses[0] == losses[1]

@@ -1,11 +1,13 @@
 // The pass that computes losses and gradients.
 #include <cstdint>
+#include <type_traits>
 
 #include "extremes.h"
 #include "loops.h"
 #include "mode.h"
 #include "operands.h"
 #include "rows.h"
+#include "sparse_rows.h"
 #include "sums.h"
 #include "table.h"
 
@@ -36,8 +38,9 @@ inline void for_each_tile(const Job& job, int64_t first_block, int64_t last_bloc
     }
 }
 
-template <class T>
-unsigned run(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
+// Target is the reader of `targets`.
+template <class T, class Target, class Targets>
+unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_t last_block, Space& space) {
     const int64_t first = job.begin_of(first_block), size = job.size_of(first_block, last_block);
     const bool selects = job.selects();
     const bool selects_by_target = job.ignores && !job.mask && job.ignore_index == job.ignore_index;
@@ -48,7 +51,8 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block, Space& spa
     Extremes<T> extremes(job, factor);
     const bool may_be_extreme = !extremes.none();
 
-    Reader<T> x(job.x, first, size, space), target(job.target, first, size, space);
+    Reader<T> x(job.x, first, size, space);
+    Target target(targets, first, size, space);
     Reader<T> pos_weight(job.pos_weight, first, size, space);
     Weights<T> weights(job, first, size, space);
     Kept<T> kept(job, first, size, space);
@@ -58,10 +62,12 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block, Space& spa
     if (may_be_extreme || job.weights > 0 || job.gamma > 0 || job.input == Input::probabilities)
         for (int64_t i = 0; i < tile_of(size); ++i) ones[i] = T(1);
 
+    constexpr bool is_sparse = std::is_same_v<Target, SparseReader<T>>;
     const Step<T> step = choose<T>(job);
+    [[maybe_unused]] const Step<T> for_negatives = is_sparse ? choose_for_negatives<T>(job, step) : step;
     unsigned flags = 0;
     for_each_tile<T>(job, first_block, last_block, space, [&](int64_t start, int64_t n, T* loss, T* gradient,
-                                                               BlockSum& sum, WideSum& beyond) {
+                                                               BlockSum& sum, WideSum& beyond) BINXENT_ALWAYS {
         Tile<T> tile{x.tile(start, n), target.tile(start, n), ones, ones, ones, T(0), loss, gradient};
         if (job.weights > 0) tile.weight = weights.tile(start, n);
         if (job.pos_weight) tile.pos_weight = pos_weight.tile(start, n);
@@ -76,7 +82,10 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block, Space& spa
             if (out_of_range(n, tile.x, tile.kept, tile.hidden)) outside |= input_out_of_range;
             if (!job.any_target && out_of_range(n, tile.target, tile.kept, tile.hidden)) outside |= target_out_of_range;
         }
-        step(n, tile, terms, T(factor.within));
+        if constexpr (is_sparse)
+            (target.is_empty() ? for_negatives : step)(n, tile, terms, T(factor.within));
+        else
+            step(n, tile, terms, T(factor.within));
         if (job.gradient && factor.after != 1)
             for (int64_t i = 0; i < n; ++i) gradient[i] = T(gradient[i] * factor.after);
         if (may_be_extreme) {
@@ -131,9 +140,17 @@ void run_plain_bfloat16(const Job& job, int64_t first_block, int64_t last_block,
 
 template <class T>
 int64_t space_to_run_in(const Job& job, int64_t n) {
-    return Reader<T>::space(job.x, n) + Reader<T>::space(job.target, n) + Reader<T>::space(job.pos_weight, n) +
-           Weights<T>::space(job, n) + Kept<T>::space(job, n) + Space::size<T>(tile_of(n)) +  // ones
+    return Reader<T>::space(job.x, n) + Reader<T>::space(job.target, n) + SparseReader<T>::space(job.sparse_target, n) +
+           Reader<T>::space(job.pos_weight, n) + Weights<T>::space(job, n) + Kept<T>::space(job, n) +
+           Space::size<T>(tile_of(n)) +  // ones
            Writer<T>::space(job.loss, n, true) + Writer<T>::space(job.gradient, n, is_apart(job.gradient, job.x));
+}
+
+template <class T>
+unsigned run(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
+    if (job.sparse_target)
+        return run<T, SparseReader<T>>(job, job.sparse_target, first_block, last_block, space);
+    return run<T, Reader<T>>(job, job.target, first_block, last_block, space);
 }
 
 }  // namespace

@@ -64,4 +64,13 @@ def count(
     tables: tuple[int, int, int, int, int, int],
 ) -> tuple[int, int]: ...
 def register_torch_operators(library: int, executor: int) -> bool: ...
+def read_labels(
+    offsets: Operand | None,
+    labels: Operand,
+    width: int,
+    num_labels: int,
+    padding: int | None,
+    is_set: bool,
+    outputs: tuple[Operand, ...] | None = None,
+) -> tuple[int, int, int, bool]: ...
 def loss_sums(labels: int) -> int: ...

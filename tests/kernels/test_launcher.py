@@ -16,7 +16,7 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 from binxent.call import Operands, normalized, plan
 from binxent.formula import LOGITS
 from binxent.kernels import Outputs
-from binxent.kernels.triton import launch, launcher, programs
+from binxent.kernels.triton import launch, launcher, programs, views
 
 CARD = torch.device("cuda", 0)
 STREAM = 77
@@ -140,7 +140,7 @@ def test_the_key_is_as_fine_as_tritons(program: Noting) -> None:
     numbers = (0, 1, 2, 15, 16, 17, -1, -16, 2**31 - 1, 2**31, 2**32, -(2**31), -(2**31) - 1, 2**63 - 1)
     whole = torch.zeros(64)
     tensors = (whole, whole[1:], whole[4:], whole.half(), whole.bool(), whole.double()[:0], None)
-    base = dict.fromkeys(program.arg_names) | {"input": launch.views((whole,), whole.shape, 64)[0][0]}
+    base = dict.fromkeys(program.arg_names) | {"input": views.views((whole,), whole.shape, 64)[0][0]}
     base |= {"sizes": (), "n": 64, "dtype": triton.language.float32, "WIDE": 0}
     changes: list[dict[str, Any]] = [{"n": n} for n in numbers if n >= 0]
     changes += [{"incoming_bits": n} for n in (*numbers, None)]
@@ -148,6 +148,14 @@ def test_the_key_is_as_fine_as_tritons(program: Noting) -> None:
     changes += [{"sizes": sizes} for sizes in ((), (1,), (16,), (17,), (2**31,), (16, 17), (17, 16))]
     changes += [{"input": base["input"]._replace(strides=strides)} for strides in ((), (1,), (2,), (16,), (0, 16))]
     changes += [{"input": base["input"]._replace(pointer=tensor)} for tensor in tensors[:-1]]
+    labels = views.Rows(torch.zeros(9, dtype=torch.int64), torch.zeros(16, dtype=torch.int32), None, 64, 0)
+    changes += [
+        {"target": labels},
+        {"target": labels._replace(stored=whole)},
+        {"target": labels._replace(stored=whole[1:])},
+    ]
+    changes += [{"target": labels._replace(columns=columns)} for columns in (1, 63)]
+    changes += [{"target": labels._replace(first=1)}, {"target": labels._replace(indices=labels.indices.long())}]
     changes += [{"WIDE": 1}, {"dtype": triton.language.float64}, {"BLOCK": 64}, {"SHORT": True}]
     descriptions = []
     for change in changes:

@@ -33,7 +33,7 @@ def binary_cross_entropy_with_logits(
     Args:
         input: logits, of any shape; float16, bfloat16, float32 or float64.
         target: of the input's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in
-            [0, 1], which is not enforced.
+            [0, 1], which is not enforced. Or a sparse target of [N, C], such as ``binxent.IndexTargets``.
         weight: broadcasts to the input.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
             ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count). It is

@@ -11,12 +11,14 @@ from mindspore.common import np_dtype
 from mindspore.common._grad_function import _Function
 from mindspore.ops.primitive import _pynative_executor
 
-from binxent import definition
+from binxent import definition, sparse
 from binxent.call import Operands
 from binxent.kernels import Outputs, native
 from binxent.mindspore import arrays
 from binxent.mindspore.arrays import ARRAYS, column
-from binxent.mindspore.operands import DTYPE, FLOATING, NAME, NAMES, TAG, Kind, planned
+from binxent.mindspore.operands import DTYPE, FLOATING, NAME, NAMES, TAG, Kind, checked_kind, planned
+from binxent.options import RefusalError
+from binxent.targets import IndexTargets, SparseRows
 
 if TYPE_CHECKING:
     from binxent.call import Call
@@ -36,7 +38,9 @@ def _empty(shape: tuple[int, ...], size: int, dtype: Any) -> Tensor:
     return mint.empty(shape, dtype=dtype) if size >= _POOLED else Tensor.from_numpy(np.empty(shape, _NUMPY[dtype]))
 
 
-def _described(tensor: Tensor) -> native.Operand:
+def _described(tensor: Tensor | SparseRows) -> native.Operand:
+    if isinstance(tensor, SparseRows):
+        return sparse.described(tensor)
     if tensor.is_contiguous():
         return tensor.data_ptr(), TAG[tensor.dtype], tensor.shape, None
     size = tensor.itemsize
@@ -84,7 +88,7 @@ class _Loss:
         divisor = None if operands.normalizer is None else float(operands.normalizer.item())
         outside = native.compute(call, described, outputs, divisor, scale)
         if outside and loss is not None:
-            _refuse_out_of_range(call, operands)
+            _refuse_out_of_range(call, self._broadcasting())
 
     def _new_gradient(self) -> Tensor:
         input = self.operands.input
@@ -131,6 +135,8 @@ class _Loss:
     def _broadcasting(self) -> Operands:
         """The operands as the definition takes them."""
         operands = self.operands
+        if isinstance(operands.target, SparseRows):
+            operands = operands._replace(target=Tensor(sparse.dense(operands.target)))
         if operands.sample_weight is not None:
             operands = operands._replace(sample_weight=column(operands.sample_weight, operands.input))
         if operands.normalizer is not None:
@@ -154,7 +160,7 @@ class _Node(_Function):
     @staticmethod
     def forward(ctx: Any, loss: _Loss, input: Tensor, *joints: Tensor) -> Tensor:
         ctx.loss, ctx.joints = loss, len(joints)
-        ctx.save_for_backward(*(operand for operand in loss.operands if operand is not None))
+        ctx.save_for_backward(*(operand for operand in loss.operands if isinstance(operand, Tensor)))
         return loss.forward(ctx.needs_input_grad[1])
 
     @staticmethod
@@ -187,15 +193,28 @@ def _scalar() -> Tensor:
 def _kind(operand: Any) -> Kind:
     if isinstance(operand, Tensor):
         return operand.shape, operand.dtype
+    if isinstance(operand, SparseRows):
+        return operand.shape, DTYPE.get("bool" if operand.values is None else operand.values.dtype.name)
     return None if operand is None else type(operand).__name__
+
+
+def _rows(target: Any, input: Any, terms: Terms | None) -> SparseRows:
+    """The rows of a sparse target, in NumPy's arrays. Each index is checked."""
+    shape, _ = checked_kind("input", _kind(input))
+    try:
+        return sparse.rows(target, shape, terms and terms.ignore_index)
+    except RefusalError as refusal:
+        raise ValueError(str(refusal)) from None
 
 
 def loss(loss: Loss, reduction: str, terms: Terms | None, given: tuple[Any, ...]) -> Tensor:
     """The loss of input, target, weight, sample_weight, pos_weight, mask and normalizer."""
+    if isinstance(given[1], IndexTargets) or sparse.is_scipy(given[1]):
+        given = (given[0], _rows(given[1], given[0], terms), *given[2:])
     call = planned(loss, reduction, terms, tuple(map(_kind, given)))
     node = _Loss(call, Operands(**dict(zip(NAMES, given, strict=True))))
     if not _pynative_executor.requires_grad():
         return node.forward(want_gradient=False)
     others = zip(NAMES[1:5], given[1:5], strict=True)
-    joints = [_Joint.apply(node, name, operand) for name, operand in others if operand is not None]
+    joints = [_Joint.apply(node, name, operand) for name, operand in others if isinstance(operand, Tensor)]
     return _Node.apply(node, given[0], *joints)

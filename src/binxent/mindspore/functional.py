@@ -30,7 +30,8 @@ def binary_cross_entropy_with_logits(
     Args:
         input: logits, of any shape; float16, bfloat16 or float32.
         target: of the input's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in
-            [0, 1], which is not enforced.
+            [0, 1], which is not enforced. Outside graphs also a sparse target of [N, C], such as
+            ``binxent.IndexTargets``.
         weight: broadcasts to the input; float16, bfloat16 or float32.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
             ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count). In upper or

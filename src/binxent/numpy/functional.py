@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from binxent import options
 from binxent.formula import LOGITS, PROBABILITIES
 from binxent.numpy.eager import Array, compute
 
+if TYPE_CHECKING:
+    from binxent.targets import IndexTargets
+
 
 def binary_cross_entropy_with_logits(
     input: Array,
-    target: Array,
+    target: Array | IndexTargets,
     weight: Array | None = None,
     size_average: bool | None = None,
     reduce: bool | None = None,
@@ -33,7 +36,7 @@ def binary_cross_entropy_with_logits(
     Args:
         input: logits, of any shape; float16, bfloat16, float32 or float64.
         target: of the input's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in
-            [0, 1], which is not enforced.
+            [0, 1], which is not enforced. Or a sparse target of [N, C], such as ``binxent.IndexTargets``.
         weight: broadcasts to the input.
         size_average, reduce: deprecated; either overrides ``reduction``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
@@ -75,7 +78,7 @@ def binary_cross_entropy_with_logits(
 
 def binary_cross_entropy(
     input: Array,
-    target: Array,
+    target: Array | IndexTargets,
     weight: Array | None = None,
     size_average: bool | None = None,
     reduce: bool | None = None,
@@ -112,7 +115,7 @@ def binary_cross_entropy(
 
 def value_and_grad(
     input: Array,
-    target: Array,
+    target: Array | IndexTargets,
     weight: Array | None = None,
     reduction: str = "mean",
     pos_weight: Array | None = None,

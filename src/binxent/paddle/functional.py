@@ -18,7 +18,7 @@ from paddle.base import core
 from binxent import kernel
 from binxent.call import Operands, normalized, plan
 from binxent.options import RefusalError
-from binxent.paddle import arrays, eager, static
+from binxent.paddle import arrays, eager, sparse, static
 from binxent.paddle.arrays import LOGITS, PROBABILITIES
 from binxent.paddle.operands import check, named, planned, refuse, split_normalizer, split_options
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from binxent.call import Call, Shape
     from binxent.formula import Loss
     from binxent.paddle.operands import Given, Numbers
+    from binxent.targets import IndexTargets
 
 Reduction = Literal["none", "mean", "sum", "batchmean", "weighted_mean"]
 
@@ -91,6 +92,11 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, no
     input, label, weight, sample_weight, pos_weight, mask = given
     if not paddle.in_dynamic_mode() and not (isinstance(input, Tensor) and isinstance(label, Tensor)):
         return static.compute(loss, reduction, given, numbers, normalizer)
+    rows = None
+    if sparse.is_target(label):
+        rows = sparse.rows(named(loss, given)[0], label, input, numbers[0])
+        label = sparse.dtype_of(rows)
+        given = (input, label, *given[2:])
     check(*named(loss, given), Tensor, ValueError, RuntimeError)
     shape, elements = tuple(input.shape), math.prod(input.shape)
     if pos_weight is not None and elements == math.prod(pos_weight.shape) == 1:
@@ -103,7 +109,7 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, no
         given,
         [
             shape,
-            tuple(label.shape),
+            tuple(label.shape) if rows is None else rows.shape,
             () if enlarges else _shape(weight),
             _shape(sample_weight),
             _shape(pos_weight),
@@ -114,7 +120,11 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, no
     if sample_weight is not None:
         sample_weight = sample_weight.reshape([shape[0], *[1] * (len(shape) - 1)])
     operands = Operands(input, label, weight, sample_weight, pos_weight, mask, **learnt)
-    learns = bool(learnt) or any(operand is not None and not operand.stop_gradient for operand in operands[1:5])
+    if rows is not None:
+        operands = operands._replace(target=rows)
+    learns = bool(learnt) or any(
+        operand is not None and not operand.stop_gradient for operand in (label, *operands[2:5])
+    )
     by_kernel = (
         input.place.is_cpu_place()
         and elements
@@ -131,7 +141,7 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, no
 @paddle.jit.not_to_static  # to_static(full_graph=True) calls it as it is, with values of the graph
 def binary_cross_entropy_with_logits(
     logit: Tensor,
-    label: Tensor,
+    label: Tensor | IndexTargets,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     pos_weight: Tensor | None = None,
@@ -152,7 +162,7 @@ def binary_cross_entropy_with_logits(
     Args:
         logit: of any shape; float16, bfloat16, float32 or float64.
         label: of the logit's shape; any of these dtypes, bool, uint8, int8, int16, int32 or int64. Usually in [0, 1],
-            which is not enforced.
+            which is not enforced. In the dynamic graph also a sparse label of [N, C], such as ``binxent.IndexTargets``.
         weight: broadcasts to the logit, as in multiplication. As in Paddle, it may also have more dimensions and
             enlarge the result; the reduction is then of all of it.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
@@ -199,7 +209,7 @@ def binary_cross_entropy_with_logits(
 @paddle.jit.not_to_static
 def binary_cross_entropy(
     input: Tensor,
-    label: Tensor,
+    label: Tensor | IndexTargets,
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
     name: str | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import paddle
 from paddle import Tensor
@@ -12,6 +12,9 @@ from binxent.paddle.arrays import LOGITS, PROBABILITIES
 from binxent.paddle.counting import count
 from binxent.paddle.functional import Reduction, compute
 from binxent.paddle.operands import check_reduction
+
+if TYPE_CHECKING:
+    from binxent.targets import IndexTargets
 
 
 def _shown(layer: Any) -> str:
@@ -84,7 +87,7 @@ class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
     def forward(
         self,
         logit: Tensor,
-        label: Tensor,
+        label: Tensor | IndexTargets,
         *,
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,
@@ -136,7 +139,7 @@ class BCELoss(paddle.nn.BCELoss):
     def forward(
         self,
         input: Tensor,
-        label: Tensor,
+        label: Tensor | IndexTargets,
         *,
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,10 +13,13 @@ from torch.nn import BCELoss as TorchBCELoss
 from torch.nn import BCEWithLogitsLoss as TorchBCEWithLogitsLoss
 
 from binxent import options
-from binxent.torch import groups, shards
+from binxent.torch import groups, shards, sparse
 from binxent.torch.counting import count
 from binxent.torch.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 from binxent.torch.operands import LEARNABLE, OFF
+
+if TYPE_CHECKING:
+    from binxent.targets import IndexTargets
 
 
 class _Off:
@@ -77,7 +80,7 @@ class _Options(torch.nn.Module):
         self,
         given: float | Tensor | None,
         input: Tensor,
-        target: Tensor,
+        target: Tensor | IndexTargets,
         sample_weight: Tensor | None,
         mask: Tensor | None,
     ) -> Any:
@@ -98,8 +101,13 @@ class _Options(torch.nn.Module):
                 "that requires a gradient would need one from every rank; pass normalizer= or .detach() the weights"
             )
 
+        if self.ignore_index is not None and sparse.is_target(target):
+            raise NotImplementedError("process_group: ignore_index with a sparse target; pass normalizer=, or a mask")
+        # No other divisor depends on the targets.
+        like: Any = input if sparse.is_target(target) else target
+
         def counted() -> Tensor:
-            return self.count(target, sample_weight=sample_weight, mask=mask)
+            return self.count(like, sample_weight=sample_weight, mask=mask)
 
         return groups.normalizer(given, counted, self.process_group, self.reduction, str(self.gradients))
 
@@ -212,7 +220,7 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
     def forward(
         self,
         input: Tensor,
-        target: Tensor,
+        target: Tensor | IndexTargets,
         *,
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,
@@ -279,7 +287,7 @@ class BCELoss(_Options, TorchBCELoss):
     def forward(
         self,
         input: Tensor,
-        target: Tensor,
+        target: Tensor | IndexTargets,
         *,
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,

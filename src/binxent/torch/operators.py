@@ -28,32 +28,33 @@ if TYPE_CHECKING:
 
     from binxent.call import Call
 
-_OPERANDS = (
+OPERANDS = (
     "Tensor input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? pos_weight, Tensor? mask, "
     "Tensor? label_smoothing, Tensor? gamma, Tensor? normalizer"
 )
-_CALL = "bool probabilities, str reduction, ScalarType dtype, float? ignore_index"
+CALL = "bool probabilities, str reduction, ScalarType dtype, float? ignore_index"
 
 # Inductor's cache on disk goes by their names: change what one does, and give it another name.
 _library = torch.library.Library("binxent", "DEF")
-_library.define(f"loss_alone({_OPERANDS}, {_CALL}) -> Tensor")
-_library.define(f"loss_and_gradient({_OPERANDS}, {_CALL}) -> (Tensor loss, Tensor token)")
-_library.define(f"input_gradient(Tensor incoming, Tensor? token, {_OPERANDS}, {_CALL}) -> Tensor")
+_library.define(f"loss_alone({OPERANDS}, {CALL}) -> Tensor")
+_library.define(f"loss_and_gradient({OPERANDS}, {CALL}) -> (Tensor loss, Tensor token)")
+_library.define(f"input_gradient(Tensor incoming, Tensor? token, {OPERANDS}, {CALL}) -> Tensor")
 
 
-def _flat(call: Call, operands: Operands) -> tuple[Any, ...]:
+def flat(call: Call, operands: Operands) -> tuple[Any, ...]:
+    """The operators' arguments, which ``read`` makes a call and operands again."""
     ignore_index = None if call.terms is None else call.terms.ignore_index
     return (*operands, call.loss.probabilities, call.reduction, DTYPE[call.dtype], ignore_index)
 
 
-def _read(arguments: tuple[Any, ...], find: Any = known_plan) -> tuple[Call, Operands]:
+def read(arguments: tuple[Any, ...], find: Any = known_plan) -> tuple[Call, Operands]:
     """The call and the operands; ``find`` is ``plan`` where sizes may be symbols."""
     input, target, weight, sample_weight, pos_weight, mask = arguments[:6]
     normalizer, probabilities, reduction, dtype, ignore = arguments[8:]
     meant: tuple[Any, ...] = (
         PROBABILITIES if probabilities else LOGITS,
         reduction,
-        (NAME[input.dtype], NAME[target.dtype]),
+        (NAME[input.dtype], arrays.dtype_of_target(target)),
         input.shape,
         target.shape,
     )
@@ -80,13 +81,17 @@ def _may_keep(input: Tensor) -> bool:
     )
 
 
+implementations: dict[tuple[str, str], Any] = {}  # for each operator and device
+fakes: dict[str, Any] = {}
+
+
 def _implement(kernel: ModuleType, device: str) -> None:
     def loss_alone(*arguments: Any) -> Tensor:
-        result: Tensor = kernel.loss_alone(*_read(arguments))
+        result: Tensor = kernel.loss_alone(*read(arguments))
         return result
 
     def loss_and_gradient(*arguments: Any) -> tuple[Tensor, Tensor]:
-        call, operands = _read(arguments)
+        call, operands = read(arguments)
         token = operands.input.new_empty(0)
         if not _may_keep(operands.input):
             return kernel.loss_alone(call, operands), token
@@ -95,13 +100,14 @@ def _implement(kernel: ModuleType, device: str) -> None:
         return loss, token
 
     def input_gradient(incoming: Tensor, token: Tensor | None, *arguments: Any) -> Tensor:
-        call, operands = _read(arguments)
+        call, operands = read(arguments)
         made = None if token is None else vars(token.untyped_storage()).pop("made", None)
         result: Tensor = kernel.input_gradient(call, operands, incoming, made)
         return result
 
     for function in (loss_alone, loss_and_gradient, input_gradient):
         _library.impl(function.__name__, function, device)
+        implementations[function.__name__, device] = function
 
 
 _implement(cuda if cuda.RUNS_ON_CPU else cpu, "CPU")
@@ -112,7 +118,7 @@ _implement(cuda, "CUDA")
 
 
 def _fake_loss(*arguments: Any) -> Tensor:
-    call, operands = _read(arguments, plan)
+    call, operands = read(arguments, plan)
     if call.reduction != "none":
         result: Tensor = operands.input.new_empty((), dtype=DTYPE[call.dtype])
         return result
@@ -129,12 +135,13 @@ for _name, _fake in (
     ("input_gradient", native_operators.fake_input_gradient),
 ):
     torch.library.register_fake(f"binxent::{_name}", _fake, lib=_library)
+    fakes[_name] = _fake
 
 
 def _operator(name: str, native: bool, call: Call, operands: Operands) -> Callable[..., Any]:
     """The operator of that name, with the call as its last arguments."""
-    flat = native_operators.flat if native else _flat
-    operator, arguments = getattr(torch.ops.binxent, f"native_{name}" if native else name), flat(call, operands)
+    operator = getattr(torch.ops.binxent, f"native_{name}" if native else name)
+    arguments = (native_operators.flat if native else flat)(call, operands)
     return lambda *first: operator(*first, *arguments)
 
 
@@ -171,7 +178,7 @@ class _OperatorLoss(torch.autograd.Function):
 
 
 def _autograd_loss(arguments: tuple[Any, ...], native: bool) -> Tensor:
-    call, operands = _read(arguments, plan)
+    call, operands = read(arguments, plan)
     if in_transform():
         return arrays.loss(call, operands)
     result: Tensor
@@ -196,7 +203,7 @@ _library.impl("native_loss_alone", _autograd_of_native_loss, "Autograd")
 
 
 def loss(call: Call, operands: Operands) -> Tensor:
-    result: Tensor = torch.ops.binxent.loss_alone(*_flat(call, operands))
+    result: Tensor = torch.ops.binxent.loss_alone(*flat(call, operands))
     return result
 
 

@@ -41,14 +41,15 @@ def _sizes(numbers: tuple[int, ...]) -> tuple[Any, ...]:
 def _described(argument: Any) -> Any:
     """What Triton compiles for: a tensor's dtype, and whether it begins at a multiple of 16 bytes; of a number whether
     it is 1, whether 16 divides it, and its width."""
+    if argument is None:
+        return None
     if isinstance(argument, Tensor):
         return argument.dtype, argument.data_ptr() % 16 == 0
     if type(argument) is int:
         return 1 if argument == 1 else (argument % 16 == 0, _width(argument))
     if type(argument) is tuple:
         return _sizes(argument)
-    pointer, strides = argument  # a View
-    return pointer.dtype, pointer.data_ptr() % 16 == 0, _sizes(strides)
+    return tuple(map(_described, argument))  # a View, or the Rows of a sparse target
 
 
 class Parameters(NamedTuple):
