@@ -72,7 +72,7 @@ def _read(arguments: tuple[Any, ...], find: Any = known_plan) -> tuple[Call, Ope
 # What the operators compute
 
 
-def _may_keep(input: Tensor) -> bool:
+def may_keep(input: Tensor) -> bool:
     """Whether a token may own memory: that of a CUDA graph belongs to the graph, which knows nothing of tokens."""
     return input.is_cpu or not (
         torch.cuda.is_current_stream_capturing() or "torch._inductor.cudagraph_trees" in sys.modules
@@ -87,7 +87,7 @@ def _implement(kernel: ModuleType, device: str) -> None:
     def loss_and_gradient(*arguments: Any) -> tuple[Tensor, Tensor]:
         call, operands = _read(arguments)
         token = operands.input.new_empty(0)
-        if not _may_keep(operands.input):
+        if not may_keep(operands.input):
             return kernel.loss_alone(call, operands), token
         loss, made = kernel.loss_and_gradient(call, operands)
         token.untyped_storage().made = made
