@@ -84,28 +84,41 @@ def _of_the_whole(kernel: ModuleType, call: Call, operands: Operands, whole: Ten
     return normalized(call, None), operands._replace(normalizer=kernel.measure(call, operands._replace(input=whole)))
 
 
-def _logits(
-    made_of: Linear, dtype: torch.dtype, more_copies: int, max_chunk_bytes: int | None
-) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """The first label of each chunk and the one behind its last, its logits, and its part of the weight in that dtype.
+class _Chunks:
+    """The labels of each chunk, and memory that all chunks share: small tensors made for each would fragment it."""
 
-    The logits of each chunk take the place of the last chunk's. ``more_copies`` are made of the weight's part besides.
-    """
-    input, weight, bias = made_of
-    (rows, features), labels = input.shape, len(weight)
-    most = max_chunk_bytes or (_CHUNK if input.device.type == "cpu" else _CHUNK_ELSEWHERE)
-    copies = 0 if weight.dtype == dtype else 1 + more_copies
-    step = linear.labels_of_chunk(labels, (rows + copies * features) * dtype.itemsize, most)
-    x = input.to(dtype)
-    memory = x.new_empty(rows * min(step, labels))
-    for start, stop in linear.chunks(labels, step):
-        w = weight[start:stop].to(dtype)
-        logits = memory[: rows * (stop - start)].view(rows, stop - start)
-        if bias is None:
-            torch.mm(x, w.t(), out=logits)
+    def __init__(self, made_of: Linear, dtype: torch.dtype, max_chunk_bytes: int | None, of_weight: Tensor | None):
+        self.made_of, self.x = made_of, made_of.input.to(dtype)
+        (rows, features), labels = made_of.input.shape, len(made_of.weight)
+        most = max_chunk_bytes or (_CHUNK if made_of.input.device.type == "cpu" else _CHUNK_ELSEWHERE)
+        casts = made_of.weight.dtype != dtype
+        copies = casts * (2 if of_weight is not None else 1)
+        step = linear.labels_of_chunk(labels, (rows + copies * features) * dtype.itemsize, most)
+        self.parts = list(linear.chunks(labels, step))
+        self.memory = self.x.new_empty(rows * min(step, labels))
+        self.weight = self.x.new_empty((step, features)) if casts else None
+        self.of_weight = self.x.new_empty((step, features)) if casts and of_weight is not None else None
+
+    def __iter__(self) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+        """The first label of each chunk and the one behind its last, its logits, and its part of the weight."""
+        rows, x, bias = len(self.x), self.x, self.made_of.bias
+        for start, stop in self.parts:
+            w = self.made_of.weight[start:stop]
+            if self.weight is not None:
+                w = self.weight[: stop - start].copy_(w)
+            logits = self.memory[: rows * (stop - start)].view(rows, stop - start)
+            if bias is None:
+                torch.mm(x, w.t(), out=logits)
+            else:
+                torch.addmm(linear.window(bias, start, stop).to(x.dtype), x, w.t(), out=logits)
+            yield start, stop, logits, w
+
+    def write_gradient(self, of_weight: Tensor, gradient: Tensor, start: int, stop: int) -> None:
+        """Writes the final gradient to the chunk's part of the weight."""
+        if self.of_weight is None:
+            torch.mm(gradient.t(), self.x, out=of_weight[start:stop])
         else:
-            torch.addmm(linear.window(bias, start, stop).to(dtype), x, w.t(), out=logits)
-        yield start, stop, logits, w
+            of_weight[start:stop] = torch.mm(gradient.t(), self.x, out=self.of_weight[: stop - start])
 
 
 def compute(
@@ -133,31 +146,27 @@ def _compute(
     rows, labels, device = len(input), len(weight), input.device
     kernel, dtype = _kernel(operands, input), _dtype_of_chunks(head.product, device)
     wide = "float64" if dtype == torch.float64 else "float32"
-    x = input.to(dtype)
-    whole = x.new_empty(()).expand(rows, labels)
+    whole = input.new_empty(()).expand(rows, labels)
     call, operands = _of_the_whole(kernel, head.call._replace(dtype=wide), operands, whole)
 
-    totals = []
     of_input = torch.zeros_like(input, dtype=head.accumulator) if to_input else None
     of_weight = torch.empty_like(weight) if to_weight else None
     of_bias = torch.zeros_like(bias, dtype=DTYPE[wide]) if to_bias and bias is not None else None
-    for start, stop, logits, w in _logits(made_of, dtype, int(to_weight), head.max_chunk_bytes):
-        total = torch.empty((), dtype=_dtype_of_sums(device), device=device) if want_loss else None
+    chunks = _Chunks(made_of, dtype, head.max_chunk_bytes, of_weight)
+    totals = torch.empty(len(chunks.parts), dtype=_dtype_of_sums(device), device=device)
+    for number, (start, stop, logits, w) in enumerate(chunks):
         part = linear.operands_of_chunk(operands, logits, start, stop)
-        kernel.loss_of_chunk(call, part, total, any(needed), incoming)
-        totals.append(total)
+        kernel.loss_of_chunk(call, part, totals[number] if want_loss else None, any(needed), incoming)
         gradient = logits  # in whose memory the kernel has put it
-        if of_weight is not None and of_weight.dtype == dtype:
-            torch.mm(gradient.t(), x, out=of_weight[start:stop])
-        elif of_weight is not None:
-            of_weight[start:stop] = gradient.t() @ x
+        if of_weight is not None:
+            chunks.write_gradient(of_weight, gradient, start, stop)
         if of_input is not None:
             _add_product(of_input, gradient, w)
         if of_bias is not None:
             own = linear.window(of_bias, start, stop)
             own += gradient.sum(0, dtype=own.dtype) if own.dim() else gradient.sum(dtype=own.dtype)
 
-    loss = torch.stack(totals).sum().to(DTYPE[head.call.dtype]) if want_loss else None
+    loss = totals.sum().to(DTYPE[head.call.dtype]) if want_loss else None
     found = (of_input, of_weight, of_bias)
     return loss, [
         gradient.to(operand.dtype)
@@ -212,7 +221,7 @@ def top(made_of: Linear, product: torch.dtype, k: int, max_chunk_bytes: int | No
     dtype = _dtype_of_chunks(product, device)
     best = torch.empty((rows, 0), dtype=dtype, device=device)
     labels = torch.empty((rows, 0), dtype=torch.int64, device=device)
-    for start, stop, logits, _ in _logits(made_of, dtype, 0, max_chunk_bytes):
+    for start, stop, logits, _ in _Chunks(made_of, dtype, max_chunk_bytes, None):
         values, places = logits.topk(min(k, stop - start))
         best, labels = torch.cat((best, values), 1), torch.cat((labels, places + start), 1)
         best, order = best.topk(min(k, best.shape[1]))
