@@ -18,7 +18,7 @@ from binxent.options import RefusalError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from binxent.call import Operands, Shape
+    from binxent.call import Call, Operands, Shape
 
 FUNCTION = "linear_binary_cross_entropy_with_logits"
 
@@ -100,6 +100,30 @@ def check_reduction(reduction: object) -> None:
             "'none' asks for the loss of each of N × C logits, which are never stored; expected 'mean', 'sum', "
             "'batchmean' or 'weighted_mean', or call binary_cross_entropy_with_logits on logits of your own",
         )
+
+
+def made_for(products: str, reduction: str, labels: int) -> float:
+    """The incoming gradient to make gradients for, where nobody knows which will come.
+
+    In float16 most of the gradient of a mean over many labels would be 0. It is made for a larger incoming gradient, as
+    a loss scale would be one, and for a power of two, by which scaling is exact but for what becomes too small.
+    """
+    if products != "float16" or reduction not in ("mean", "weighted_mean"):
+        return 1.0
+    return float(1 << max(0, labels.bit_length() - 1))
+
+
+def call_of_chunks(call: Call) -> Call:
+    """The call of each chunk: as that of the whole, but for the result's rounding to a half type, which comes last."""
+    return call._replace(dtype="float64" if call.dtype == "float64" else "float32")
+
+
+def bytes_of_label(rows: int, features: int, itemsize: int, *, casts: bool) -> int:
+    """What a label takes in a chunk: its logits and, where the products have a dtype of their own, two rows of weights.
+
+    It is the same whether or not there will be gradients, so that the loss has the same bits.
+    """
+    return (rows + 2 * features * casts) * itemsize
 
 
 def labels_of_chunk(labels: int, bytes_of_label: int, most: int) -> int:

@@ -43,7 +43,7 @@ def described(array: Array) -> native.Operand:
     return array.ctypes.data, native.TAGS[array.dtype.name], array.shape, array.strides
 
 
-def _new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def new_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     size = math.prod(shape) * dtype.itemsize
     if size < kernel.LARGE_MEMORY:
         return np.empty(shape, dtype)
@@ -108,7 +108,7 @@ def _check_out(out: object, operands: Operands) -> Array:
     return place
 
 
-def _normalizer(given: object, reduction: str) -> float | None:
+def known_normalizer(given: object, reduction: str) -> float | None:
     """The number that it is. An array's value is at hand, and is checked like a number."""
     number = options.checked_normalizer(given, reduction)
     if number is None:
@@ -142,7 +142,7 @@ def compute(
     operands = Operands(x, y, *rest)
     divisor = None  # the call's own
     if normalizer is not None:
-        divisor = _normalizer(normalizer, reduction)
+        divisor = known_normalizer(normalizer, reduction)
         call = normalized(call, divisor)
     if operands.sample_weight is not None:
         column = operands.sample_weight.reshape((-1,) + (1,) * (x.ndim - 1))
@@ -152,10 +152,10 @@ def compute(
     if out is not None:
         gradient = _check_out(out, operands)
     elif want_gradient:
-        gradient = _new(x.shape, x.dtype)
+        gradient = new_array(x.shape, x.dtype)
     by_element = reduction == "none"
     dtype = x.dtype if call.dtype == x.dtype.name else np.dtype(call.dtype)
-    value = _new(x.shape if by_element else (), dtype)
+    value = new_array(x.shape if by_element else (), dtype)
     read = Operands(*[None if a is None else described(a) for a in operands])
 
     def run(value: Array | None, gradient: Array | None) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from binxent import linear
 from binxent.call import KEPT, ROWS, SIZE, WEIGHTS, Operands, normalized
 from binxent.torch import blocks, cpu, cuda
-from binxent.torch.arrays import DTYPE
+from binxent.torch.arrays import DTYPE, NAME
 from binxent.torch.context import is_autocast_available
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ class _Chunks:
         (rows, features), labels = made_of.input.shape, len(made_of.weight)
         most = max_chunk_bytes or (_CHUNK if made_of.input.device.type == "cpu" else _CHUNK_ELSEWHERE)
         casts = made_of.weight.dtype != dtype
-        copies = casts * (2 if of_weight is not None else 1)
-        step = linear.labels_of_chunk(labels, (rows + copies * features) * dtype.itemsize, most)
+        step = linear.labels_of_chunk(labels, linear.bytes_of_label(rows, features, dtype.itemsize, casts=casts), most)
         self.parts = list(linear.chunks(labels, step))
         self.memory = self.x.new_empty(rows * min(step, labels))
         self.weight = self.x.new_empty((step, features)) if casts else None
@@ -147,7 +146,7 @@ def _compute(
     kernel, dtype = _kernel(operands, input), _dtype_of_chunks(head.product, device)
     wide = "float64" if dtype == torch.float64 else "float32"
     whole = input.new_empty(()).expand(rows, labels)
-    call, operands = _of_the_whole(kernel, head.call._replace(dtype=wide), operands, whole)
+    call, operands = _of_the_whole(kernel, linear.call_of_chunks(head.call), operands, whole)
 
     of_input = torch.zeros_like(input, dtype=head.accumulator) if to_input else None
     of_weight = torch.empty_like(weight) if to_weight else None
@@ -189,21 +188,11 @@ def _add_product(added: Tensor, gradient: Tensor, weight: Tensor) -> None:
         added += gradient @ weight
 
 
-def _first_incoming(head: Head, labels: int) -> float:
-    """The incoming gradient to make gradients for, where no backward has told.
-
-    In float16 most of the gradient of a mean over many labels would be 0. It is made for a larger incoming gradient, as
-    a loss scale would be one, and for a power of two, by which scaling is exact but for what becomes too small.
-    """
-    if head.product != torch.float16 or head.call.reduction not in ("mean", "weighted_mean"):
-        return 1.0
-    return float(1 << max(0, labels.bit_length() - 1))
-
-
 def loss_and_gradients(head: Head, made_of: Linear, operands: Operands, needed: Sequence[bool]) -> tuple[Tensor, Made]:
     """The loss, and the gradients that are needed, made for the incoming gradient that is expected."""
     kernel = _kernel(operands, made_of.input)
-    incoming = kernel.incoming_of_head(made_of.input, head.product, _first_incoming(head, len(made_of.weight)))
+    first = linear.made_for(NAME[head.product], head.call.reduction, len(made_of.weight))
+    incoming = kernel.incoming_of_head(made_of.input, head.product, first)
     loss, gradients = compute(head, made_of, operands, needed, incoming)
     assert loss is not None
     return loss, Made(gradients, incoming, kernel)
