@@ -35,7 +35,7 @@ def test_a_named_test_is_there(page: str, file: str, name: str) -> None:
     assert f"\ndef {name}(" in (FACES / file).read_text()
 
 
-@pytest.mark.parametrize("page", ["options", "means"])
+@pytest.mark.parametrize("page", ["options", "means", "heads"])
 def test_the_examples_of_the_page_run(page: str) -> None:
     failed, tried = doctest.testfile(str(DOCS / f"{page}.md"), module_relative=False)
     assert failed == 0

@@ -20,6 +20,7 @@
 #include <cstdint>
 
 #include "inline.h"
+#include "sparse.h"
 #include "view.h"
 
 namespace binxent {
@@ -42,6 +43,7 @@ struct Job {
     Input input = Input::logits;
     int64_t size = 0;
     View x, target;
+    SparseRows sparse_target;  // in place of the target, of which only the dtype is set then
     View weight[max_weights];  // multiplied together
     int weights = 0;
     View pos_weight;

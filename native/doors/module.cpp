@@ -124,6 +124,19 @@ class Operand {
         return view;
     }
 
+    // Packed elements along one dimension.
+    struct Vector {
+        char* data;
+        DType dtype;
+        int64_t size;
+    };
+
+    Vector vector(const char* name) const {
+        const bool packed = contiguous_ || shape_.size[0] <= 1 || strides_.size[0] == element_size(dtype_);
+        if (shape_.dims != 1 || !packed) throw nb::value_error((std::string(name) + " is not packed, along one axis").c_str());
+        return {static_cast<char*>(data_), dtype_, shape_.size[0]};
+    }
+
     Chunk::Array packed(const Shape& full, const char* name) const {
         bool same = shape_.dims == full.dims;
         int64_t step = element_size(dtype_);
@@ -133,6 +146,52 @@ class Operand {
         return {static_cast<char*>(data_), dtype_};
     }
 };
+
+Integers integers(const Operand::Vector& labels) {
+    if (labels.dtype != DType::int64 && labels.dtype != DType::int32) throw nb::type_error("indices are int64 or int32");
+    return {labels.data, labels.dtype == DType::int64};
+}
+
+// The fields of the named tuple SparseRows, in the order in which binxent.targets has them.
+enum SparseField { of_offsets, of_indices, of_values, of_shape, of_first, sparse_fields };
+
+bool is_sparse(nb::handle target) {
+    return PyTuple_Check(target.ptr()) && NB_TUPLE_GET_SIZE(target.ptr()) == sparse_fields;
+}
+
+SparseRows read_sparse(nb::handle target, const Shape& full) {
+    const auto field = [&](SparseField index) { return nb::handle(NB_TUPLE_GET_ITEM(target.ptr(), index)); };
+    const Shape shape(field(of_shape).ptr());
+    if (full.dims != 2 || shape.dims != 2 || shape.size[0] != full.size[0] || shape.size[1] != full.size[1])
+        throw nb::value_error("a sparse target has the two dimensions of the logits");
+    const Operand::Vector offsets = Operand(field(of_offsets)).vector("offsets");
+    const Operand::Vector indices = Operand(field(of_indices)).vector("indices");
+    if (offsets.dtype != DType::int64 || offsets.size != shape.size[0] + 1)
+        throw nb::value_error("offsets are int64, one for each row and one more");
+    SparseRows rows;
+    rows.offsets = reinterpret_cast<const int64_t*>(offsets.data);
+    rows.labels = integers(indices);
+    rows.rows = shape.size[0];
+    rows.columns = shape.size[1];
+    rows.first = PyLong_AsLongLong(field(of_first).ptr());
+    if (PyErr_Occurred()) throw nb::python_error();
+    if (const nb::handle given = field(of_values); !given.is_none()) {
+        const Operand::Vector values = Operand(given).vector("values");
+        if (values.size != indices.size) throw nb::value_error("as many values as indices");
+        rows.values = values.data;
+        rows.dtype = values.dtype;
+    }
+    return rows;
+}
+
+void read_target(Job& job, nb::handle target, const Shape& shape) {
+    if (!is_sparse(target)) {
+        job.target = Operand(target).in(shape, "target");
+        return;
+    }
+    job.sparse_target = read_sparse(target, shape);
+    job.target.dtype = job.sparse_target.dtype;
+}
 
 View optional(nb::handle object, const Shape& full, const char* name) {
     return object.is_none() ? View() : Operand(object).in(full, name);
@@ -184,7 +243,7 @@ unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle
         throw nb::type_error("weights is a tuple of at most four operands");
     job.weights = int(NB_TUPLE_GET_SIZE(weights.ptr()));
     job.x = logits.in(shape, "x");
-    job.target = Operand(target).in(shape, "target");
+    read_target(job, target, shape);
     for (int k = 0; k < job.weights; ++k)
         job.weight[k] = Operand(NB_TUPLE_GET_ITEM(weights.ptr(), k)).in(shape, "weight");
     job.pos_weight = optional(pos_weight, shape, "pos_weight");
@@ -227,7 +286,7 @@ Shape plan_job(Job& job, nb::handle call, nb::handle operands) {
     job.any_target = is_true(field(call, call_any_target));
     read_terms(job, field(call, call_terms));
     job.x = input.in(shape, "input");
-    job.target = Operand(field(operands, of_target)).in(shape, "target");
+    read_target(job, field(operands, of_target), shape);
     for (const OperandField weight : {of_weight, of_sample_weight})
         if (const nb::handle given = field(operands, weight); !given.is_none())
             job.weight[job.weights++] = Operand(given).in(shape, "weight");
@@ -274,7 +333,10 @@ bool reads(nb::handle operands) noexcept {
         for (int k = of_input; k < operand_fields; ++k) {
             const nb::handle operand = field(operands, k);
             if (k > of_mask && !operand.is_none()) return false;
-            if (k <= of_target || !operand.is_none()) Operand{operand};
+            if (k == of_target && is_sparse(operand))
+                read_sparse(operand, Operand(field(operands, of_input)).shape());
+            else if (k <= of_target || !operand.is_none())
+                Operand{operand};
         }
         return true;
     } catch (nb::python_error&) {
@@ -283,6 +345,41 @@ bool reads(nb::handle operands) noexcept {
         PyErr_Clear();
         return false;
     }
+}
+
+// Checks labels, in rows of `width` places or between offsets; where outputs are given, writes them sorted. Returns the fault,
+// where it is, and whether the labels were sorted already.
+std::tuple<int, int64_t, int64_t, bool> read_labels(nb::handle offsets, nb::handle labels, int64_t width, int64_t num_labels,
+                                                    nb::handle padding, bool is_set, nb::handle outputs) {
+    const Operand::Vector given = Operand(labels).vector("indices");
+    StoredLabels stored;
+    stored.labels = integers(given);
+    stored.size = given.size;
+    stored.width = width;
+    stored.num_labels = num_labels;
+    stored.is_set = is_set;
+    if (offsets.is_none()) {
+        stored.rows = width ? given.size / width : 0;
+    } else {
+        const Operand::Vector bounds = Operand(offsets).vector("offsets");
+        if (bounds.dtype != DType::int64 || bounds.size < 1) throw nb::value_error("offsets are int64, and at least one");
+        stored.offsets = reinterpret_cast<const int64_t*>(bounds.data);
+        stored.rows = bounds.size - 1;
+    }
+    if (!padding.is_none()) {
+        stored.pads = true;
+        stored.padding = PyLong_AsLongLong(padding.ptr());
+        if (PyErr_Occurred()) throw nb::python_error();
+    }
+    Findings found;
+    if (outputs.is_none()) {
+        found = check(stored);
+    } else {
+        const auto into = [&](int index) { return Operand(field(outputs, index)).vector("an output").data; };
+        int64_t* const places = field(outputs, 2).is_none() ? nullptr : reinterpret_cast<int64_t*>(into(2));
+        found = sort(stored, {reinterpret_cast<int64_t*>(into(0)), into(1), places});
+    }
+    return {int(found.fault), found.row, found.label, found.is_canonical};
 }
 
 using Addresses = std::tuple<size_t, size_t, size_t, size_t, size_t, size_t>;
@@ -356,6 +453,8 @@ NB_MODULE(_native, m) {
           nb::arg("divisor") = nb::none(), nb::arg("incoming") = 1.0, nb::arg("executor") = 0);
     m.def("measure_call", &measure_call, nb::arg("call"), nb::arg("operands"), nb::arg("executor") = 0);
     m.def("reads", &reads, nb::arg("operands"));
+    m.def("read_labels", &read_labels, nb::arg("offsets").none(), nb::arg("labels"), nb::arg("width"), nb::arg("num_labels"),
+          nb::arg("padding").none(), nb::arg("is_set"), nb::arg("outputs") = nb::none());
     m.def("count", &count_chunk, nb::arg("probabilities"), nb::arg("x"), nb::arg("target"), nb::arg("loss").none(),
           nb::arg("known").none(), nb::arg("threshold"), nb::arg("calibration_bins"), nb::arg("score_bins"),
           nb::arg("done"), nb::arg("tables"));

@@ -6,6 +6,7 @@
 #include "mode.h"
 #include "operands.h"
 #include "rows.h"
+#include "sparse_rows.h"
 #include "sums.h"
 #include "table.h"
 
@@ -36,8 +37,9 @@ inline void for_each_tile(const Job& job, int64_t first_block, int64_t last_bloc
     }
 }
 
-template <class T>
-unsigned run(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
+// Target is the reader of `targets`.
+template <class T, class Target, class Targets>
+unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_t last_block, Space& space) {
     const int64_t first = job.begin_of(first_block), size = job.size_of(first_block, last_block);
     const bool selects = job.selects();
     const bool selects_by_target = job.ignores && !job.mask && job.ignore_index == job.ignore_index;
@@ -48,7 +50,8 @@ unsigned run(const Job& job, int64_t first_block, int64_t last_block, Space& spa
     Extremes<T> extremes(job, factor);
     const bool may_be_extreme = !extremes.none();
 
-    Reader<T> x(job.x, first, size, space), target(job.target, first, size, space);
+    Reader<T> x(job.x, first, size, space);
+    Target target(targets, first, size, space);
     Reader<T> pos_weight(job.pos_weight, first, size, space);
     Weights<T> weights(job, first, size, space);
     Kept<T> kept(job, first, size, space);
@@ -122,9 +125,17 @@ void run_plain_bfloat16(const Job& job, int64_t first_block, int64_t last_block,
 
 template <class T>
 int64_t space_to_run_in(const Job& job, int64_t n) {
-    return Reader<T>::space(job.x, n) + Reader<T>::space(job.target, n) + Reader<T>::space(job.pos_weight, n) +
-           Weights<T>::space(job, n) + Kept<T>::space(job, n) + Space::size<T>(tile_of(n)) +  // ones
+    return Reader<T>::space(job.x, n) + Reader<T>::space(job.target, n) + SparseReader<T>::space(job.sparse_target, n) +
+           Reader<T>::space(job.pos_weight, n) + Weights<T>::space(job, n) + Kept<T>::space(job, n) +
+           Space::size<T>(tile_of(n)) +  // ones
            Writer<T>::space(job.loss, n, true) + Writer<T>::space(job.gradient, n, is_apart(job.gradient, job.x));
+}
+
+template <class T>
+unsigned run(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
+    if (job.sparse_target)
+        return run<T, SparseReader<T>>(job, job.sparse_target, first_block, last_block, space);
+    return run<T, Reader<T>>(job, job.target, first_block, last_block, space);
 }
 
 }  // namespace

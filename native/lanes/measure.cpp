@@ -4,6 +4,7 @@
 #include "extremes.h"
 #include "mode.h"
 #include "operands.h"
+#include "sparse_rows.h"
 #include "sums.h"
 #include "table.h"
 
@@ -61,12 +62,12 @@ bool any_kept_outside(const T* const* weights, int count, const T* kept, int64_t
 }
 
 // Writes, for each block, the sum of the weights of what is kept, or how much is kept.
-template <class T>
-void measure(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
+// Target is the reader of `targets`, if a target is read.
+template <class T, class Target, class Targets>
+void measure(const Job& job, const Targets& targets, int64_t first_block, int64_t last_block, Space& space) {
     const int64_t first = job.begin_of(first_block), size = job.size_of(first_block, last_block);
     const bool by_weights = job.divided_by == Divisor::weights && job.weights > 0;
-    const View none = View(), &targets = job.ignores ? job.target : none;
-    Reader<T> target(targets, first, size, space);
+    Target target(targets, first, size, space);
     Weights<T> weights(job, first, by_weights ? size : 0, space);
     Kept<T> kept(job, first, size, space);
     T* const counted = space.take<T>(tile_of(size));
@@ -79,7 +80,7 @@ void measure(const Job& job, int64_t first_block, int64_t last_block, Space& spa
         if (!by_weights && !(job.mask && job.ignores)) {
             const View& selecting = job.mask ? job.mask : job.target;
             const double hidden = job.mask ? 0 : job.ignore_index;
-            const int64_t found = hidden == hidden ? count_packed(selecting, start, end - start, hidden) : -1;
+            const int64_t found = hidden == hidden && selecting ? count_packed(selecting, start, end - start, hidden) : -1;
             if (found >= 0) {
                 job.block_sum[block] = {double(found), 0};
                 continue;
@@ -112,8 +113,17 @@ bool measures_in_double(const Job& job) { return job.in_double() || job.divided_
 
 template <class T>
 int64_t space_to_measure_in(const Job& job, int64_t n) {
-    return Reader<T>::space(job.target, n) + Weights<T>::space(job, n) + Kept<T>::space(job, n) +
+    return Reader<T>::space(job.target, n) + SparseReader<T>::space(job.sparse_target, n) + Weights<T>::space(job, n) + Kept<T>::space(job, n) +
            Space::size<T>(tile_of(n));  // counted
+}
+
+template <class T>
+void measure(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
+    const View none = View();
+    if (job.ignores && job.sparse_target)
+        measure<T, SparseReader<T>>(job, job.sparse_target, first_block, last_block, space);
+    else
+        measure<T, Reader<T>>(job, job.ignores ? job.target : none, first_block, last_block, space);
 }
 
 }  // namespace

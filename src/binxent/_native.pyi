@@ -63,4 +63,13 @@ def count(
     done: int,
     tables: tuple[int, int, int, int, int, int],
 ) -> tuple[int, int]: ...
+def read_labels(
+    offsets: Operand | None,
+    labels: Operand,
+    width: int,
+    num_labels: int,
+    padding: int | None,
+    is_set: bool,
+    outputs: tuple[Operand, ...] | None = None,
+) -> tuple[int, int, int, bool]: ...
 def loss_sums(labels: int) -> int: ...

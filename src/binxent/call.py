@@ -34,7 +34,7 @@ class Operands(NamedTuple):
     """The arrays of one call, in the one order that faces, kernels and the definition share."""
 
     input: Any
-    target: Any
+    target: Any  # an array of the input's shape, or SparseRows of that shape
     weight: Any = None
     sample_weight: Any = None  # of shape [N, 1, …, 1], so that it broadcasts like the others
     pos_weight: Any = None

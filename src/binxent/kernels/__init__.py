@@ -8,6 +8,8 @@ checks for all of them:
 - What is ignored adds 0 to every sum and every gradient, whatever it holds.
 - It returns flags and raises nothing but MemoryError.
 - It allocates nothing of the operands' size; the caller allocates the outputs.
+- A target may be ``SparseRows``, of which no dense array is made, and gives the bits of a dense target of the input's
+  dtype, or of its values'.
 - The same bits come out for any number of threads, any layout and any split into blocks. Between two kernels the bits
   may differ, within the table of ulp.
 

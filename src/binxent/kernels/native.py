@@ -1,7 +1,8 @@
 """The kernel for the CPU, in C++, whose source is ``native/``.
 
 An operand is ``(address, dtype tag, shape, strides in bytes or None if contiguous)``, or a tensor of any type that
-offers DLPack's C exchange interface. Weights, pos_weight and mask broadcast to the logits' shape. All instruction sets
+offers DLPack's C exchange interface. Weights, pos_weight and mask broadcast to the logits' shape; a target may also be
+``SparseRows`` of three such operands. All instruction sets
 but the baseline give the same bits.
 """
 
@@ -32,4 +33,5 @@ new_tensor = _native.new_tensor  # a tensor like another one, or without axes, b
 # and executor.
 reads = _native.reads
 measure = _native.measure_call
+read_labels = _native.read_labels  # checks and sorts the labels of a sparse target
 compute = _native.compute_call

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from binxent import definition, kernel, options
+from binxent import definition, kernel, options, sparse
 from binxent.call import FLOATING, Operands, known_plan, normalized
 from binxent.kernels import Outputs, native
 from binxent.numpy.arrays import Arrays
+from binxent.targets import IndexTargets, SparseRows
 
 if TYPE_CHECKING:
     from binxent.formula import Loss
@@ -39,8 +40,22 @@ def checked(name: str, value: object, *, floating: bool = False) -> Array:
     return value
 
 
-def described(array: Array) -> native.Operand:
+def described(array: Array | SparseRows) -> native.Operand:
+    if isinstance(array, SparseRows):
+        return sparse.described(array)
     return array.ctypes.data, native.TAGS[array.dtype.name], array.shape, array.strides
+
+
+def target_operand(value: object, x: Array, ignore_index: object) -> tuple[Array | SparseRows, str, tuple[int, ...]]:
+    """The target as an operand, its dtype and its shape."""
+    if not isinstance(value, IndexTargets) and not sparse.is_scipy(value):
+        array = checked("target", value)
+        return array, array.dtype.name, array.shape
+    rows = sparse.rows(value, x.shape, ignore_index)
+    if rows.values is None:
+        return rows, "bool", rows.shape
+    values = checked("target", rows.values)
+    return rows._replace(values=values), values.dtype.name, rows.shape
 
 
 def new_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -102,7 +117,10 @@ def _check_out(out: object, operands: Operands) -> Array:
         raise ValueError("out: the array is read-only; expected one that can be written")
     if _overlaps_itself(place):
         raise ValueError("out: elements of it share memory; expected memory of its own for each")
-    others = operands[1:] if _lies_like(place, x) else operands
+    y = operands.target
+    others = (*(y[:3] if isinstance(y, SparseRows) else (y,)), *operands[2:])
+    if not _lies_like(place, x):
+        others = (x, *others)
     if any(other is not None and _overlap(place, other) for other in others):
         raise ValueError("out: overlaps an operand; expected memory of its own, or exactly the input for in place")
     return place
@@ -118,6 +136,8 @@ def known_normalizer(given: object, reduction: str) -> float | None:
 
 def _refuse_out_of_range(outside: int, operands: Operands, terms: options.Terms | None) -> None:
     name = "input" if outside & native.INPUT_OUT_OF_RANGE else "target"
+    if isinstance(operands.target, SparseRows):
+        operands = operands._replace(target=sparse.dense(operands.target))
     keep = definition.kept(Arrays(), operands.target, operands.mask, terms and terms.ignore_index)
     raise ValueError(definition.refusal_of_probability(name, getattr(operands, name), keep))
 
@@ -134,10 +154,11 @@ def compute(
 ) -> tuple[Any, Any]:
     """The loss, and the gradient if that is wanted."""
     options.check_reduction(reduction)
-    x, y = checked("input", given[0], floating=True), checked("target", given[1])
+    x = checked("input", given[0], floating=True)
+    y, target_dtype, target_shape = target_operand(given[1], x, numbers[0])
     rest = [None if a is None else checked(name, a) for name, a in zip(_OPTIONAL, given[2:], strict=True)]
     shapes = [None if a is None else a.shape for a in rest]
-    wanted = (loss, reduction, (x.dtype.name, y.dtype.name), x.shape, y.shape, *shapes, *numbers)
+    wanted = (loss, reduction, (x.dtype.name, target_dtype), x.shape, target_shape, *shapes, *numbers)
     call = known_plan(*wanted)
     operands = Operands(x, y, *rest)
     divisor = None  # the call's own

@@ -19,6 +19,7 @@ from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entro
 
 from binxent import definition, formula, options
 from binxent.call import Call, Operands
+from binxent.targets import SparseRows
 from binxent.torch.context import (
     in_transform,
     is_autocast_available,
@@ -67,6 +68,7 @@ def check_range(call: Call, operands: Operands) -> None:
     """Refuse probabilities outside [0, 1]. Waits for the device."""
     if not call.loss.probabilities:
         return
+    operands = with_dense_target(operands)
     keep = definition.kept(ARRAYS, operands.target, operands.mask, call.terms and call.terms.ignore_index)
     for name in ("input", "target"):
         values = getattr(operands, name).detach()
@@ -196,6 +198,47 @@ PROBABILITIES = dataclasses.replace(
 )
 
 
+def dtype_of_target(target: Tensor | SparseRows) -> str:
+    if isinstance(target, SparseRows):
+        return "bool" if target.values is None else NAME[target.values.dtype]
+    return NAME[target.dtype]
+
+
+def tensors(operands: Sequence[Any]) -> list[Tensor | None]:
+    """The operands, with the tensors of a sparse target in its place."""
+    target = operands[1]
+    if not isinstance(target, SparseRows):
+        return list(operands)
+    return [operands[0], *target[:3], *operands[2:]]
+
+
+def dense(rows: SparseRows) -> Tensor:
+    """The target with all its elements; NaN in a row that had a wrong label.
+
+    In float64 if its values are, otherwise in float32, because a sum in them is exact here.
+    """
+    (height, width), indices = rows.shape, rows.indices
+    dtype = torch.float64 if rows.values is not None and rows.values.dtype == torch.float64 else torch.float32
+    place = torch.arange(indices.shape[0], device=indices.device)
+    row = torch.searchsorted(rows.offsets, place, right=True) - 1
+    column, in_rows = indices.long() - rows.first, (row >= 0) & (row < height)
+    row = row.clamp(0, max(height - 1, 0))
+    zeros, ones = torch.zeros(height, width, dtype=dtype, device=indices.device), torch.ones_like(row, dtype=dtype)
+    if not height or not width:
+        return zeros
+    values = ones if rows.values is None else rows.values.to(dtype)
+    seen = in_rows & (column >= 0) & (column < width)
+    values = torch.where(seen, values, torch.zeros_like(values))
+    target = zeros.index_put((row, column.clamp(0, width - 1)), values, accumulate=True)
+    wrong = zeros[:, 0].index_put((row,), (in_rows & (indices < 0)).to(dtype), accumulate=True) > 0
+    return torch.where(wrong[:, None], torch.full_like(zeros, torch.nan), target)
+
+
+def with_dense_target(operands: Operands) -> Operands:
+    target = operands.target
+    return operands._replace(target=dense(target)) if isinstance(target, SparseRows) else operands
+
+
 def with_values(call: Call, operands: Operands) -> Call:
     """The call with the numbers that its learnt label_smoothing and gamma hold: so the kernel takes them."""
     smoothing, gamma = operands.label_smoothing, operands.gamma
@@ -206,14 +249,15 @@ def with_values(call: Call, operands: Operands) -> Call:
         numbers.ignore_index,
         numbers.label_smoothing if smoothing is None else smoothing.item(),
         numbers.gamma if gamma is None else gamma.item(),
-        NAME[operands.target.dtype],
+        dtype_of_target(operands.target),
     )
     return call._replace(terms=terms)
 
 
 def like_elements(call: Call, operands: Operands) -> Tensor:
     """The operand whose strides the losses of the elements have: torch's two functions differ in it."""
-    result: Tensor = operands.input if call.loss.probabilities else operands.target
+    of_input = call.loss.probabilities or isinstance(operands.target, SparseRows)
+    result: Tensor = operands.input if of_input else operands.target
     return result
 
 
@@ -245,6 +289,7 @@ class _Saturating(torch.autograd.Function):
 
 def loss(call: Call, operands: Operands, check_range: bool = False) -> Tensor:
     """The loss by the definition, which autograd differentiates."""
+    operands = with_dense_target(operands)
     if not is_tracing():
         check_options(call, operands)
     if call.loss.probabilities and operands.input.dtype == torch.float16 and operands.input.requires_grad:
@@ -262,6 +307,7 @@ def gradients(
     call: Call, operands: Operands, incoming: Tensor, needed: Sequence[bool | None]
 ) -> tuple[Tensor | None, ...]:
     """The loss's gradient to each operand, times the incoming gradient: itself differentiable."""
+    operands = with_dense_target(operands)
     values = definition.prepare(ARRAYS, call, operands)
 
     def to(name: str, operand: Tensor) -> Tensor:

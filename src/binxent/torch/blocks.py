@@ -14,6 +14,7 @@ from torch import Tensor
 
 from binxent import definition
 from binxent.call import GIVEN, KEPT, WEIGHTS, Call, Operands
+from binxent.targets import SparseRows
 from binxent.torch import arrays
 from binxent.torch.arrays import DTYPE, NAME, Arrays
 from binxent.torch.operands import lies_on
@@ -38,10 +39,12 @@ ARRAYS = _BlockArrays()
 _BLOCK, _BLOCK_ELSEWHERE = 2**16, 2**22
 
 
-def reads(given: Sequence[Tensor | None]) -> bool:
+def reads(given: Sequence[Any]) -> bool:
     """Whether these operands have numbers in memory, so that nobody has to see the operations on them."""
     input = given[0]
-    return input is not None and all(operand is None or lies_on(input.device, operand) for operand in given)
+    if input is None:
+        return False
+    return all(operand is None or lies_on(input.device, operand) for operand in arrays.tensors(given))
 
 
 def reads_option(option: Tensor, input: Tensor, compiling: bool) -> bool:
@@ -74,11 +77,22 @@ def _of(operand: Tensor | None, part: Part, dim: int) -> Tensor | None:
     return operand[tuple(slice(None) if operand.shape[axis] == 1 else own[axis] for axis in range(len(own)))]
 
 
+def _dense_part(rows: SparseRows, part: Part) -> Tensor:
+    """The part of a sparse target, with all its elements."""
+    for axis, taken in enumerate(part):
+        start, stop, _ = taken.indices(rows.shape[axis])
+        rows = rows.window(start, stop) if axis else rows.part(start, stop)
+    return arrays.dense(rows)
+
+
 def _blocks(operands: Operands) -> Iterator[tuple[Part, Operands]]:
     input = operands.input
     most = _BLOCK if input.is_cpu else _BLOCK_ELSEWHERE
     for part in _parts(input.shape, most):
-        read = {name: _of(getattr(operands, name), part, input.dim()) for name in Operands._fields[:6]}
+        names = [name for name in Operands._fields[:6] if name != "target"]
+        read = {name: _of(getattr(operands, name), part, input.dim()) for name in names}
+        target = operands.target
+        read["target"] = _dense_part(target, part) if isinstance(target, SparseRows) else _of(target, part, input.dim())
         yield part, operands._replace(**read)
 
 

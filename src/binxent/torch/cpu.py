@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from binxent import definition, kernels
 from binxent.call import FLOATING, WEIGHTS, Operands
 from binxent.kernels import native
+from binxent.targets import SparseRows
 from binxent.torch import arrays
 from binxent.torch.arrays import ARRAYS, DTYPE
 
@@ -67,9 +68,9 @@ def is_readable_gradient(call: Call, incoming: Tensor) -> bool:
     )
 
 
-def _source(tensor: Tensor | None) -> native.Operand | None:
+def _source(tensor: Any) -> native.Operand | None:
     """The tensor, but for one that is to be copied when it is written: the kernel's own reading would copy it."""
-    if tensor is None or not _is_copied_when_written(tensor):
+    if tensor is None or type(tensor) is SparseRows or not _is_copied_when_written(tensor):
         return tensor
     size = tensor.element_size()
     address = torch._C._data_address(tensor) + tensor.storage_offset() * size  # type: ignore[attr-defined]
@@ -81,7 +82,7 @@ def _run(
 ) -> None:
     """Write the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
     read = operands
-    for operand in operands[:6]:
+    for operand in operands[:6] if type(operands[1]) is not SparseRows else (operands[0], *operands[2:6]):
         if operand is not None and _is_copied_when_written(operand):
             read = Operands(*map(_source, operands))
             break
@@ -93,6 +94,7 @@ def _run(
     outside = _compute(call, read, outputs, divisor, scale, _EXECUTOR)
     if outside and loss is not None:
         name = "input" if outside & native.INPUT_OUT_OF_RANGE else "target"
+        operands = arrays.with_dense_target(operands)
         keep = definition.kept(ARRAYS, operands.target, operands.mask, call.terms and call.terms.ignore_index)
         arrays.refuse_out_of_range(name, getattr(operands, name), keep)
 

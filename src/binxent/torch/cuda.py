@@ -61,14 +61,16 @@ def _may_read(tensor: Tensor) -> bool:
     return _MAY_READ and (tensor.is_cuda or (RUNS_ON_CPU and tensor.is_cpu))
 
 
-def reads(given: Sequence[Tensor | None], compiling: bool) -> bool:
+def reads(given: Sequence[Any], compiling: bool) -> bool:
     """Whether the kernel can compute a call of these operands, which are in the order of ``Operands``."""
     input = given[0]
     if input is None or not _may_read(input):
         return False
     if compiling:
         device = input.device
-        return _is_capable(device) and all(operand is None or lies_on(device, operand) for operand in given)
+        return _is_capable(device) and all(
+            operand is None or lies_on(device, operand) for operand in arrays.tensors(given)
+        )
     triton = _triton()
     return triton is not None and bool(triton.reads(Operands(*given)))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from binxent.call import Operands
+from binxent.targets import SparseRows
 from binxent.torch import arrays, blocks, cpu, cuda
 from binxent.torch.context import in_transform
 
@@ -27,12 +28,16 @@ _is_grad_enabled, _is_compiling = torch.is_grad_enabled, torch.compiler.is_compi
 # Each None that autograd takes and keeps costs it time, and most losses have no operands but input and target: these
 # stand for the others.
 _NO_OTHERS = (None,) * 7
+_ALL = len(Operands._fields)  # the tensors of a sparse target come after them
 
 _IN_PLACE, _SPENT = object(), object()  # in place of a gradient that was made
 
 
 def _operands(given: tuple[Any, ...]) -> Operands:
     """The operands that autograd was given, in half the time that the named tuple's own constructor takes."""
+    if len(given) > _ALL:
+        offsets, indices, values = given[_ALL:]
+        return Operands(given[0], SparseRows(offsets, indices, values, given[0].shape), *given[2:_ALL])
     return tuple.__new__(Operands, (given + _NO_OTHERS)[:9])
 
 
@@ -41,7 +46,7 @@ class KernelLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *given: Any) -> Tensor:
-        """Takes input and target alone, all but the options, or all operands."""
+        """Takes input and target alone, all but the options, or all operands and the tensors of a sparse target."""
         ctx.save_for_backward(*given)
         ctx.call = call
         kernel, operands = ctx._forward_cls.kernel, _operands(given)
@@ -76,10 +81,13 @@ class KernelLoss(torch.autograd.Function):
                     "inplace_backward: no gradient of a gradient (create_graph=True) and no torch.func transform; "
                     "call the loss without inplace_backward=True."
                 )
-            return (None, *arrays.gradients(call, operands, incoming, needed[1:]))
-        rest: tuple[Tensor | None, ...] = (None, *_NO_OTHERS)  # of which autograd takes as many as it has use for
+            return (None, *arrays.gradients(call, operands, incoming, needed[1:]), *_NO_OTHERS)
+        rest: tuple[Tensor | None, ...] = (
+            *_NO_OTHERS,
+            *_NO_OTHERS,
+        )  # of which autograd takes as many as it has use for
         if True in needed[2:]:  # first, since in place the logits are gone afterwards
-            rest = arrays.gradients(call, operands, incoming, (None, *needed[2:]))[1:]
+            rest = (*arrays.gradients(call, operands, incoming, (None, *needed[2:]))[1:], *_NO_OTHERS)
         to_input = None
         if needed[1]:
             if made is _IN_PLACE:
@@ -140,6 +148,20 @@ def loss(kernel: ModuleType, call: Call, operands: Operands, inplace: bool = Fal
     return result
 
 
+def sparse_loss(kernel: ModuleType, call: Call, operands: Operands, inplace: bool = False) -> Tensor:
+    """What ``loss`` gives, for a sparse target, which has no gradient."""
+    input, rows, *others = operands
+    result: Tensor
+    if _is_grad_enabled() and any(one is not None and one.requires_grad for one in (input, *others)):
+        if inplace:
+            _check_inplace(operands)
+        apply = (_APPLY_IN_PLACE if inplace else _APPLY)[kernel]
+        result = apply(call, input, None, *others, *rows[:3])
+        return result
+    result = kernel.loss_alone(call, operands)
+    return result
+
+
 def _share_memory(one: Tensor, other: Tensor) -> bool:
     return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)
 
@@ -154,7 +176,7 @@ def _check_inplace(operands: Operands) -> None:
         why = "the logits are a view of another tensor, which would be overwritten with them"
     elif any(step == 0 and size > 1 for size, step in zip(input.shape, input.stride(), strict=True)):
         why = "the logits are expanded, so that several elements share one place"
-    elif any(operand is not None and _share_memory(input, operand) for operand in operands[1:]):
+    elif any(operand is not None and _share_memory(input, operand) for operand in arrays.tensors(operands)[1:]):
         why = "the logits share memory with another operand"
     else:
         return

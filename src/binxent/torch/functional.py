@@ -21,8 +21,9 @@ from torch.overrides import has_torch_function_variadic as has_torch_function
 
 from binxent import options
 from binxent.call import Operands, known_plan, normalized, plan
-from binxent.torch import arrays, blocks, cpu, cuda, eager, operators, shards
-from binxent.torch.arrays import LOGITS, NAME, PROBABILITIES
+from binxent.targets import SparseRows
+from binxent.torch import arrays, blocks, cpu, cuda, eager, operators, shards, sparse, sparse_operators
+from binxent.torch.arrays import LOGITS, NAME, PROBABILITIES, dtype_of_target, tensors
 from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_watched
 from binxent.torch.counting import count
 from binxent.torch.cpu import is_plain
@@ -91,6 +92,7 @@ def _loss(
     compiling = _is_compiling()
     input, target, weight, sample_weight, pos_weight, mask = given
     kernel: ModuleType | None = cpu
+    is_sparse = False
     if not (
         is_plain(input, compiling)
         and is_plain(target, compiling)
@@ -99,12 +101,17 @@ def _loss(
         and (pos_weight is None or is_plain(pos_weight, compiling))
         and (mask is None or is_plain(mask, compiling))
     ):
-        if isinstance(input, Tensor) and isinstance(target, Tensor) and target.shape != input.shape:
+        if isinstance(input, Tensor) and sparse.is_target(target):
+            target = sparse.rows(_name(loss), target, input, ignore_index, compiling)
+            given, is_sparse = (input, target, *given[2:]), True
+        elif isinstance(input, Tensor) and isinstance(target, Tensor) and target.shape != input.shape:
             raise _other_size(loss, input, target)
         for name, operand in zip(NAMES, given, strict=True):
-            if operand is not None or name in ("input", "target"):
+            if (operand is not None or name in ("input", "target")) and not isinstance(operand, SparseRows):
                 check(_name(loss), name, operand)
         if any(map(shards.is_sharded, given)):
+            if is_sparse:
+                raise NotImplementedError(f"{_name(loss)}(): a sparse target, but another operand is a DTensor")
 
             def of_shard(local: tuple[Any, ...], learnable: tuple[Any, Any], divisor: Any) -> Tensor:
                 smoothing, power = learnable
@@ -116,16 +123,19 @@ def _loss(
                 return shards.loss(of_shard, count, given, reduction, ignore_index, learnable, normalizer)
             except options.RefusalError as refusal:
                 _refuse(loss, refusal, input, target)
-        if cuda.reads(given, compiling):
+        if is_sparse and all(o is None or is_plain(o, compiling) for o in tensors(given)):
+            kernel = cpu
+        elif cuda.reads(given, compiling):
             kernel = cuda
         else:
             kernel = blocks if not compiling and blocks.reads(given) else None
     if input.dtype is not _FLOAT32 and not input.is_floating_point():
         raise NotImplementedError(f'"{_name(loss)}" not implemented for {input.dtype}: input must be floating point')
     learnt_smoothing = learnt_gamma = divisor = None
+    target_dtype = dtype_of_target(target) if is_sparse else NAME[target.dtype]
     if label_smoothing is not OFF or gamma is not OFF:
         label_smoothing, gamma, learnt_smoothing, learnt_gamma = split_options(
-            _name(loss), ignore_index, label_smoothing, gamma, target, compiling
+            _name(loss), ignore_index, label_smoothing, gamma, target_dtype, compiling
         )
     number = None
     if normalizer is not None:
@@ -136,7 +146,7 @@ def _loss(
                 kernel = None
     operations = not compiling and (kernel is None or is_watched())  # whether torch's own operations compute it
     find = plan if compiling or operations else known_plan  # whoever watches may see sizes that are symbols
-    meant: tuple[Any, ...] = (loss, reduction, (NAME[input.dtype], NAME[target.dtype]), input.shape, target.shape)
+    meant: tuple[Any, ...] = (loss, reduction, (NAME[input.dtype], target_dtype), input.shape, target.shape)
     alone = weight is sample_weight is pos_weight is mask is ignore_index is None
     if not alone or label_smoothing is not OFF or gamma is not OFF:  # what is shorter is found in half the time
         shapes = (None if operand is None else operand.shape for operand in (weight, sample_weight, pos_weight, mask))
@@ -158,13 +168,14 @@ def _loss(
         if inplace_backward:
             raise RuntimeError("inplace_backward: not under torch.compile; call the loss without it, or uncompiled.")
         if kernel is not None and not is_exporting() and not in_transform():
-            return operators.loss(call, operands)
+            return sparse_operators.loss(call, operands) if is_sparse else operators.loss(call, operands)
         return arrays.loss(call, operands, check_range)
     if operations or kernel is None:
         return arrays.loss(call, operands, check_range)
     if check_range and kernel is not cpu:
         arrays.check_range(call, operands)
-    return eager.loss(kernel, call, operands, inplace_backward)
+    run = eager.sparse_loss if is_sparse else eager.loss
+    return run(kernel, call, operands, inplace_backward)
 
 
 def _beyond_defaults(ours: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,8 @@ def check(function: str, name: str, operand: Any) -> None:
     if operand.is_quantized:
         raise NotImplementedError(f"{argument} is quantized; pass its .dequantize()")
     if operand.layout != torch.strided or operand.is_nested:
-        raise NotImplementedError(f"{argument} must be strided, and not a nested tensor")
+        hint = "; a sparse target is one in CSR: pass its .to_sparse_csr()" if name == "target" else ""
+        raise NotImplementedError(f"{argument} must be strided, and not a nested tensor{hint}")
     if operand.is_complex() and (name != "target" or function == "binary_cross_entropy"):
         raise NotImplementedError(f"{argument} is of dtype {operand.dtype}; expected a real one")
     if operand.is_floating_point() and NAME[operand.dtype] not in FLOATING:
@@ -91,7 +92,7 @@ def split_normalizer(
 
 
 def split_options(
-    function: str, ignore_index: object, label_smoothing: Any, gamma: Any, target: Tensor, compiling: bool
+    function: str, ignore_index: object, label_smoothing: Any, gamma: Any, target_dtype: str, compiling: bool
 ) -> tuple[Any, Any, Tensor | None, Tensor | None]:
     """label_smoothing and gamma as numbers, and as tensors where they are operands; whichever is not meant is off.
 
@@ -103,7 +104,7 @@ def split_options(
         if isinstance(option, Tensor) and _must_stay_a_tensor(option, compiling):
             tensors[name], numbers[name] = _scalar(function, name, option), OFF
     if compiling and not is_exporting():
-        checked = options.checked_terms(ignore_index, numbers["label_smoothing"], numbers["gamma"], NAME[target.dtype])
+        checked = options.checked_terms(ignore_index, numbers["label_smoothing"], numbers["gamma"], target_dtype)
         for name, number in numbers.items():
             if number is not OFF:
                 # A product, of which AOTAutograd makes one of tensors; in torch.full it would keep the number.

@@ -52,7 +52,7 @@ def _read(arguments: tuple[Any, ...], find: Any = known_plan) -> tuple[Call, Ope
     meant: tuple[Any, ...] = (
         PROBABILITIES if probabilities else LOGITS,
         reduction,
-        (NAME[input.dtype], NAME[target.dtype]),
+        (NAME[input.dtype], arrays.dtype_of_target(target)),
         input.shape,
         target.shape,
     )
@@ -79,6 +79,10 @@ def may_keep(input: Tensor) -> bool:
     )
 
 
+implementations: dict[tuple[str, str], Any] = {}  # for each operator and device
+fakes: dict[str, Any] = {}
+
+
 def _implement(kernel: ModuleType, device: str) -> None:
     def loss_alone(*arguments: Any) -> Tensor:
         result: Tensor = kernel.loss_alone(*_read(arguments))
@@ -101,6 +105,7 @@ def _implement(kernel: ModuleType, device: str) -> None:
 
     for function in (loss_alone, loss_and_gradient, input_gradient):
         _library.impl(function.__name__, function, device)
+        implementations[function.__name__, device] = function
 
 
 _implement(cuda if cuda.RUNS_ON_CPU else cpu, "CPU")
@@ -136,6 +141,7 @@ for _name, _fake in (
     ("input_gradient", _fake_input_gradient),
 ):
     torch.library.register_fake(f"binxent::{_name}", _fake, lib=_library)
+    fakes[_name] = _fake
 
 
 class _OperatorLoss(torch.autograd.Function):
