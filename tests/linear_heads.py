@@ -108,3 +108,25 @@ OPTIONS |= {
     for one, other in itertools.combinations(ALONE, 2)
     if not ALONE[one].keys() & ALONE[other].keys()
 }
+
+
+# Sparse targets of the same case
+
+
+def lists(given: Case) -> list[list[int]]:
+    """The labels that are 1, for each row."""
+    return [np.flatnonzero(row == 1).tolist() for row in given.target]
+
+
+class Csr:
+    """What the faces know SciPy's matrices by."""
+
+    format = "csr"
+
+    def __init__(self, dense: Array) -> None:
+        row, self.indices = np.nonzero(dense)
+        self.indptr, self.data = np.searchsorted(row, np.arange(len(dense) + 1)), dense[row, self.indices]
+        self.shape, self.nnz = dense.shape, len(row)
+
+    def tocsr(self) -> Csr:
+        return self

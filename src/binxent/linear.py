@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from binxent.options import RefusalError
+from binxent.targets import SparseRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,7 +142,9 @@ def chunks(labels: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 def window(operand: Any, start: int, stop: int) -> Any:
-    """The part of an operand that meets these labels; all of one that is the same for each label."""
+    """The part of an operand that meets these labels, a view; all of one that is the same for each label."""
+    if isinstance(operand, SparseRows):
+        return operand.window(start, stop)
     if operand is None or operand.ndim == 0 or operand.shape[-1] == 1:
         return operand
     return operand[..., start:stop]

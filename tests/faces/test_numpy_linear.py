@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from binxent import IndexTargets
 from binxent import numpy as face
 from binxent.numpy import LinearBCEOptions
 from binxent.numpy import linear_binary_cross_entropy_with_logits as head
 from binxent.numpy import linear_value_and_grad
-from tests.linear_heads import BIASES, GRADIENTS, OPTIONS, REDUCTIONS, Case, case, expected
+from tests.linear_heads import BIASES, GRADIENTS, OPTIONS, REDUCTIONS, Case, Csr, case, expected, lists
 
 EACH_LABEL = LinearBCEOptions(max_chunk_bytes=1)
 TOLERANCE = {"float64": 1e-13, "float32": 2e-6, "bfloat16": 8e-3, "float16": 1e-3}
@@ -108,6 +109,22 @@ def test_only_what_is_asked_for_is_computed(monkeypatch: pytest.MonkeyPatch) -> 
                 assert_near(getattr(gradients, name), exact[name], 1e-13)
             else:
                 assert getattr(gradients, name) is None
+
+
+@pytest.mark.parametrize("option", [name for name, option in OPTIONS.items() if "ignore_index" not in option])
+def test_sparse_targets_are_the_dense_ones(option: str) -> None:
+    for number, reduction in enumerate(REDUCTIONS):
+        sample = case(**OPTIONS[option], bias=BIASES[number % 3])
+        value, exact = expected(sample, reduction=reduction)
+        indices = IndexTargets.from_lists(lists(sample), num_labels=sample.target.shape[1])
+        for target in (indices, Csr(sample.target)):
+            loss, gradients = linear_value_and_grad(
+                sample.input, sample.linear_weight, target, linear_bias=sample.linear_bias, **sample.rest,
+                reduction=reduction, options=LinearBCEOptions(max_chunk_bytes=7 * 8 * (1 + 5 * number)),
+            )  # fmt: skip
+            assert_near(loss, value, 1e-13)
+            for name, gradient in exact.items():
+                assert_near(getattr(gradients, name), gradient, 1e-13)
 
 
 def test_micro_batches_add_up_to_the_whole() -> None:

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from binxent import IndexTargets
 from binxent import torch as face
-from binxent.torch import LinearBCEOptions, LinearBCEWithLogitsLoss, linear_chunks
+from binxent.torch import LinearBCEOptions, LinearBCEWithLogitsLoss, arrays, linear_chunks
 from binxent.torch import linear_binary_cross_entropy_with_logits as head
-from tests.linear_heads import BIASES, GRADIENTS, OPTIONS, REDUCTIONS, Case, case, expected
+from tests.linear_heads import BIASES, GRADIENTS, OPTIONS, REDUCTIONS, Case, Csr, case, expected, lists
 from tests.processes import python
 
 DTYPES = {"float64": 1e-13, "float32": 2e-6, "bfloat16": 2e-2, "float16": 3e-3}
@@ -192,6 +193,81 @@ def test_micro_batches_add_up_to_the_whole() -> None:
     assert_near(total, value, 1e-13)
     for name, leaf in leaves.items():
         assert_near(leaf.grad, gradients[name], 1e-13)
+
+
+# Sparse targets
+
+SPARSE: dict[str, Callable[[Case], Any]] = {
+    "indices": lambda sample: IndexTargets.from_lists(lists(sample), num_labels=sample.target.shape[1]),
+    "torch's CSR": lambda sample: torch.tensor(sample.target).to_sparse_csr(),
+    "SciPy's CSR": lambda sample: Csr(sample.target),
+}
+WITHOUT_IGNORE_INDEX = [name for name, option in OPTIONS.items() if "ignore_index" not in option]
+
+
+@pytest.mark.parametrize("kind", SPARSE)
+@pytest.mark.parametrize("option", WITHOUT_IGNORE_INDEX)
+def test_sparse_targets_are_the_dense_ones(option: str, kind: str) -> None:
+    for number, reduction in enumerate(REDUCTIONS):
+        sample = case(**OPTIONS[option], bias=BIASES[number % 3])
+        value, gradients = expected(sample, reduction=reduction)
+        leaves, rest = tensors(sample)
+        rest["target"] = SPARSE[kind](sample)
+        options = LinearBCEOptions(max_chunk_bytes=7 * 8 * (1 + 5 * number))
+        loss = head(**leaves, **rest, reduction=reduction, options=options)
+        assert_near(loss, value, 1e-13)
+        for name, found in zip(leaves, torch.autograd.grad(loss, leaves.values()), strict=True):
+            assert_near(found, gradients[name], 1e-13)
+
+
+def test_soft_values_and_ignored_ones_in_csr() -> None:
+    sample = case(ignore_index=-100)
+    sample.target[sample.target == 1] = 0.75
+    value, _ = expected(sample)
+    leaves, rest = tensors(sample)
+    rest["target"] = rest["target"].to_sparse_csr()
+    assert_near(head(**leaves, **rest, options=EACH_LABEL), value, 1e-13)
+
+
+def test_sparse_targets_are_never_made_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("the target was made dense")
+
+    monkeypatch.setattr(arrays, "dense", refuse)
+    sample = case(6, 500, 4, mask="[N, C]")
+    leaves, rest = tensors(sample)
+    for kind in SPARSE.values():
+        head(**leaves, **{**rest, "target": kind(sample)}, options=EACH_LABEL).backward()
+
+
+def test_sparse_targets_in_a_compiled_program_and_under_checkpoint() -> None:
+    sample = case(6, 40, 4)
+    value, gradients = expected(sample)
+    leaves, _ = tensors(sample)
+    indices = torch.full((6, 40), -1)
+    for row, labels in enumerate(lists(sample)):
+        indices[row, : len(labels)] = torch.tensor(labels)
+
+    def loss(x: Tensor, w: Tensor, indices: Tensor) -> Tensor:
+        return head(x, w, IndexTargets(indices, padding=-1), options=LinearBCEOptions(max_chunk_bytes=500))
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for way in (compiled, lambda *given: checkpoint(loss, *given, use_reentrant=False)):
+        found = way(*leaves.values(), indices)
+        assert_near(found, value, 1e-13)
+        for name, slope in zip(leaves, torch.autograd.grad(found, leaves.values()), strict=True):
+            assert_near(slope, gradients[name], 1e-13)
+    torch.compiler.reset()
+
+
+def test_wrong_labels_are_refused() -> None:
+    x, w = torch.zeros(2, 3), torch.zeros(5, 3)
+    with pytest.raises(ValueError, match="row 1 has label 5; expected 0 to 4"):
+        head(x, w, IndexTargets([[0], [5]]))
+    with pytest.raises(ValueError, match="num_labels=6"):
+        head(x, w, IndexTargets([[0], [4]], num_labels=6))
+    with pytest.raises(ValueError, match="ignore_index"):
+        head(x, w, IndexTargets([[0], [4]]), ignore_index=0)
 
 
 # What is made, and what is not

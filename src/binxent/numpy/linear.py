@@ -10,12 +10,13 @@ from binxent import linear
 from binxent.call import FLOATING, KEPT, WEIGHTS, Operands, known_plan, normalized
 from binxent.formula import LOGITS
 from binxent.kernels import Outputs, native
-from binxent.numpy.eager import Array, checked, described, known_normalizer, new_array
+from binxent.numpy.eager import Array, checked, described, known_normalizer, new_array, target_operand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from binxent.linear import LinearBCEOptions
+    from binxent.targets import IndexTargets
 
 _CHUNK = 16 * 2**20
 
@@ -55,18 +56,19 @@ def _compute(
     for name, array in (("linear_weight", w), ("linear_bias", bias)):
         if array is not None and array.dtype != x.dtype:
             raise TypeError(f"{name}: dtype {array.dtype}; expected the input's, {x.dtype}")
-    given = {name: checked(name, array) for name, array in {"target": target, **others}.items() if array is not None}
+    given: dict[str, Any] = {name: checked(name, array) for name, array in others.items() if array is not None}
     rows, labels = shape = linear.shape_of_logits(x.shape, w.shape, None if bias is None else bias.shape)
-    shapes = [given[name].shape if name in given else None for name in others]
-    dtypes = (x.dtype.name, given["target"].dtype.name)
-    planned = known_plan(LOGITS, reduction, dtypes, shape, given["target"].shape, *shapes, *numbers)
-
     # NumPy's own products of half types take a hundred times as long as those of float32.
     wide = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+    whole = np.broadcast_to(np.zeros((), wide), shape)  # in the place of all logits, of which there is only the shape
+    given["target"], of_target, shape_of_target = target_operand(target, whole, numbers[0])
+    shapes = [given[name].shape if name in given else None for name in others]
+    planned = known_plan(LOGITS, reduction, (x.dtype.name, of_target), shape, shape_of_target, *shapes, *numbers)
+
     call, divisor = linear.call_of_chunks(planned), None
     if "sample_weight" in given:
         given["sample_weight"] = given["sample_weight"].reshape(-1, 1)
-    operands = Operands(np.broadcast_to(np.zeros((), wide), shape), **given)
+    operands = Operands(whole, **given)
     if normalizer is not None:
         divisor = known_normalizer(normalizer, reduction)
         call = normalized(call, divisor)
@@ -111,7 +113,7 @@ def _compute(
 def linear_binary_cross_entropy_with_logits(
     input: Array,
     linear_weight: Array,
-    target: Array,
+    target: Array | IndexTargets | Any,
     *,
     linear_bias: Array | None = None,
     weight: Array | None = None,
@@ -132,7 +134,8 @@ def linear_binary_cross_entropy_with_logits(
     Args:
         input: [N, D]; float16, bfloat16, float32 or float64. Products of half types are computed in float32.
         linear_weight: [C, D], of the input's dtype; one row for each label.
-        target: [N, C], as in ``binary_cross_entropy_with_logits``.
+        target: [N, C], as in ``binary_cross_entropy_with_logits``. Or sparse, and never made dense: ``IndexTargets``,
+            or SciPy's matrices in CSR format.
         linear_bias: [C]; or one number for all labels, of shape ().
         weight, pos_weight, mask: broadcast to [N, C], as there.
         sample_weight: [N].
@@ -162,7 +165,7 @@ def linear_binary_cross_entropy_with_logits(
 def linear_value_and_grad(
     input: Array,
     linear_weight: Array,
-    target: Array,
+    target: Array | IndexTargets | Any,
     *,
     linear_bias: Array | None = None,
     weight: Array | None = None,

@@ -13,8 +13,9 @@ from torch.overrides import has_torch_function_variadic as has_torch_function
 from binxent import formula, linear, options
 from binxent.call import FLOATING, Operands, known_plan, normalized, plan
 from binxent.linear import FUNCTION, LinearBCEOptions
-from binxent.torch import linear_chunks, linear_operators, shards
-from binxent.torch.arrays import ARRAYS, DTYPE, LOGITS, NAME
+from binxent.targets import IndexTargets
+from binxent.torch import linear_chunks, linear_operators, shards, sparse
+from binxent.torch.arrays import ARRAYS, DTYPE, LOGITS, NAME, dtype_of_target, tensors
 from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_tracing
 from binxent.torch.linear_chunks import HALVES, Head, Linear
 from binxent.torch.operands import OFF, check, split_normalizer, split_options
@@ -52,7 +53,7 @@ def _dtype_of_products(made_of: Linear) -> torch.dtype:
 def linear_binary_cross_entropy_with_logits(
     input: Tensor,
     linear_weight: Tensor,
-    target: Tensor,
+    target: Tensor | IndexTargets | Any,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
@@ -74,7 +75,8 @@ def linear_binary_cross_entropy_with_logits(
     Args:
         input: [N, D], of any floating dtype.
         linear_weight: [C, D], of the input's dtype; one row for each label.
-        target: [N, C]; any floating dtype, integers or bool.
+        target: [N, C]; any floating dtype, integers or bool. Or sparse, and never made dense: ``IndexTargets``, or a
+            matrix in CSR format, of torch or SciPy.
         linear_bias: [C]; or one number for all labels, of shape ().
         weight, pos_weight, mask: broadcast to [N, C], as in ``binary_cross_entropy_with_logits``.
         sample_weight: [N].
@@ -129,13 +131,16 @@ def linear_binary_cross_entropy_with_logits(
     options = linear.checked_options(options)
     linear.check_reduction(reduction)
     names = ("input", "linear_weight", "target", "linear_bias", "weight", "pos_weight", "sample_weight", "mask")
+    is_sparse = sparse.is_target(target)
     for name, tensor in zip(names, given, strict=True):
-        if tensor is not None or name in ("input", "linear_weight", "target"):
+        if (tensor is not None or name in ("input", "linear_weight", "target")) and not (name == "target" and is_sparse):
             _check(name, tensor)
             if tensor.device != input.device:
                 raise RuntimeError(f"{FUNCTION}(): {name} is on {tensor.device}; expected {input.device}, the input's")
     made_of = Linear(input, linear_weight, linear_bias)
     shape = linear.shape_of_logits(input.shape, linear_weight.shape, None if linear_bias is None else linear_bias.shape)
+    if is_sparse:  # the rows are those of the logits, of which there is only the shape
+        target = sparse.rows(FUNCTION, target, input.new_empty(()).expand(shape), ignore_index, compiling)
     product = _dtype_of_products(made_of)
 
     learnt_smoothing = learnt_gamma = divisor = number = None
@@ -144,13 +149,13 @@ def linear_binary_cross_entropy_with_logits(
             if isinstance(option, Tensor):
                 _check(name, option)
         label_smoothing, gamma, learnt_smoothing, learnt_gamma = split_options(
-            FUNCTION, ignore_index, label_smoothing, gamma, target, compiling
+            FUNCTION, ignore_index, label_smoothing, gamma, dtype_of_target(target), compiling
         )
     if normalizer is not None:
         number, divisor = split_normalizer(FUNCTION, normalizer, reduction, input, compiling)
     shapes = (None if each is None else each.shape for each in (weight, sample_weight, pos_weight, mask))
     find = plan if compiling else known_plan
-    dtypes = (NAME[product], NAME[target.dtype])
+    dtypes = (NAME[product], dtype_of_target(target))
     call = find(LOGITS, reduction, dtypes, shape, target.shape, *shapes, ignore_index, label_smoothing, gamma)
     if normalizer is not None:
         call = normalized(call, number)
@@ -161,7 +166,8 @@ def linear_binary_cross_entropy_with_logits(
     operands = Operands(None, target, weight, sample_weight, pos_weight, mask, learnt_smoothing, learnt_gamma, divisor)
     head = Head(call, product, DTYPE[options.accumulator(NAME[product])], options.max_chunk_bytes)
 
-    plain = all(type(each) in (Tensor, torch.nn.Parameter) for each in (*made_of, *operands) if each is not None)
+    every = (*made_of, *tensors(operands))
+    plain = all(each is None or type(each) in (Tensor, torch.nn.Parameter) for each in every)
     if not plain or in_transform() or (is_exporting() if compiling else is_tracing()):
         return linear_operators.dense_loss(head, made_of, operands)
     return linear_operators.loss(head, made_of, operands, options.allow_retain_graph)
@@ -227,7 +233,7 @@ class LinearBCEWithLogitsLoss(torch.nn.Module):
     def forward(
         self,
         input: Tensor,
-        target: Tensor,
+        target: Tensor | IndexTargets | Any,
         *,
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from binxent import linear
 from binxent.call import KEPT, ROWS, SIZE, WEIGHTS, Operands, normalized
-from binxent.torch import blocks, cpu, cuda
+from binxent.torch import arrays, blocks, cpu, cuda
 from binxent.torch.arrays import DTYPE, NAME
 from binxent.torch.context import is_autocast_available
 
@@ -24,7 +24,7 @@ HALVES = (torch.bfloat16, torch.float16)
 
 # The logits of a chunk on the processor, and elsewhere. Smaller chunks than these have slower products, and larger ones
 # leave the caches.
-_CHUNK, _CHUNK_ELSEWHERE = 16 * 2**20, 64 * 2**20
+CHUNK, CHUNK_ELSEWHERE = 16 * 2**20, 64 * 2**20
 
 
 class Head(NamedTuple):
@@ -67,7 +67,7 @@ def _dtype_of_chunks(product: torch.dtype, device: torch.device) -> torch.dtype:
 
 def _kernel(operands: Operands, like: Tensor) -> ModuleType:
     """The module that computes a chunk of these operands, whose logits lie where ``like`` does."""
-    given = [operand for operand in operands[1:] if operand is not None]
+    given = [tensor for tensor in arrays.tensors(operands)[1:] if tensor is not None]
     if not cuda.RUNS_ON_CPU and like.is_cpu and all(cpu.is_plain(operand, False) for operand in given):
         return cpu
     numbers = [number for number in operands[6:] if number is not None and not number.is_cpu]
@@ -90,7 +90,7 @@ class _Chunks:
     def __init__(self, made_of: Linear, dtype: torch.dtype, max_chunk_bytes: int | None, of_weight: Tensor | None):
         self.made_of, self.x = made_of, made_of.input.to(dtype)
         (rows, features), labels = made_of.input.shape, len(made_of.weight)
-        most = max_chunk_bytes or (_CHUNK if made_of.input.device.type == "cpu" else _CHUNK_ELSEWHERE)
+        most = max_chunk_bytes or (CHUNK if made_of.input.device.type == "cpu" else CHUNK_ELSEWHERE)
         casts = made_of.weight.dtype != dtype
         step = linear.labels_of_chunk(labels, linear.bytes_of_label(rows, features, dtype.itemsize, casts=casts), most)
         self.parts = list(linear.chunks(labels, step))
@@ -160,7 +160,7 @@ def _compute(
         if of_weight is not None:
             chunks.write_gradient(of_weight, gradient, start, stop)
         if of_input is not None:
-            _add_product(of_input, gradient, w)
+            add_product(of_input, gradient, w)
         if of_bias is not None:
             own = linear.window(of_bias, start, stop)
             own += gradient.sum(0, dtype=own.dtype) if own.dim() else gradient.sum(dtype=own.dtype)
@@ -178,7 +178,7 @@ def _dtype_of_sums(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64  # Metal has no float64
 
 
-def _add_product(added: Tensor, gradient: Tensor, weight: Tensor) -> None:
+def add_product(added: Tensor, gradient: Tensor, weight: Tensor) -> None:
     """Add the product to the input's gradient, rounded as little as torch can."""
     if added.dtype == gradient.dtype:
         added.addmm_(gradient, weight)

@@ -16,6 +16,7 @@ from torch.nn.functional import linear as torch_linear
 from binxent.call import Call, Operands
 from binxent.linear import FUNCTION
 from binxent.options import Terms
+from binxent.targets import SparseRows
 from binxent.torch import arrays, linear_chunks
 from binxent.torch.arrays import DTYPE, LOGITS, NAME
 from binxent.torch.context import in_transform
@@ -23,8 +24,9 @@ from binxent.torch.linear_chunks import Head, Linear
 from binxent.torch.operators import may_keep
 
 _TENSORS = (
-    "Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor target, Tensor? weight, Tensor? sample_weight, "
-    "Tensor? pos_weight, Tensor? mask, Tensor? label_smoothing, Tensor? gamma, Tensor? normalizer"
+    "Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? target, Tensor? weight, Tensor? sample_weight, "
+    "Tensor? pos_weight, Tensor? mask, Tensor? label_smoothing, Tensor? gamma, Tensor? normalizer, Tensor? offsets, "
+    "Tensor? indices, Tensor? values"
 )
 _HEAD = (
     "str reduction, ScalarType dtype, float? ignore_index, float smoothing_number, float gamma_number, "
@@ -32,7 +34,8 @@ _HEAD = (
     "bool may_remake"
 )
 _LINEAR = len(Linear._fields)
-_COUNT = _LINEAR + len(Operands._fields) - 1
+_ROWS = _LINEAR + len(Operands._fields) - 1  # where a sparse target has its tensors, in place of a dense one
+_COUNT = _ROWS + 3
 
 # Inductor's cache on disk goes by their names: change what one does, and give it another name.
 _library = torch.library.Library("binxent", "FRAGMENT")
@@ -61,7 +64,19 @@ def _read(arguments: tuple[Any, ...]) -> tuple[Head, Linear, Operands]:
     reduction, dtype, ignore, smoothing, gamma, number, name, *rest = arguments[_COUNT:]
     terms = Terms(ignore, smoothing, gamma)
     call = Call(LOGITS, reduction, NAME[dtype], None if terms == Terms() else terms, number if name is None else name)
-    return Head(call, *rest[:3]), Linear(*arguments[:_LINEAR]), Operands(None, *arguments[_LINEAR:_COUNT])
+    made_of, operands = Linear(*arguments[:_LINEAR]), Operands(None, *arguments[_LINEAR:_ROWS])
+    if operands.target is None:
+        shape = made_of.input.shape[0], made_of.weight.shape[0]
+        operands = operands._replace(target=SparseRows(*arguments[_ROWS:_COUNT], shape))
+    return Head(call, *rest[:3]), made_of, operands
+
+
+def _tensors(made_of: Linear, operands: Operands) -> tuple[Tensor | None, ...]:
+    """The tensors in the operators' order."""
+    target, *others = operands[1:]
+    if isinstance(target, SparseRows):
+        return (*made_of, None, *others, *target[:3])
+    return (*made_of, target, *others, None, None, None)
 
 
 # What the operators compute
@@ -198,5 +213,5 @@ _library.impl("head_loss", _autograd_loss, "Autograd")
 
 
 def loss(head: Head, made_of: Linear, operands: Operands, may_remake: bool) -> Tensor:
-    result: Tensor = torch.ops.binxent.head_loss(*made_of, *operands[1:], *_flat(head, may_remake))
+    result: Tensor = torch.ops.binxent.head_loss(*_tensors(made_of, operands), *_flat(head, may_remake))
     return result
