@@ -21,6 +21,7 @@ from binxent.call import Operands, plan
 from binxent.formula import LOGITS, PROBABILITIES
 from binxent.kernels import Outputs
 from binxent.kernels.triton import launch
+from binxent.targets import SparseRows
 
 CARD = GPUTarget("cuda", 90, 32)
 SHAPE = (4, 16, 1024)
@@ -104,6 +105,11 @@ def everything() -> int:
         launch.compute(asked, strided, Outputs(input, total, input), divisor=1.0, incoming=operands.input)
         launch.remake(asked, strided, input, incoming=operands.input, divisor=1.0)
     launch.compute(asked, Operands(ones(1), ones(1)), Outputs(ones(1), total, ones(1)), divisor=1.0)
+    labels = torch.zeros(64, dtype=torch.int64)
+    for width, index, values in ((64, torch.int32, labels.bool()), (1, torch.int64, None)):
+        rows = SparseRows(labels, labels.to(index), values, (63, width))
+        asked = plan(LOGITS, "mean", ("float32", "bool"), rows.shape, rows.shape, ignore_index=0)
+        launch.compute(asked, Operands(ones(*rows.shape), rows), Outputs(total=total))
     return len(found)
 
 

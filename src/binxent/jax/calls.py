@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from binxent import definition, formula, options
 from binxent.call import FLOATING, Operands, normalized, plan
-from binxent.jax import cpu, operators
+from binxent.jax import cpu, operators, sparse
 from binxent.jax.arrays import Array, Arrays
 from binxent.jax.program import Plan
 from binxent.kernels import native
@@ -198,6 +198,8 @@ def compute(
     normalizer: Any,
 ) -> Array:
     options.check_reduction(reduction)
+    if sparse.is_target(target):
+        target = sparse.dense(target, checked("input", input, floating=True), ignore_index)
     terms = static_terms(ignore_index, label_smoothing, gamma, target)
     numbers = {"label_smoothing": label_smoothing, "gamma": gamma}
     traced = {name: number for name, number in numbers.items() if isinstance(number, Tracer)}

@@ -16,6 +16,7 @@ from paddle import Tensor
 from binxent import definition, formula
 from binxent.call import ROWS, SIZE, WEIGHTS
 from binxent.kernels import native
+from binxent.paddle.sparse import with_dense_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -188,6 +189,7 @@ def _saturated(gradient: Any) -> Any:
 
 def loss(call: Call, operands: Operands) -> Any:
     """The loss by the definition, of operands in the dynamic or in a static graph."""
+    operands = with_dense_target(operands)
     if call.dtype != "float64" and paddle.is_autocast_enabled():  # on accelerators and in static graphs
         call = call._replace(dtype="float32")  # as Paddle computes its own there
     with _without_amp():
@@ -215,6 +217,7 @@ def count(call: Call, operands: Operands) -> Any:
 
 def input_gradient(call: Call, operands: Operands, incoming: Tensor) -> Any:
     """The gradient to the input, itself differentiable."""
+    operands = with_dense_target(operands)
     with _without_amp():
         values = definition.prepare(ARRAYS, call, operands)
         return definition.gradient(ARRAYS, call, operands, values, "input", NAME[operands.input.dtype], incoming)

@@ -13,6 +13,7 @@ from binxent import kernel
 from binxent.kernels import Outputs, native
 from binxent.paddle import arrays
 from binxent.paddle.arrays import DTYPE
+from binxent.targets import SparseRows
 
 if TYPE_CHECKING:
     from binxent.call import Call, Operands
@@ -45,7 +46,10 @@ def _new(like: Tensor, elements: int) -> Any:
 
 def _version(operands: Operands) -> int:
     """A number that grows with each operation in place on an operand."""
-    version: int = operands.input._inplace_version() + operands.target._inplace_version()
+    version: int = operands.input._inplace_version()
+    target = operands.target
+    if type(target) is not SparseRows:  # whose tensors are made for this call, and known to nobody else
+        version += target._inplace_version()
     for operand in operands[2:6]:
         if operand is not None:
             version += operand._inplace_version()

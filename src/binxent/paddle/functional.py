@@ -18,7 +18,7 @@ from paddle.base import core
 from binxent import kernel
 from binxent.call import Operands, normalized, plan
 from binxent.options import RefusalError
-from binxent.paddle import arrays, eager, static
+from binxent.paddle import arrays, eager, sparse, static
 from binxent.paddle.arrays import LOGITS, PROBABILITIES
 from binxent.paddle.operands import check, named, planned, refuse, split_normalizer, split_options
 
@@ -91,6 +91,11 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, no
     input, label, weight, sample_weight, pos_weight, mask = given
     if not paddle.in_dynamic_mode() and not (isinstance(input, Tensor) and isinstance(label, Tensor)):
         return static.compute(loss, reduction, given, numbers, normalizer)
+    rows = None
+    if sparse.is_target(label):
+        rows = sparse.rows(named(loss, given)[0], label, input, numbers[0])
+        label = sparse.dtype_of(rows)
+        given = (input, label, *given[2:])
     check(*named(loss, given), Tensor, ValueError, RuntimeError)
     shape, elements = tuple(input.shape), math.prod(input.shape)
     if pos_weight is not None and elements == math.prod(pos_weight.shape) == 1:
@@ -103,7 +108,7 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, no
         given,
         [
             shape,
-            tuple(label.shape),
+            tuple(label.shape) if rows is None else rows.shape,
             () if enlarges else _shape(weight),
             _shape(sample_weight),
             _shape(pos_weight),
@@ -114,7 +119,11 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, no
     if sample_weight is not None:
         sample_weight = sample_weight.reshape([shape[0], *[1] * (len(shape) - 1)])
     operands = Operands(input, label, weight, sample_weight, pos_weight, mask, **learnt)
-    learns = bool(learnt) or any(operand is not None and not operand.stop_gradient for operand in operands[1:5])
+    if rows is not None:
+        operands = operands._replace(target=rows)
+    learns = bool(learnt) or any(
+        operand is not None and not operand.stop_gradient for operand in (label, *operands[2:5])
+    )
     by_kernel = (
         input.place.is_cpu_place()
         and elements

@@ -15,11 +15,13 @@ from binxent.call import GIVEN, KEPT, ROWS, SIZE, WEIGHTS
 from binxent.kernels import READABLE
 from binxent.kernels.triton import programs
 from binxent.kernels.triton.lanes import INTERPRETED
-from binxent.kernels.triton.views import views
+from binxent.kernels.triton.views import Rows, View
+from binxent.kernels.triton.views import views as dense_views
 from binxent.options import Terms
+from binxent.targets import SparseRows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from binxent.call import Call, Operands
     from binxent.kernels import Outputs
@@ -158,7 +160,25 @@ def reads(operands: Operands) -> bool:
     input = operands.input
     if not is_memory(input) or input.dtype not in FLOATING or not is_capable(input.device):
         return False
-    return all(other is None or (is_memory(other) and other.device == input.device) for other in operands[1:])
+    target, *others = operands[1:]
+    if isinstance(target, SparseRows):
+        others += target[:3]
+    else:
+        others.append(target)
+    return all(other is None or (is_memory(other) and other.device == input.device) for other in others)
+
+
+def views(
+    tensors: Sequence[Tensor | None], target: Tensor | SparseRows | None, shape: tuple[int, ...], block: int
+) -> tuple[Any, list[View | None], tuple[int, ...], int]:
+    """What the programs read the target by, and ``dense_views`` of the other tensors."""
+    if not isinstance(target, SparseRows):
+        (of_target, *read), sizes, wide = dense_views((target, *tensors), shape, block)
+        return of_target, read, sizes, wide
+    read, sizes, wide = dense_views(tensors, shape, block)
+    if 0 in shape:  # nothing is read
+        return View(target.offsets, ()), read, sizes, wide
+    return Rows(*target[:3], shape[1], target.first), read, sizes, wide
 
 
 def measure(call: Call, operands: Operands) -> Any:
@@ -174,20 +194,20 @@ def measure(call: Call, operands: Operands) -> Any:
         return divisor
     run, by_weights = numerics(call), divisor == WEIGHTS
     ignored, ignores_nan = run.numbers[0], run.kinds[4]
-    read, sizes, wide = views(
+    target, read, sizes, wide = views(
         (
-            None if ignored is None else operands.target,
             operands.weight if by_weights else None,
             operands.sample_weight if by_weights else None,
             operands.mask,
         ),
+        None if ignored is None else operands.target,
         input.shape,
         BLOCK,
     )
     measured = torch.empty((), dtype=torch.float64 if by_weights else torch.int64, device=input.device)
     blocks = max(1, -(-input.numel() // BLOCK))
     launch(
-        programs.measure, blocks, input.device, *read, measured, *sums(blocks, input), input.numel(), sizes,
+        programs.measure, blocks, input.device, target, *read, measured, *sums(blocks, input), input.numel(), sizes,
         ignored, run.kinds[0], ignores_nan, BLOCK, wide,
     )  # fmt: skip
     return measured
@@ -218,13 +238,14 @@ def compute(
     else:
         factor, rest = split_factor(incoming / divisor if divisor else 0.0, run.double, call.loss.probabilities)
         after = bits(rest, run.double)
-    read, sizes, wide = views((*operands[:6], coming, outputs.elements, outputs.gradient), input.shape, run.block)
+    tensors = (input, *operands[2:6], coming, outputs.elements, outputs.gradient)
+    target, read, sizes, wide = views(tensors, operands.target, input.shape, run.block)
     blocks = max(1, -(-input.numel() // run.block))
     partial, arrived = sums(blocks, input) if outputs.total is not None else (None, None)
     launch(
-        programs.loss, blocks, input.device, *read[:6], operands.label_smoothing, operands.gamma, read[6], by,
-        read[7], outputs.total, read[8], partial, arrived, input.numel(), sizes, bits(factor, run.double), after,
-        by_bits, *run.numbers, *run.kinds, wide,
+        programs.loss, blocks, input.device, read[0], target, *read[1:5], operands.label_smoothing, operands.gamma,
+        read[5], by, read[6], outputs.total, read[7], partial, arrived, input.numel(), sizes,
+        bits(factor, run.double), after, by_bits, *run.numbers, *run.kinds, wide,
     )  # fmt: skip
     return 0
 
@@ -247,11 +268,12 @@ def remake(
     divisor = measure(call, operands) if divisor is None else divisor
     by, by_bits = number_or_tensor(divisor, True)
     made, made_bits = number_or_tensor(made_for, run.double)
-    read, sizes, wide = views((*operands[:6], incoming, gradient), input.shape, run.block)
+    tensors = (input, *operands[2:6], incoming, gradient)
+    target, read, sizes, wide = views(tensors, operands.target, input.shape, run.block)
     blocks = min(max(1, -(-input.numel() // run.block)), REMAKERS * multiprocessors(input.device))
     launch(
-        programs.remake, blocks, input.device, *read[:6], operands.label_smoothing, operands.gamma, read[6], by,
-        made, read[7], input.numel(), sizes, by_bits, made_bits, *run.numbers, *run.kinds, wide,
+        programs.remake, blocks, input.device, read[0], target, *read[1:5], operands.label_smoothing, operands.gamma,
+        read[5], by, made, read[6], input.numel(), sizes, by_bits, made_bits, *run.numbers, *run.kinds, wide,
     )  # fmt: skip
 
 

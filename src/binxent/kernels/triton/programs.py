@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from binxent.kernels.triton import lanes
+from binxent.kernels.triton import lanes, rows
 from binxent.kernels.triton.lanes import constant, device_function, factor_of, like, narrowed, widened
 
 MANY = constant(2048)  # sums that the last program adds at a time
@@ -176,20 +176,40 @@ def product(weight, sample_weight, sizes, start, inside, dtype: tl.constexpr, BL
 
 
 @device_function
+def targets(target, n, sizes, start, inside, dtype: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+    """The block's targets, of a dense array or of sparse rows."""
+    if target.strides is None:
+        return rows.targets(target, n, start, inside, dtype, BLOCK)
+    else:
+        return widened(read(target, sizes, start, inside, BLOCK, WIDE), dtype)
+
+
+@device_function
+def is_soft(target):
+    """Whether a target may lie between 0 and 1."""
+    if target.strides is not None:
+        return target.pointer.dtype.element_ty.is_floating()
+    elif target.stored is None:
+        return False
+    else:
+        return target.stored.dtype.element_ty.is_floating()
+
+
+@device_function
 def each(
-    input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, factor, after, sizes, start, inside,
+    input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, factor, after, n, sizes, start, inside,
     ignored_bits, share_bits, half_bits, gamma_bits, dtype: tl.constexpr, SHORT: tl.constexpr,
     PROBABILITIES: tl.constexpr, ANY_TARGET: tl.constexpr, IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr,
     WIDE: tl.constexpr,
 ):  # fmt: skip
     """Loss and gradient of the block's elements; 0 where one is ignored."""
     x = widened(read(input, sizes, start, inside, BLOCK, WIDE), dtype)
-    given = read(target, sizes, start, inside, BLOCK, WIDE)
-    y = tl.broadcast_to(widened(given, dtype), [BLOCK])  # where it is one number too, there is a loss for each element
+    # Where the target is one number too, there is a loss for each element.
+    y = tl.broadcast_to(targets(target, n, sizes, start, inside, dtype, BLOCK, WIDE), [BLOCK])
     positive, negative, lost, power = y, 1.0 - y, None, None
     if gamma is not None or gamma_bits is not None:
         power = option(gamma, gamma_bits, dtype)
-    if given.dtype.is_floating() and not (SHORT or PROBABILITIES) and power is None:
+    if is_soft(target) and not (SHORT or PROBABILITIES) and power is None:
         lost = (1.0 - negative) - y  # by rounding 1 − y
     if smoothing is not None or half_bits is not None:
         half = option(smoothing, half_bits, dtype)
@@ -243,9 +263,9 @@ def loss(
         came = widened(read(incoming, sizes, start, inside, BLOCK, WIDE), dtype)
     factor, after = factors(came, divisor, divisor_bits, after_bits, PROBABILITIES)
     losses, gradients = each(
-        input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, factor, after, sizes, start, inside,
-        ignored_bits, share_bits, half_bits, gamma_bits, dtype, SHORT, PROBABILITIES, ANY_TARGET, IGNORES_NAN, BLOCK,
-        WIDE,
+        input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, factor, after, n, sizes, start,
+        inside, ignored_bits, share_bits, half_bits, gamma_bits, dtype, SHORT, PROBABILITIES, ANY_TARGET, IGNORES_NAN,
+        BLOCK, WIDE,
     )  # fmt: skip
     if elements is not None:
         store(elements, losses, sizes, start, inside, False, BLOCK, WIDE)
@@ -280,8 +300,8 @@ def remake(
         if len(incoming.strides) == 0 or tl.max(((came != made) & inside).to(tl.int32), 0) != 0:
             factor, after = factors(came, divisor, divisor_bits, None, PROBABILITIES)
             _, gradients = each(
-                input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, factor, after, sizes, start,
-                inside, ignored_bits, share_bits, half_bits, gamma_bits, dtype, SHORT, PROBABILITIES, ANY_TARGET,
+                input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, factor, after, n, sizes,
+                start, inside, ignored_bits, share_bits, half_bits, gamma_bits, dtype, SHORT, PROBABILITIES, ANY_TARGET,
                 IGNORES_NAN, BLOCK, WIDE,
             )  # fmt: skip
             store(gradient, gradients, sizes, start, inside, PROBABILITIES, BLOCK, WIDE)
@@ -311,7 +331,7 @@ def measure(
     if target is None:
         y = None
     else:
-        y = widened(read(target, sizes, start, inside, BLOCK, WIDE), dtype)
+        y = targets(target, n, sizes, start, inside, dtype, BLOCK, WIDE)
     keep = kept(y, mask, ignored_bits, sizes, start, inside, IGNORES_NAN, BLOCK, WIDE)
     if weight is None and sample_weight is None:
         own = tl.sum(keep.to(tl.int32), 0).to(tl.float64)

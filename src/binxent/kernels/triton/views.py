@@ -22,6 +22,17 @@ class View(NamedTuple):
     strides: Strides
 
 
+class Rows(NamedTuple):
+    """A sparse target: see ``binxent.targets.SparseRows``. It has no strides, by which the programs know it."""
+
+    offsets: Tensor
+    indices: Tensor
+    stored: Tensor | None  # the values: Triton's tuples have another attribute of that name
+    columns: int
+    first: int
+    strides: None = None
+
+
 class Layout(NamedTuple):
     sizes: Strides  # of the axes, beginning with the last one; the first one's is left out
     strides: tuple[Strides, ...]  # of each view
