@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from binxent import IndexTargets
 from binxent import jax as face
 from binxent.jax import LinearBCEOptions
 from binxent.jax import linear_binary_cross_entropy_with_logits as head
-from tests.linear_heads import BIASES, GRADIENTS, OPTIONS, REDUCTIONS, Case, case, expected
+from tests.linear_heads import BIASES, GRADIENTS, OPTIONS, REDUCTIONS, Case, Csr, case, expected, lists
 
 EACH_LABEL = LinearBCEOptions(max_chunk_bytes=1)
 
@@ -153,6 +154,41 @@ def test_derivatives_of_second_order_are_the_definitions() -> None:
     for name, slope in exact.items():
         assert np.abs(slope).max() > 0
         assert_near(found[name], slope, 1e-5)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_sparse_targets_are_the_dense_ones(reduction: str) -> None:
+    sample = case(7, 23, 5, "for each label", mask="[N, C]", sample_weight=True, label_smoothing=0.1)
+    value, gradients = expected(sample, reduction=reduction)
+    options = LinearBCEOptions(max_chunk_bytes=7 * 4 * 4)
+    rest = {**sample.rest, "reduction": reduction, "options": options}
+    indices = IndexTargets.from_lists(lists(sample), num_labels=23)
+    padded = np.full((7, 23), -1)
+    for row, labels in enumerate(lists(sample)):
+        padded[row, : len(labels)] = labels
+
+    def loss(arrays: Any, target: Any) -> Any:
+        return head(**arrays, target=target, **rest)
+
+    step = jax.value_and_grad(loss)
+    for run, target in (
+        (step, indices),
+        (step, Csr(sample.target.astype(np.float32))),
+        (jax.jit(step), IndexTargets(jnp.asarray(padded), padding=-1)),
+        (jax.jit(step), jax.tree.map(jnp.asarray, indices)),
+    ):
+        found, slopes = run(made_of(sample), target)
+        assert_near(found, value)
+        for name, slope in slopes.items():
+            assert_near(slope, gradients[name])
+
+
+def test_wrong_labels_are_refused_or_nan() -> None:
+    x, w = jnp.ones((2, 3)), jnp.ones((5, 3))
+    with pytest.raises(ValueError, match="row 1 has label 5; expected 0 to 4"):
+        head(x, w, IndexTargets([[0], [5]]))
+    found = jax.jit(lambda indices: head(x, w, IndexTargets(indices), options=EACH_LABEL))(jnp.array([[0], [5]]))
+    assert math.isnan(found)
 
 
 def test_vmap_and_an_incoming_gradient() -> None:

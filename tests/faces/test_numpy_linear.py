@@ -1,4 +1,4 @@
-"""The linear head on NumPy arrays: equal to the definition on all logits, in chunks, and with memory for one of them."""
+"""The linear head on NumPy arrays: equal to the definition on all logits, in chunks, with memory for one of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from binxent import IndexTargets
 from binxent import numpy as face
-from binxent.numpy import LinearBCEOptions
+from binxent.numpy import LinearBCEOptions, linear_value_and_grad
 from binxent.numpy import linear_binary_cross_entropy_with_logits as head
-from binxent.numpy import linear_value_and_grad
 from tests.linear_heads import BIASES, GRADIENTS, OPTIONS, REDUCTIONS, Case, Csr, case, expected, lists
 
 EACH_LABEL = LinearBCEOptions(max_chunk_bytes=1)

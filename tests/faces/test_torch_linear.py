@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -436,9 +435,7 @@ def test_an_operand_that_was_changed_since_is_refused() -> None:
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpoint(reentrant: bool) -> None:
-    sample = case()
-    leaves, rest = tensors(sample)
-    value, gradients = expected(sample)
+    leaves, rest = tensors(case())
     loss = checkpoint(
         lambda x, w: head(torch.sin(x), w, **rest), *leaves.values(), use_reentrant=reentrant, preserve_rng_state=False
     )
@@ -472,7 +469,7 @@ def test_autocast_computes_as_f_linear_does() -> None:
     leaves, rest = tensors(sample, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         loss = head(**leaves, **rest, options=LinearBCEOptions(max_chunk_bytes=3000))
-        logits = F.linear(leaves["input"], leaves["linear_weight"], leaves["linear_bias"])
+        logits = torch.nn.functional.linear(leaves["input"], leaves["linear_weight"], leaves["linear_bias"])
         dense = face.binary_cross_entropy_with_logits(logits, rest["target"].float())
     rest["target"] = rest["target"].bool()
     with torch.autocast("cpu", torch.bfloat16):
@@ -641,7 +638,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "pos_weight requires a gradient, which a linear head does not give",
     ),
     "learnt gamma": (
-        lambda: head(X, W, Y, gamma=torch.ones((), requires_grad=True)), NotImplementedError, "gamma requires a gradient",
+        lambda: head(X, W, Y, gamma=torch.ones((), requires_grad=True)), NotImplementedError,
+        "gamma requires a gradient",
     ),
     "soft target": (lambda: head(X, W, Y.clone().requires_grad_()), NotImplementedError, "target requires a gradient"),
     "options": (lambda: head(X, W, Y, options={}), TypeError, "options: expected LinearBCEOptions"),

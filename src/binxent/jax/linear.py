@@ -20,6 +20,9 @@ from binxent.jax import operators, program
 from binxent.jax.calls import checked, divisor_operand, number_operand, static_terms
 from binxent.jax.counting import count
 from binxent.jax.program import Plan
+from binxent.jax.sparse import Labels, dtype_of, is_target, window
+from binxent.jax.sparse import labels as sparse_labels
+from binxent.options import RefusalError
 
 if TYPE_CHECKING:
     from binxent.jax.arrays import Array
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 16 * 2**20
 _NAMES = ("input", "linear_weight", "linear_bias")
-_BY_LABEL = ("target", "weight", "pos_weight", "mask")
+_BY_LABEL = ("weight", "pos_weight", "mask")
 
 
 class _Head(NamedTuple):
@@ -67,9 +70,9 @@ def _product(one: Array, other: Array, axes: tuple[int, int], dtype: Any) -> Arr
     return result
 
 
-def _chunk(head: _Head, made_of: Any, operands: dict[str, Array], start: Any, size: int) -> tuple[Any, Any]:
+def _chunk(head: _Head, made_of: Any, operands: dict[str, Any], start: Any, size: int) -> tuple[Any, Any]:
     """The operands of one chunk: its part of weight and bias, and those of the loss, in their order."""
-    _, w, bias = made_of
+    x, w, bias = made_of
 
     def part(array: Array, axis: int) -> Array:
         if size == head.labels or array.shape[axis] == 1:
@@ -77,7 +80,12 @@ def _chunk(head: _Head, made_of: Any, operands: dict[str, Array], start: Any, si
         result: Array = jax.lax.dynamic_slice_in_dim(array, start, size, axis)
         return result
 
-    own = {name: part(array, 1) if name in _BY_LABEL else array for name, array in operands.items()}
+    own = {name: part(array, 1) if name in _BY_LABEL else array for name, array in operands.items() if name != "target"}
+    target = operands["target"]
+    if isinstance(target, Labels):
+        own["target"] = window(target, start, (x.shape[0], size), dtype_of(target, x))
+    else:
+        own["target"] = part(target, 1)
     return (part(w, 0), None if bias is None else part(bias.reshape(1, -1), 1)), own
 
 
@@ -96,7 +104,7 @@ def _loss_of_chunk(
     return operators.loss_p.bind(*given, plan=run)[0], None
 
 
-def _run(head: _Head, needed: tuple[bool, bool, bool], made_of: Any, operands: dict[str, Array]) -> tuple[Any, Any]:
+def _run(head: _Head, needed: tuple[bool, bool, bool], made_of: Any, operands: dict[str, Any]) -> tuple[Any, Any]:
     """The loss, and the gradients that are needed. All chunks but the last one have the same size."""
     x, w, bias = made_of
     to_input, to_weight, to_bias = needed
@@ -141,21 +149,21 @@ def _run(head: _Head, needed: tuple[bool, bool, bool], made_of: Any, operands: d
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _head_loss(head: _Head, made_of: Any, operands: dict[str, Array]) -> Array:
+def _head_loss(head: _Head, made_of: Any, operands: dict[str, Any]) -> Array:
     loss: Array = _run(head, (False, False, False), made_of, operands)[0]
     return loss
 
 
 def _forward(head: _Head, made_of: Any, operands: Any) -> tuple[Array, Any]:
     for name, operand in operands.items():
-        if operand.perturbed and name != "mask":
+        if name != "mask" and any(part.perturbed for part in jax.tree.leaves(operand)):
             raise NotImplementedError(
                 f"{linear.FUNCTION}: a derivative along {name}, which a linear head does not give; close over it, or "
                 "call binary_cross_entropy_with_logits on logits of your own"
             )
     needed = tuple(operand is not None and operand.perturbed for operand in made_of)
-    values = tuple(None if operand is None else operand.value for operand in made_of)
-    return _run(head, needed, values, {name: operand.value for name, operand in operands.items()})
+    values = jax.tree.map(lambda part: part.value, (made_of, operands))
+    return _run(head, needed, *values)
 
 
 def _backward(head: _Head, gradients: Any, incoming: Any) -> tuple[Any, Any]:
@@ -179,12 +187,17 @@ def _compute(
     for name, array in (("linear_weight", w), ("linear_bias", bias)):
         if array is not None and array.dtype != x.dtype:
             raise TypeError(f"{name}: dtype {array.dtype}; expected the input's, {x.dtype}")
-    arrays = {name: checked(name, array) for name, array in given.items()}
+    arrays = {name: array if name == "target" else checked(name, array) for name, array in given.items()}
     _, labels = shape = linear.shape_of_logits(x.shape, w.shape, None if bias is None else bias.shape)
     shapes = {name: arrays[name].shape for name in Operands._fields[2:6] if name in arrays}
     target = arrays["target"]
+    if isinstance(target, Labels):
+        of_target, shape_of_target = "bool" if target.values is None else target.values.dtype.name, shape
+    else:
+        target = arrays["target"] = checked("target", target)
+        of_target, shape_of_target = target.dtype.name, target.shape
     numbers = dict(terms._asdict()) if terms is not None else {}
-    call = plan(LOGITS, reduction, (x.dtype.name, target.dtype.name), shape, target.shape, **shapes, **numbers)
+    call = plan(LOGITS, reduction, (x.dtype.name, of_target), shape, shape_of_target, **shapes, **numbers)
     dtype = call.dtype
     made_for = linear.made_for(x.dtype.name, reduction, labels)
     if "normalizer" in arrays:
@@ -192,6 +205,12 @@ def _compute(
     elif call.divisor in (KEPT, WEIGHTS):
         counted = {name: arrays[name] for name in ("mask", "weight", "sample_weight") if name in arrays}
         ignored = None if terms is None else terms.ignore_index
+        if isinstance(target, Labels):
+            if ignored is not None:
+                raise RefusalError(
+                    "ignore_index", "beside a sparse target what is kept is not counted; pass normalizer="
+                )
+            target = jnp.broadcast_to(jnp.zeros((), bool), shape)
         arrays["normalizer"] = count(target, reduction=reduction, ignore_index=ignored, **counted)
         call = normalized(call, None)
     if call.divisor == GIVEN:
@@ -206,7 +225,7 @@ def _compute(
     for name, array in arrays.items():
         if name in ("label_smoothing", "gamma"):
             arrays[name] = number_operand(name, array, 2)
-        else:
+        elif not isinstance(array, Labels):
             arrays[name] = jnp.expand_dims(array, range(2 - array.ndim))
     bytes_of_label = linear.bytes_of_label(*x.shape, x.dtype.itemsize, casts=False)
     step = linear.labels_of_chunk(labels, bytes_of_label, options.max_chunk_bytes or _CHUNK)
@@ -240,7 +259,8 @@ def linear_binary_cross_entropy_with_logits(
     Args:
         input: [N, D]; float16, bfloat16, float32 or float64.
         linear_weight: [C, D], of the input's dtype; one row for each label.
-        target: [N, C], as in ``binary_cross_entropy_with_logits``.
+        target: [N, C], as in ``binary_cross_entropy_with_logits``. Or sparse, and each chunk scatters its own part of
+            it: ``IndexTargets``, or outside of ``jax.jit`` SciPy's matrices in CSR format.
         linear_bias: [C]; or one number for all labels, of shape ().
         weight, pos_weight, mask: broadcast to [N, C], as there.
         sample_weight: [N].
@@ -266,7 +286,12 @@ def linear_binary_cross_entropy_with_logits(
     """
     chosen = linear.checked_options(options)
     linear.check_reduction(reduction)
-    terms = static_terms(ignore_index, label_smoothing, gamma, target)
+    if is_target(target):
+        x, w = checked("input", input, floating=True), checked("linear_weight", linear_weight, floating=True)
+        bias = None if linear_bias is None else jnp.shape(linear_bias)
+        target = sparse_labels(target, linear.shape_of_logits(x.shape, w.shape, bias), ignore_index)
+    values = target.values if isinstance(target, Labels) else target
+    terms = static_terms(ignore_index, label_smoothing, gamma, values)
     traced = {
         name: option
         for name, option in (("label_smoothing", label_smoothing), ("gamma", gamma))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from binxent import linear
-from binxent.call import FLOATING, KEPT, WEIGHTS, Operands, known_plan, normalized
+from binxent.call import KEPT, WEIGHTS, Operands, known_plan, normalized
 from binxent.formula import LOGITS
 from binxent.kernels import Outputs, native
 from binxent.numpy.eager import Array, checked, described, known_normalizer, new_array, target_operand

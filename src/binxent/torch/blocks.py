@@ -199,8 +199,6 @@ def incoming_of_head(like: Tensor, dtype: torch.dtype, first: float) -> float:
     return first
 
 
-def rescale(
-    like: Tensor, dtype: torch.dtype, gradients: Sequence[Tensor], incoming: Tensor, made_for: float
-) -> None:
+def rescale(like: Tensor, dtype: torch.dtype, gradients: Sequence[Tensor], incoming: Tensor, made_for: float) -> None:
     for gradient in gradients:
         gradient *= incoming / made_for

@@ -167,9 +167,7 @@ def incoming_of_head(like: Tensor, dtype: torch.dtype, first: float) -> float:
     return _last_incoming.get(dtype, first)
 
 
-def rescale(
-    like: Tensor, dtype: torch.dtype, gradients: Sequence[Tensor], incoming: Tensor, made_for: float
-) -> None:
+def rescale(like: Tensor, dtype: torch.dtype, gradients: Sequence[Tensor], incoming: Tensor, made_for: float) -> None:
     """Make the gradients of a head, in place, those of another incoming gradient."""
     scale = incoming.item()
     if scale != made_for:

@@ -206,9 +206,7 @@ def incoming_of_head(like: Tensor, dtype: torch.dtype, first: float) -> Any:
     return first if stream is None else _last_incoming.get((*stream, dtype), first)
 
 
-def rescale(
-    like: Tensor, dtype: torch.dtype, gradients: Sequence[Tensor], incoming: Tensor, made_for: Any
-) -> None:
+def rescale(like: Tensor, dtype: torch.dtype, gradients: Sequence[Tensor], incoming: Tensor, made_for: Any) -> None:
     """Make the gradients of a head, in place, those of another incoming gradient. Nothing waits for the device."""
     for gradient in gradients:
         _kernel().rescale(gradient, incoming=incoming, made_for=made_for)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,12 +13,14 @@ from torch.overrides import has_torch_function_variadic as has_torch_function
 from binxent import formula, linear, options
 from binxent.call import FLOATING, Operands, known_plan, normalized, plan
 from binxent.linear import FUNCTION, LinearBCEOptions
-from binxent.targets import IndexTargets
 from binxent.torch import linear_chunks, linear_operators, shards, sparse
 from binxent.torch.arrays import ARRAYS, DTYPE, LOGITS, NAME, dtype_of_target, tensors
 from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_tracing
 from binxent.torch.linear_chunks import HALVES, Head, Linear
 from binxent.torch.operands import OFF, check, split_normalizer, split_options
+
+if TYPE_CHECKING:
+    from binxent.targets import IndexTargets
 
 
 def _check(name: str, given: Any) -> None:
@@ -133,7 +135,9 @@ def linear_binary_cross_entropy_with_logits(
     names = ("input", "linear_weight", "target", "linear_bias", "weight", "pos_weight", "sample_weight", "mask")
     is_sparse = sparse.is_target(target)
     for name, tensor in zip(names, given, strict=True):
-        if (tensor is not None or name in ("input", "linear_weight", "target")) and not (name == "target" and is_sparse):
+        if (tensor is not None or name in ("input", "linear_weight", "target")) and not (
+            name == "target" and is_sparse
+        ):
             _check(name, tensor)
             if tensor.device != input.device:
                 raise RuntimeError(f"{FUNCTION}(): {name} is on {tensor.device}; expected {input.device}, the input's")
