@@ -4,6 +4,7 @@ python -m benchmarks               speed and memory, against every framework's o
 python -m benchmarks.accuracy      the accuracy certificate
 python -m benchmarks.files         reports of large files, and pos_weight of sparse labels
 python -m benchmarks.gpu           time, memory, exactness and launches on a CUDA card
+python -m benchmarks.head          time and memory of the linear head, on the CPU or a CUDA card
 python -m benchmarks.instructions  instructions per element, against the committed figure
 python -m benchmarks.sparse        sparse targets beside dense ones
 python -m benchmarks.report        the tables and charts, from the committed CSV files alone

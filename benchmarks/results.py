@@ -24,9 +24,15 @@ GPU = (
     *("against", "ratio", "share_of_copy", "extra_tensors", "launches", "synchronises", "gradient_ulp", "mean_ulp"),
     *("same_bits", "error"),
 )
+HEAD = (
+    *("device", "way", "rows", "features", "labels", "dtype", "target", "chunk", "threads", "unit", "median", "least"),
+    *("lower", "upper", "rounds", "against", "ratio", "ratio_lower", "ratio_upper", "extra_bytes"),
+    *("extra_over_weight_gradient",),
+)
 FLOATS = {"median", "least", "lower", "upper", "ratio", "ratio_lower", "ratio_upper", "page_faults", "worst", "mean"}
 FLOATS |= {"share_of_copy", "extra_tensors", "gradient_ulp", "mean_ulp"}
-INTEGERS = {"elements", "threads", "rounds", "launches"}
+FLOATS |= {"extra_over_weight_gradient"}
+INTEGERS = {"elements", "threads", "rounds", "launches", "rows", "features", "labels", "chunk", "extra_bytes"}
 
 
 def _typed(name: str, text: str) -> Any:

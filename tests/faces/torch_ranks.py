@@ -186,6 +186,29 @@ def fully_sharded(ranks: Ranks) -> None:
 
 
 @check
+def a_fully_sharded_head(ranks: Ranks) -> None:
+    """The head's own weight is gathered for its forward, as a linear layer's is, and its gradient is scattered."""
+    exact, slope = ranks.whole("mean")
+    options = face.LinearBCEOptions(max_chunk_bytes=100)
+    counted = face.count(ranks.target, mask=ranks.mask, ignore_index=-100)
+    given = {"weight": ranks.weight, "pos_weight": ranks.pos_weight, "ignore_index": -100}
+    module = face.LinearBCEWithLogitsLoss(FEATURES, LABELS, dtype=torch.float64, options=options, **given)
+    with torch.no_grad():
+        module.linear.weight.copy_(ranks.start)
+    module = fully_shard(module, mesh=a_mesh(ranks))
+    module.set_gradient_divide_factor(1.0)
+    rest = {name: option for name, option in ranks.rest(ranks.own).items() if name != "normalizer"}
+    loss = module(ranks.features[ranks.own], ranks.target[ranks.own], **rest, normalizer=counted)
+    loss.backward()
+    assert_near(total(loss.detach()), exact)
+    assert_near(module.linear.weight.grad.full_tensor(), slope)
+    module.linear.weight.grad = None
+    module.reshard()
+    with pytest.raises(NotImplementedError, match=r"linear_weight is a DTensor.*register_fsdp_forward_method"):
+        face.linear_binary_cross_entropy_with_logits(ranks.features, module.linear.weight, ranks.target)
+
+
+@check
 def compiled(ranks: Ranks) -> None:
     for reduction in MEANS:
         exact, slope = ranks.whole(reduction)

@@ -36,7 +36,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     original = launch.launch
 
     def watched(program: Any, *arguments: Any) -> None:
-        names = {id(getattr(programs, name)): name for name in ("loss", "remake", "measure")}
+        names = {id(getattr(programs, name)): name for name in ("loss", "remake", "measure", "rescale")}
         seen.append(names[id(program)])
         original(program, *arguments)
 
@@ -317,3 +317,56 @@ def test_a_normalizer_on_the_device_is_not_waited_for(monkeypatch: pytest.Monkey
     with no_waiting(monkeypatch):
         for given in (normalizer, 7.0, 0):
             face.binary_cross_entropy_with_logits(x, y, normalizer=given).backward()
+
+
+HEAD = face.LinearBCEOptions(max_chunk_bytes=70 * 4 * 64)  # of 64 labels
+
+
+def of_head(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    x, w = (torch.randn(rows, 8, generator=generator).to(DEVICE, dtype).requires_grad_() for rows in (70, 150))
+    y, mask = (torch.rand(70, 150, generator=generator).to(DEVICE) < share for share in (0.3, 0.6))
+    return x, w, y, mask
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "batchmean", "weighted_mean"])
+def test_a_linear_head_is_the_loss_of_its_logits(reduction: str, dtype: torch.dtype) -> None:
+    x, w, y, mask = of_head(dtype)
+    weight = torch.linspace(0.5, 2, 150, device=DEVICE)
+    rest = {"weight": weight, "mask": mask, "reduction": reduction, "gamma": 1.5}
+    loss = face.linear_binary_cross_entropy_with_logits(x, w, y, **rest, options=HEAD)
+    wide = [given.detach().double().requires_grad_() for given in (x, w)]
+    exact = LOSSES["logits"](wide[0] @ wide[1].T, y, **rest)
+    tolerance = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(loss.double(), exact, **tolerance)
+    found = torch.autograd.grad(loss, (x, w), torch.full_like(loss, 3.0))
+    for ours, theirs in zip(found, torch.autograd.grad(exact, wide, torch.full_like(exact, 3.0)), strict=True):
+        scale = theirs.abs().max()
+        torch.testing.assert_close(ours.double() / scale, theirs / scale, **tolerance)
+
+
+def test_a_linear_head_launches_once_for_a_chunk(launches: list[str]) -> None:
+    x, w, y, mask = of_head()
+    loss = face.linear_binary_cross_entropy_with_logits(x, w, y, mask=mask, options=HEAD)
+    assert launches == ["measure", "loss", "loss", "loss"]
+    loss.backward()
+    assert launches[4:] == ["rescale", "rescale"]
+
+
+def test_a_linear_head_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w, y, mask = of_head()
+    with no_waiting(monkeypatch):
+        for rest in ({}, {"mask": mask}, {"normalizer": torch.tensor(7.0, device=DEVICE)}):
+            (2 * face.linear_binary_cross_entropy_with_logits(x, w, y, **rest, options=HEAD)).backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("size", [0, 1, 2048, 5000])
+def test_a_gradient_is_rescaled_in_place(size: int, dtype: torch.dtype) -> None:
+    gradient = torch.randn(size, generator=torch.Generator().manual_seed(3)).to(DEVICE, dtype)
+    for incoming, made_for in ((3.0, 1.0), (2.0, 8.0), (5.0, 5.0), (6.0, torch.tensor(4.0, device=DEVICE))):
+        wide = gradient.to(torch.float64 if dtype == torch.float64 else torch.float32)
+        exact = (wide * (incoming / float(made_for))).to(dtype)
+        launch.rescale(gradient, incoming=torch.tensor(incoming, device=DEVICE), made_for=made_for)
+        assert torch.equal(gradient, exact)

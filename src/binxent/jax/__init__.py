@@ -6,6 +6,16 @@ transformation of JAX applies, in any order. An exported program holds the formu
 
 from binxent.jax.counting import count
 from binxent.jax.functional import binary_cross_entropy, binary_cross_entropy_with_logits
+from binxent.jax.linear import linear_binary_cross_entropy_with_logits
 from binxent.jax.losses import BCELoss, BCEWithLogitsLoss
+from binxent.linear import LinearBCEOptions
 
-__all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "count"]
+__all__ = [
+    "BCELoss",
+    "BCEWithLogitsLoss",
+    "LinearBCEOptions",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "count",
+    "linear_binary_cross_entropy_with_logits",
+]

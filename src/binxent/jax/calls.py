@@ -93,7 +93,7 @@ def static_terms(ignore_index: Any, label_smoothing: Any, gamma: Any, target: An
     return terms
 
 
-def _number(name: str, value: Any, rank: int) -> Array:
+def number_operand(name: str, value: Any, rank: int) -> Array:
     """A traced option in the given rank. Out of its range it is NaN, because a compiled program cannot raise."""
     array = checked(name, value)
     if array.dtype == bool or math.prod(array.shape) != 1:
@@ -107,7 +107,7 @@ def _number(name: str, value: Any, rank: int) -> Array:
     return array.reshape((1,) * rank)
 
 
-def _divisor(normalizer: Any, reduction: str) -> Array:
+def divisor_operand(normalizer: Any, reduction: str) -> Array:
     """The normalizer as an operand, so that a program is not compiled anew for another number."""
     number = options.checked_normalizer(normalizer, reduction)
     if number is None and isinstance(normalizer, (np.ndarray, np.generic)):
@@ -159,7 +159,7 @@ def _compute(
     if "mask" in arrays:
         arrays["mask"] = jax.lax.stop_gradient(arrays["mask"])
     rest = [
-        _number(name, array, x.ndim) if name in _LEARNT else jnp.expand_dims(array, range(x.ndim - array.ndim))
+        number_operand(name, array, x.ndim) if name in _LEARNT else jnp.expand_dims(array, range(x.ndim - array.ndim))
         for name, array in [*arrays.items()][2:]
     ]
     x, y, *rest = divide_alike([x, y, *rest])
@@ -206,7 +206,7 @@ def compute(
     if terms is not None:
         terms = terms._replace(**dict.fromkeys(traced, 0.0))
     if normalizer is not None:
-        normalizer = _divisor(normalizer, reduction)
+        normalizer = divisor_operand(normalizer, reduction)
     operands = Operands(input, target, weight, sample_weight, pos_weight, mask, **traced, normalizer=normalizer)
     for name in ("input", "target"):
         if getattr(operands, name) is None:

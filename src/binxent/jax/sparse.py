@@ -6,7 +6,7 @@ A program has the target as a scatter into zeros of the input's shape, which XLA
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 
 from binxent import sparse
-from binxent.targets import IndexTargets, SparseRows, rebuilt
+from binxent.targets import IndexTargets, rebuilt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,20 +45,51 @@ def is_target(target: object) -> bool:
     return isinstance(target, IndexTargets) or sparse.is_scipy(target)
 
 
-def dense(target: Any, input: Array, ignore_index: object) -> Array:
-    """The target with all its elements: in the dtype of its values, or in the input's, which has NaN for wrong rows.
+class Labels(NamedTuple):
+    """The places of a sparse target that are not 0. A column outside of the target is not seen."""
+
+    row: Array
+    column: Array
+    values: Array | None  # None: all are 1
+    spoilt: Array | None  # the rows that had a wrong label, and are NaN; None: none had
+
+
+def labels(target: Any, shape: Shape, ignore_index: object) -> Labels:
+    """The labels of a target of that shape.
 
     Labels whose numbers are at hand, on the processor, are checked. A compiled program cannot raise: there a row with a
     wrong label is NaN.
     """
-    sparse.check(target, input.shape, ignore_index)
+    sparse.check(target, shape, ignore_index)
     if _is_at_hand(target):
-        return _scattered(sparse.rows(target, input.shape, ignore_index), input.dtype)
+        rows = sparse.rows(target, shape, ignore_index)
+        row = np.repeat(np.arange(shape[0]), np.diff(rows.offsets))
+        return Labels(jnp.asarray(row), jnp.asarray(rows.indices), rows.values, None)
     offsets = target.offsets
-    if offsets is not None and offsets.shape[0] == input.shape[0]:
+    if offsets is not None and offsets.shape[0] == shape[0]:
         offsets = jnp.append(offsets, jnp.asarray(target.indices.shape[0], offsets.dtype))
-    scattered: Array = _in_program(target.indices, offsets, target.padding, tuple(input.shape), input.dtype)
-    return scattered
+    found: Labels = _in_program(target.indices, offsets, target.padding, shape)
+    return found
+
+
+def window(labels: Labels, start: Any, shape: Shape, dtype: Any) -> Array:
+    """The columns from ``start`` on, so many as the shape has, with all their elements."""
+    row, column, values, spoilt = labels
+    # What lies outside is dropped: an index that is negative would count from the end.
+    column = column - start
+    column = jnp.where((column < 0) | (column >= shape[1]), shape[1], column)
+    target = jnp.zeros(shape, dtype).at[row, column].set(1 if values is None else values, mode="drop")
+    return target if spoilt is None else jnp.where(spoilt[:, None], jnp.asarray(jnp.nan, dtype), target)
+
+
+def dense(target: Any, input: Array, ignore_index: object) -> Array:
+    """The target with all its elements: in the dtype of its values, or in the input's, which has NaN for wrong rows."""
+    found = labels(target, tuple(input.shape), ignore_index)
+    return window(found, 0, tuple(input.shape), dtype_of(found, input))
+
+
+def dtype_of(labels: Labels, input: Array) -> Any:
+    return input.dtype if labels.values is None else jnp.asarray(labels.values).dtype
 
 
 def _is_at_hand(target: Any) -> bool:
@@ -70,14 +101,8 @@ def _is_at_hand(target: Any) -> bool:
     return not isinstance(target, IndexTargets) or all(map(on_processor, (target.indices, target.offsets)))
 
 
-def _scattered(rows: SparseRows, dtype: Any) -> Array:
-    row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.offsets))
-    values = np.ones((), dtype) if rows.values is None else rows.values
-    return jnp.zeros(rows.shape, values.dtype).at[row, rows.indices].set(values)
-
-
-@functools.partial(jax.jit, static_argnames=("padding", "shape", "dtype"), inline=True)
-def _in_program(indices: Array, offsets: Array | None, padding: int | None, shape: Shape, dtype: Any) -> Array:
+@functools.partial(jax.jit, static_argnames=("padding", "shape"), inline=True)
+def _in_program(indices: Array, offsets: Array | None, padding: int | None, shape: Shape) -> Labels:
     height, width = shape
     size, wrong_offsets = indices.size, jnp.zeros((), bool)
     if offsets is None:
@@ -86,11 +111,8 @@ def _in_program(indices: Array, offsets: Array | None, padding: int | None, shap
         row = jnp.searchsorted(offsets, jnp.arange(size, dtype=offsets.dtype), side="right") - 1
         wrong_offsets = (offsets[0] != 0) | (offsets[-1] != size) | (jnp.diff(offsets) < 0).any()
     indices = indices.reshape(-1)
-    wrong, column = (indices < 0) | (indices >= width), indices
+    wrong = (indices < 0) | (indices >= width)
+    column = jnp.where(wrong, width, indices)
     if padding is not None:
         wrong &= indices != padding
-    # What lies outside is dropped: an index that is negative would count from the end.
-    column = jnp.where((indices < 0) | (indices >= width), width, indices)
-    target = jnp.zeros(shape, dtype).at[row, column].set(1, mode="drop")
-    spoilt = jnp.zeros(height, bool).at[row].max(wrong, mode="drop") | wrong_offsets
-    return jnp.where(spoilt[:, None], jnp.asarray(jnp.nan, dtype), target)
+    return Labels(row, column, None, jnp.zeros(height, bool).at[row].max(wrong, mode="drop") | wrong_offsets)

@@ -46,7 +46,7 @@ def described(array: Array | SparseRows) -> native.Operand:
     return array.ctypes.data, native.TAGS[array.dtype.name], array.shape, array.strides
 
 
-def _target(value: object, x: Array, ignore_index: object) -> tuple[Array | SparseRows, str, tuple[int, ...]]:
+def target_operand(value: object, x: Array, ignore_index: object) -> tuple[Array | SparseRows, str, tuple[int, ...]]:
     """The target as an operand, its dtype and its shape."""
     if not isinstance(value, IndexTargets) and not sparse.is_scipy(value):
         array = checked("target", value)
@@ -58,7 +58,7 @@ def _target(value: object, x: Array, ignore_index: object) -> tuple[Array | Spar
     return rows._replace(values=values), values.dtype.name, rows.shape
 
 
-def _new(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def new_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     size = math.prod(shape) * dtype.itemsize
     if size < kernel.LARGE_MEMORY:
         return np.empty(shape, dtype)
@@ -126,7 +126,7 @@ def _check_out(out: object, operands: Operands) -> Array:
     return place
 
 
-def _normalizer(given: object, reduction: str) -> float | None:
+def known_normalizer(given: object, reduction: str) -> float | None:
     """The number that it is. An array's value is at hand, and is checked like a number."""
     number = options.checked_normalizer(given, reduction)
     if number is None:
@@ -155,7 +155,7 @@ def compute(
     """The loss, and the gradient if that is wanted."""
     options.check_reduction(reduction)
     x = checked("input", given[0], floating=True)
-    y, target_dtype, target_shape = _target(given[1], x, numbers[0])
+    y, target_dtype, target_shape = target_operand(given[1], x, numbers[0])
     rest = [None if a is None else checked(name, a) for name, a in zip(_OPTIONAL, given[2:], strict=True)]
     shapes = [None if a is None else a.shape for a in rest]
     wanted = (loss, reduction, (x.dtype.name, target_dtype), x.shape, target_shape, *shapes, *numbers)
@@ -163,7 +163,7 @@ def compute(
     operands = Operands(x, y, *rest)
     divisor = None  # the call's own
     if normalizer is not None:
-        divisor = _normalizer(normalizer, reduction)
+        divisor = known_normalizer(normalizer, reduction)
         call = normalized(call, divisor)
     if operands.sample_weight is not None:
         column = operands.sample_weight.reshape((-1,) + (1,) * (x.ndim - 1))
@@ -173,10 +173,10 @@ def compute(
     if out is not None:
         gradient = _check_out(out, operands)
     elif want_gradient:
-        gradient = _new(x.shape, x.dtype)
+        gradient = new_array(x.shape, x.dtype)
     by_element = reduction == "none"
     dtype = x.dtype if call.dtype == x.dtype.name else np.dtype(call.dtype)
-    value = _new(x.shape if by_element else (), dtype)
+    value = new_array(x.shape if by_element else (), dtype)
     read = Operands(*[None if a is None else described(a) for a in operands])
 
     def run(value: Array | None, gradient: Array | None) -> None:

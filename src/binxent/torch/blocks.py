@@ -116,17 +116,22 @@ def _check(call: Call, operands: Operands) -> None:
         arrays.check_range(call, operands)
 
 
-def _measured(call: Call, operands: Operands) -> tuple[Call, Operands]:
-    """The call with a divisor that does not depend on the block."""
-    if call.divisor not in (KEPT, WEIGHTS):
-        return call, operands
+def measure(call: Call, operands: Operands) -> Tensor:
+    """What the divisor counts."""
     ignored = call.terms and call.terms.ignore_index
     counts = []
     for _, block in _blocks(operands):
         keep = definition.kept(ARRAYS, ARRAYS.widen(block.target, call.dtype), block.mask, ignored)
         weights = (definition.seen(ARRAYS, call, keep, weight) for weight in (block.weight, block.sample_weight))
         counts.append(definition.measure(ARRAYS, call, block.input, definition.product(*weights), keep))
-    return call._replace(divisor=GIVEN), operands._replace(normalizer=torch.stack(counts).sum())
+    return torch.stack(counts).sum()
+
+
+def _measured(call: Call, operands: Operands) -> tuple[Call, Operands]:
+    """The call with a divisor that does not depend on the block."""
+    if call.divisor not in (KEPT, WEIGHTS):
+        return call, operands
+    return call._replace(divisor=GIVEN), operands._replace(normalizer=measure(call, operands))
 
 
 def _divided(call: Call, operands: Operands, total: Tensor) -> Tensor:
@@ -221,3 +226,24 @@ def gradient_in_place(call: Call, operands: Operands, incoming: Tensor) -> Tenso
     gradient: Tensor = operands.input.detach()
     _run(call, operands, gradient=gradient, incoming=incoming)
     return gradient
+
+
+def loss_of_chunk(call: Call, operands: Operands, total: Tensor | None, with_gradient: bool, incoming: float) -> None:
+    """The sum of the losses of a linear head's chunk, and the gradient in the place of its logits."""
+    logits = operands.input
+    values = definition.prepare(ARRAYS, call, operands)
+    if total is not None:
+        each = definition.elements(ARRAYS, call, values)
+        total.copy_(definition.divided(ARRAYS, call, values, ARRAYS.sum(each)))
+    if with_gradient:
+        coming = values.x.new_full((), incoming)
+        logits.copy_(definition.gradient(ARRAYS, call, operands, values, "input", NAME[logits.dtype], coming))
+
+
+def incoming_of_head(like: Tensor, dtype: torch.dtype, first: float) -> float:
+    return first
+
+
+def rescale(like: Tensor, dtype: torch.dtype, gradients: Sequence[Tensor], incoming: Tensor, made_for: float) -> None:
+    for gradient in gradients:
+        gradient *= incoming / made_for

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from binxent.torch import arrays
 from binxent.torch.arrays import ARRAYS, DTYPE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from binxent.call import Call
 
 Made = tuple[Tensor, float]  # a gradient, and the incoming gradient that it was made for
@@ -154,3 +157,26 @@ def gradient_in_place(call: Call, operands: Operands, incoming: Tensor) -> Tenso
     gradient: Tensor = operands.input.detach()
     _run(call, operands, None, gradient, incoming if call.reduction == "none" else incoming.item())
     return gradient
+
+
+def loss_of_chunk(call: Call, operands: Operands, total: Tensor | None, with_gradient: bool, incoming: float) -> None:
+    """The sum of the losses of a linear head's chunk, and the gradient in the place of its logits, in one pass."""
+    _run(call, operands, total, operands.input if with_gradient else None, incoming)
+
+
+_last_incoming: dict[torch.dtype, float] = {}  # of the heads whose products have that dtype
+
+
+def incoming_of_head(like: Tensor, dtype: torch.dtype, first: float) -> float:
+    """The incoming gradient to make a head's gradients for: the last backward's, since the next is likely the same."""
+    return _last_incoming.get(dtype, first)
+
+
+def rescale(like: Tensor, dtype: torch.dtype, gradients: Sequence[Tensor], incoming: Tensor, made_for: float) -> None:
+    """Make the gradients of a head, in place, those of another incoming gradient."""
+    scale = incoming.item()
+    if scale != made_for:
+        for gradient in gradients:
+            gradient *= scale / made_for
+    if scale and math.isfinite(scale):  # of any other one no gradient can be scaled to the next
+        _last_incoming[dtype] = scale

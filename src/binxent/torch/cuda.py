@@ -188,3 +188,30 @@ def gradient_in_place(call: Call, operands: Operands, incoming: Tensor) -> Tenso
     gradient: Tensor = operands.input.detach()
     _kernel().compute(call, operands, Outputs(gradient=gradient), incoming=incoming)
     return gradient
+
+
+def loss_of_chunk(call: Call, operands: Operands, total: Tensor | None, with_gradient: bool, incoming: Any) -> None:
+    """The sum of the losses of a linear head's chunk, and the gradient in the place of its logits, in one launch."""
+    call, operands = _with_numbers(call, operands)
+    outputs = Outputs(None, total, operands.input if with_gradient else None)
+    _kernel().compute(call, operands, outputs, incoming=incoming)
+
+
+_last_incoming: dict[tuple[int, int, torch.dtype], Tensor] = {}  # as _remembered, of heads of that dtype
+
+
+def incoming_of_head(like: Tensor, dtype: torch.dtype, first: float) -> Any:
+    """The incoming gradient to make a head's gradients for: the last backward's, since the next is likely the same."""
+    stream = _stream(like)
+    return first if stream is None else _last_incoming.get((*stream, dtype), first)
+
+
+def rescale(like: Tensor, dtype: torch.dtype, gradients: Sequence[Tensor], incoming: Tensor, made_for: Any) -> None:
+    """Make the gradients of a head, in place, those of another incoming gradient. Nothing waits for the device."""
+    for gradient in gradients:
+        _kernel().rescale(gradient, incoming=incoming, made_for=made_for)
+    stream = _stream(like)
+    if stream is not None:
+        # Of 0, and of what is not finite, no gradient can be scaled to the next.
+        fit = torch.isfinite(incoming) & (incoming != 0)
+        _last_incoming[(*stream, dtype)] = torch.where(fit, incoming, torch.ones_like(incoming))

@@ -74,7 +74,7 @@ def read(arguments: tuple[Any, ...], find: Any = known_plan) -> tuple[Call, Oper
 # What the operators compute
 
 
-def _may_keep(input: Tensor) -> bool:
+def may_keep(input: Tensor) -> bool:
     """Whether a token may own memory: that of a CUDA graph belongs to the graph, which knows nothing of tokens."""
     return input.is_cpu or not (
         torch.cuda.is_current_stream_capturing() or "torch._inductor.cudagraph_trees" in sys.modules
@@ -93,7 +93,7 @@ def _implement(kernel: ModuleType, device: str) -> None:
     def loss_and_gradient(*arguments: Any) -> tuple[Tensor, Tensor]:
         call, operands = read(arguments)
         token = operands.input.new_empty(0)
-        if not _may_keep(operands.input):
+        if not may_keep(operands.input):
             return kernel.loss_alone(call, operands), token
         loss, made = kernel.loss_and_gradient(call, operands)
         token.untyped_storage().made = made

@@ -271,3 +271,18 @@ def remake(
         programs.remake, blocks, input.device, read[0], target, *read[1:5], operands.label_smoothing, operands.gamma,
         read[5], by, made, read[6], input.numel(), sizes, by_bits, made_bits, *run.numbers, *run.kinds, wide,
     )  # fmt: skip
+
+
+def rescale(gradient: Tensor, *, incoming: Tensor, made_for: Any = 1.0) -> None:
+    """Multiplies a gradient in dense memory, in place, by the incoming one over what it was made for.
+
+    The comparison is done on the device. ``made_for`` is a number or a tensor, and neither 0 nor infinite.
+    """
+    double = gradient.dtype == torch.float64
+    made, made_bits = number_or_tensor(made_for, double)
+    blocks = min(max(1, -(-gradient.numel() // BLOCK)), REMAKERS * multiprocessors(gradient.device))
+    arithmetic = tl.float64 if double else tl.float32
+    launch(
+        programs.rescale, blocks, gradient.device, gradient, incoming, made, gradient.numel(), made_bits, arithmetic,
+        BLOCK,
+    )  # fmt: skip

@@ -308,6 +308,19 @@ def remake(
 
 
 @triton.jit(do_not_specialize=NUMBERS)
+def rescale(gradient, incoming, made_for, n, made_bits, dtype: tl.constexpr, BLOCK: tl.constexpr):
+    """Multiplies a gradient by the incoming one over what it was made for; reads nothing where both are the same."""
+    made, came = option(made_for, made_bits, dtype), widened(tl.load(incoming), dtype)
+    first, step = tl.program_id(0).to(tl.int64) * BLOCK, tl.num_programs(0).to(tl.int64) * BLOCK
+    factor = came / made
+    for turn in range(tl.where(came == made, 0, tl.cdiv(n - first, step))):
+        place = first + turn * step + tl.arange(0, BLOCK)
+        inside = place < n
+        value = widened(tl.load(gradient + place, mask=inside, other=0), dtype) * factor
+        tl.store(gradient + place, narrowed(value, gradient.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=NUMBERS)
 def measure(
     target, weight, sample_weight, mask, measured, partial, arrived, n, sizes, ignored_bits, dtype: tl.constexpr,
     IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
