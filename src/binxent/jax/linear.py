@@ -104,13 +104,13 @@ def _loss_of_chunk(
     return operators.loss_p.bind(*given, plan=run)[0], None
 
 
-def _run(head: _Head, needed: tuple[bool, bool, bool], made_of: Any, operands: dict[str, Any]) -> tuple[Any, Any]:
+def _run(head: _Head, needed: tuple[bool, ...], made_of: Any, operands: dict[str, Any]) -> tuple[Any, Any]:
     """The loss, and the gradients that are needed. All chunks but the last one have the same size."""
     x, w, bias = made_of
     to_input, to_weight, to_bias = needed
     wide = head.accumulator
     one_number = bias is not None and bias.ndim == 0
-    kept = {
+    kept: dict[str, Any] = {
         "input": jnp.zeros(x.shape, wide) if to_input else None,
         "linear_weight": jnp.zeros(w.shape, w.dtype) if to_weight else None,
         "linear_bias": jnp.zeros(bias.shape, wide) if to_bias else None,
@@ -180,23 +180,22 @@ _head_loss.defvjp(_forward, _backward, symbolic_zeros=True)
 def _compute(
     made_of: Any, given: dict[str, Any], *, reduction: str, terms: Terms | None, options: LinearBCEOptions
 ) -> Array:
-    x, w, bias = (
-        None if array is None else checked(name, array, floating=True)
-        for name, array in zip(_NAMES, made_of, strict=True)
-    )
+    x: Any = checked("input", made_of[0], floating=True)
+    w: Any = checked("linear_weight", made_of[1], floating=True)
+    bias = None if made_of[2] is None else checked("linear_bias", made_of[2], floating=True)
     for name, array in (("linear_weight", w), ("linear_bias", bias)):
         if array is not None and array.dtype != x.dtype:
             raise TypeError(f"{name}: dtype {array.dtype}; expected the input's, {x.dtype}")
     arrays = {name: array if name == "target" else checked(name, array) for name, array in given.items()}
     _, labels = shape = linear.shape_of_logits(x.shape, w.shape, None if bias is None else bias.shape)
-    shapes = {name: arrays[name].shape for name in Operands._fields[2:6] if name in arrays}
+    shapes: dict[str, Any] = {name: arrays[name].shape for name in Operands._fields[2:6] if name in arrays}
     target = arrays["target"]
     if isinstance(target, Labels):
         of_target, shape_of_target = "bool" if target.values is None else target.values.dtype.name, shape
     else:
         target = arrays["target"] = checked("target", target)
         of_target, shape_of_target = target.dtype.name, target.shape
-    numbers = dict(terms._asdict()) if terms is not None else {}
+    numbers: dict[str, Any] = dict(terms._asdict()) if terms is not None else {}
     call = plan(LOGITS, reduction, (x.dtype.name, of_target), shape, shape_of_target, **shapes, **numbers)
     dtype = call.dtype
     made_for = linear.made_for(x.dtype.name, reduction, labels)
@@ -227,7 +226,7 @@ def _compute(
             arrays[name] = number_operand(name, array, 2)
         elif not isinstance(array, Labels):
             arrays[name] = jnp.expand_dims(array, range(2 - array.ndim))
-    bytes_of_label = linear.bytes_of_label(*x.shape, x.dtype.itemsize, casts=False)
+    bytes_of_label = linear.bytes_of_label(x.shape[0], x.shape[1], x.dtype.itemsize, casts=False)
     step = linear.labels_of_chunk(labels, bytes_of_label, options.max_chunk_bytes or _CHUNK)
     head = _Head(call, labels, step, options.accumulator(x.dtype.name), made_for)
     result: Array = _head_loss(head, (x, w, bias), arrays).astype(dtype)

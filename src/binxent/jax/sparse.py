@@ -64,7 +64,7 @@ def labels(target: Any, shape: Shape, ignore_index: object) -> Labels:
     if _is_at_hand(target):
         rows = sparse.rows(target, shape, ignore_index)
         row = np.repeat(np.arange(shape[0]), np.diff(rows.offsets))
-        return Labels(row, rows.indices, rows.values, None)
+        return Labels(jnp.asarray(row), jnp.asarray(rows.indices), rows.values, None)
     offsets = target.offsets
     if offsets is not None and offsets.shape[0] == shape[0]:
         offsets = jnp.append(offsets, jnp.asarray(target.indices.shape[0], offsets.dtype))

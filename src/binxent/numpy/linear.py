@@ -13,7 +13,7 @@ from binxent.kernels import Outputs, native
 from binxent.numpy.eager import Array, checked, described, known_normalizer, new_array, target_operand
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from binxent.linear import LinearBCEOptions
     from binxent.targets import IndexTargets
@@ -38,7 +38,7 @@ def _compute(
     linear_weight: object,
     target: object,
     linear_bias: object,
-    others: dict[str, object],
+    others: Mapping[str, object],
     numbers: tuple[object, object, object],
     reduction: str,
     normalizer: object,
@@ -77,7 +77,7 @@ def _compute(
         call = normalized(call, divisor)
 
     to_input, to_weight, to_bias = (name in wanted for name in LinearGradients._fields)
-    bytes_of_label = linear.bytes_of_label(*x.shape, wide.itemsize, casts=x.dtype != wide)
+    bytes_of_label = linear.bytes_of_label(rows, w.shape[1], wide.itemsize, casts=x.dtype != wide)
     step = linear.labels_of_chunk(labels, bytes_of_label, options.max_chunk_bytes or _CHUNK)
     parts = list(linear.chunks(labels, step))
     factor, memory, totals = x.astype(wide, copy=False), np.empty(rows * step, wide), np.empty(len(parts))
@@ -100,7 +100,7 @@ def _compute(
         if of_input is not None:
             of_input += logits @ own
         if of_bias is not None:
-            if bias.ndim:
+            if of_bias.ndim:
                 of_bias[start:stop] = logits.sum(0)
             else:
                 of_bias += logits.sum()
@@ -156,7 +156,12 @@ def linear_binary_cross_entropy_with_logits(
         >>> print(f"{linear_binary_cross_entropy_with_logits(np.ones((2, 4)), np.zeros((3, 4)), target):.4f}")
         0.6931
     """
-    others = {"weight": weight, "sample_weight": sample_weight, "pos_weight": pos_weight, "mask": mask}
+    others: dict[str, object] = {
+        "weight": weight,
+        "sample_weight": sample_weight,
+        "pos_weight": pos_weight,
+        "mask": mask,
+    }
     numbers = (ignore_index, label_smoothing, gamma)
     given = (input, linear_weight, target, linear_bias, others, numbers)
     return _compute(*given, reduction, normalizer, options, ())[0]
@@ -202,7 +207,12 @@ def linear_value_and_grad(
         >>> print(f"{loss:.4f}", gradients.input.shape, gradients.linear_weight.shape)
         0.6931 (2, 4) (3, 4)
     """
-    others = {"weight": weight, "sample_weight": sample_weight, "pos_weight": pos_weight, "mask": mask}
+    others: dict[str, object] = {
+        "weight": weight,
+        "sample_weight": sample_weight,
+        "pos_weight": pos_weight,
+        "mask": mask,
+    }
     numbers = (ignore_index, label_smoothing, gamma)
     given = (input, linear_weight, target, linear_bias, others, numbers)
     return _compute(*given, reduction, normalizer, options, tuple(gradients_to))

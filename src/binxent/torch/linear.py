@@ -134,6 +134,7 @@ def linear_binary_cross_entropy_with_logits(
     linear.check_reduction(reduction)
     names = ("input", "linear_weight", "target", "linear_bias", "weight", "pos_weight", "sample_weight", "mask")
     is_sparse = sparse.is_target(target)
+    tensor: Any
     for name, tensor in zip(names, given, strict=True):
         if (tensor is not None or name in ("input", "linear_weight", "target")) and not (
             name == "target" and is_sparse
@@ -143,8 +144,9 @@ def linear_binary_cross_entropy_with_logits(
                 raise RuntimeError(f"{FUNCTION}(): {name} is on {tensor.device}; expected {input.device}, the input's")
     made_of = Linear(input, linear_weight, linear_bias)
     shape = linear.shape_of_logits(input.shape, linear_weight.shape, None if linear_bias is None else linear_bias.shape)
+    y: Any = target
     if is_sparse:  # the rows are those of the logits, of which there is only the shape
-        target = sparse.rows(FUNCTION, target, input.new_empty(()).expand(shape), ignore_index, compiling)
+        y = sparse.rows(FUNCTION, target, input.new_empty(()).expand(shape), ignore_index, compiling)
     product = _dtype_of_products(made_of)
 
     learnt_smoothing = learnt_gamma = divisor = number = None
@@ -153,21 +155,25 @@ def linear_binary_cross_entropy_with_logits(
             if isinstance(option, Tensor):
                 _check(name, option)
         label_smoothing, gamma, learnt_smoothing, learnt_gamma = split_options(
-            FUNCTION, ignore_index, label_smoothing, gamma, dtype_of_target(target), compiling
+            FUNCTION, ignore_index, label_smoothing, gamma, dtype_of_target(y), compiling
         )
     if normalizer is not None:
         number, divisor = split_normalizer(FUNCTION, normalizer, reduction, input, compiling)
-    shapes = (None if each is None else each.shape for each in (weight, sample_weight, pos_weight, mask))
+    of_weight, rows, of_pos_weight, of_mask = (
+        None if each is None else each.shape for each in (weight, sample_weight, pos_weight, mask)
+    )
     find = plan if compiling else known_plan
-    dtypes = (NAME[product], dtype_of_target(target))
-    call = find(LOGITS, reduction, dtypes, shape, target.shape, *shapes, ignore_index, label_smoothing, gamma)
+    call = find(
+        LOGITS, reduction, (NAME[product], dtype_of_target(y)), shape, y.shape, of_weight, rows, of_pos_weight, of_mask,
+        ignore_index, label_smoothing, gamma,
+    )  # fmt: skip
     if normalizer is not None:
         call = normalized(call, number)
     if product != input.dtype and DTYPE[call.dtype] in HALVES:
         call = call._replace(dtype="float32")  # as autocast has it
     if sample_weight is not None:
         sample_weight = sample_weight.reshape(-1, 1)
-    operands = Operands(None, target, weight, sample_weight, pos_weight, mask, learnt_smoothing, learnt_gamma, divisor)
+    operands = Operands(None, y, weight, sample_weight, pos_weight, mask, learnt_smoothing, learnt_gamma, divisor)
     head = Head(call, product, DTYPE[options.accumulator(NAME[product])], options.max_chunk_bytes)
 
     every = (*made_of, *tensors(operands))

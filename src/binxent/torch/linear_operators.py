@@ -67,7 +67,8 @@ def _read(arguments: tuple[Any, ...]) -> tuple[Head, Linear, Operands]:
     made_of, operands = Linear(*arguments[:_LINEAR]), Operands(None, *arguments[_LINEAR:_ROWS])
     if operands.target is None:
         shape = made_of.input.shape[0], made_of.weight.shape[0]
-        operands = operands._replace(target=SparseRows(*arguments[_ROWS:_COUNT], shape))
+        offsets, indices, values = arguments[_ROWS:_COUNT]
+        operands = operands._replace(target=SparseRows(offsets, indices, values, shape))
     return Head(call, *rest[:3]), made_of, operands
 
 
@@ -90,7 +91,7 @@ def _head_loss(*arguments: Any) -> Tensor:
 
 
 def _head_loss_and_gradients(*arguments: Any) -> tuple[Tensor, Tensor]:
-    *arguments, needed = arguments
+    arguments, needed = arguments[:-1], arguments[-1]
     token = arguments[0].new_empty(0)
     if not may_keep(token):
         return _head_loss(*arguments), token
@@ -99,7 +100,7 @@ def _head_loss_and_gradients(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 def _head_gradients(incoming: Tensor, token: Tensor | None, *arguments: Any) -> list[Tensor]:
-    *arguments, needed = arguments
+    arguments, needed = arguments[:-1], arguments[-1]
     head, made_of, operands = _read(arguments)
     made = None if token is None else vars(token.untyped_storage()).pop("made", None)
     if made is not None:
@@ -145,7 +146,8 @@ for _name, _fake in (
 
 def dense_loss(head: Head, made_of: Linear, operands: Operands) -> Tensor:
     """The loss by the definition, of logits that are stored: torch differentiates it to any order."""
-    input, weight, bias = (None if given is None else given.to(head.product) for given in made_of)
+    input, weight = made_of.input.to(head.product), made_of.weight.to(head.product)
+    bias = None if made_of.bias is None else made_of.bias.to(head.product)
     if bias is not None and not bias.dim():
         logits = torch_linear(input, weight) + bias
     else:
@@ -157,7 +159,7 @@ def _dense_gradients(
     head: Head, made_of: Linear, operands: Operands, incoming: Tensor, needed: list[bool]
 ) -> list[Tensor]:
     """The gradients, which may be differentiated in turn."""
-    wanted = [given for given, need in zip(made_of, needed, strict=True) if need]
+    wanted = [given for given, need in zip(made_of, needed, strict=True) if need and given is not None]
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         loss = dense_loss(head, made_of, operands)
