@@ -134,6 +134,10 @@ def _measured(call: Call, operands: Operands) -> tuple[Call, Operands]:
     return call._replace(divisor=GIVEN), operands._replace(normalizer=measure(call, operands))
 
 
+def _arithmetic(call: Call) -> torch.dtype:
+    return torch.float64 if call.dtype == "float64" else torch.float32
+
+
 def _divided(call: Call, operands: Operands, total: Tensor) -> Tensor:
     """The total divided by the call's divisor, which is no longer to be measured."""
     result: Tensor = definition.divide(ARRAYS, call, total, operands.input, None, None, operands.normalizer)
@@ -157,13 +161,18 @@ def _run(
     gradient: Tensor | None = None,
     incoming: Tensor | None = None,
     finite: bool = True,
+    expected: float = 1.0,
 ) -> Tensor | None:
-    """Write the losses of the elements, and the gradient; return the mean unless ``elements`` are asked for."""
+    """Write the losses of the elements, and the gradient; return the mean unless ``elements`` are asked for.
+
+    Without an incoming gradient, the gradient is made for the expected one. ``finite`` says that infinities need not be
+    thought of, because the call can be computed again: not so where the gradient takes the place of the logits.
+    """
     finite = finite and operands.input.is_cpu
     with_loss, sums = incoming is None, []
     with torch.no_grad():
         call, operands = _measured(call, operands)
-        coming = operands.input.new_ones(()) if incoming is None else incoming
+        coming = operands.input.new_full((), expected, dtype=_arithmetic(call)) if incoming is None else incoming
         factor = _divided(call, operands, ARRAYS.widen(coming, call.dtype))
         for part, block in _blocks(operands):
             values = definition.prepare(ARRAYS, call, block)
@@ -203,8 +212,7 @@ def loss_alone(call: Call, operands: Operands) -> Tensor:
 
 def loss_and_gradient(call: Call, operands: Operands) -> tuple[Tensor, Made]:
     _check(call, operands)
-    dtype = torch.float64 if call.dtype == "float64" else torch.float32
-    gradient = torch.empty_like(operands.input, dtype=dtype)
+    gradient = torch.empty_like(operands.input, dtype=_arithmetic(call))
     mean: Any = _run(call, operands, gradient=gradient)
     return mean, gradient
 
@@ -230,14 +238,10 @@ def gradient_in_place(call: Call, operands: Operands, incoming: Tensor) -> Tenso
 
 def loss_of_chunk(call: Call, operands: Operands, total: Tensor | None, with_gradient: bool, incoming: float) -> None:
     """The sum of the losses of a linear head's chunk, and the gradient in the place of its logits."""
-    logits = operands.input
-    values = definition.prepare(ARRAYS, call, operands)
+    gradient = operands.input.detach() if with_gradient else None
+    mean: Any = _run(call, operands, gradient=gradient, finite=not with_gradient, expected=incoming)
     if total is not None:
-        each = definition.elements(ARRAYS, call, values)
-        total.copy_(definition.divided(ARRAYS, call, values, ARRAYS.sum(each)))
-    if with_gradient:
-        coming = values.x.new_full((), incoming)
-        logits.copy_(definition.gradient(ARRAYS, call, operands, values, "input", NAME[logits.dtype], coming))
+        total.copy_(mean)
 
 
 def incoming_of_head(like: Tensor, dtype: torch.dtype, first: float) -> float:
