@@ -137,7 +137,7 @@ def triton(session: nox.Session) -> None:
 @session()
 def recipes(session: nox.Session) -> None:
     """The programs of docs/recipes.md, beside the libraries that they are for."""
-    install(session, *group("test", "recipes"))
+    install(session, *group("test", "recipes"), *extra("demo"))  # an example draws a picture
     pytest(session, "recipes", "tests/recipes", *session.posargs)
     pytest(session, "Keras on JAX", "tests/recipes/test_keras.py", KERAS_BACKEND="jax")
 
