@@ -61,10 +61,15 @@ def weights(shape: tuple[int, ...], dtype: str, seed: int = 2) -> Array:
 
 
 def assert_same(actual: Results, wanted: Results) -> None:
-    for name, one, other in zip(ALL, actual, wanted, strict=True):
+    for name, one, other in zip(Results._fields, actual, wanted, strict=True):
         assert (one is None) == (other is None)
         if one is not None and other is not None:
             np.testing.assert_array_equal(bits(one), bits(other), err_msg=name)
+
+
+@kernels
+def test_what_it_writes(row: Row) -> None:
+    assert {*ALL} <= row.kernel.writes <= {*Outputs._fields}
 
 
 @kernels

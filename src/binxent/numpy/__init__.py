@@ -5,6 +5,7 @@ int32 or int64. Arrays of any layout are read in place; one of the other byte or
 """
 
 from binxent.numpy.counting import count
+from binxent.numpy.curvature import grad_and_hess
 from binxent.numpy.functional import binary_cross_entropy, binary_cross_entropy_with_logits, value_and_grad
 from binxent.numpy.losses import BCELoss, BCEWithLogitsLoss
 
@@ -14,5 +15,6 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "count",
+    "grad_and_hess",
     "value_and_grad",
 ]

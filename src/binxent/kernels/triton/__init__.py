@@ -12,5 +12,6 @@ from __future__ import annotations
 from binxent.kernels.triton.launch import compute, is_capable, is_memory, measure, reads, remake
 
 name, device = "triton", "cuda"
+writes = frozenset(("elements", "total", "gradient"))
 
-__all__ = ["compute", "device", "is_capable", "is_memory", "measure", "name", "reads", "remake"]
+__all__ = ["compute", "device", "is_capable", "is_memory", "measure", "name", "reads", "remake", "writes"]
