@@ -63,7 +63,7 @@ def objective(
         >>> focal = objective("xgboost", gamma=2.0, pos_weight=3.0)
         >>> gradient, hessian = focal(np.array([1.0, 0.0]), np.zeros(2))
         >>> print(gradient.round(4), hessian.round(4))
-        [-0.8949  0.2983] [1.1972 0.3991]
+        [-0.8949  0.2983] [1.1974 0.3991]
     """
     loss = _loss(library, weight, pos_weight, labels, mask, ignore_index, label_smoothing, gamma, hessian, min_hessian)
     if multi_target and library != "catboost":
