@@ -87,7 +87,13 @@ def test_several_labels_with_missing_ones() -> None:
 def test_the_scikit_learn_api() -> None:
     x, y = binary()
     w = np.linspace(0.5, 2, len(y))
-    common: dict[str, Any] = {"n_estimators": ROUNDS, "num_leaves": 15, "n_jobs": 1, "verbose": -1, "deterministic": True}
+    common: dict[str, Any] = {
+        "n_estimators": ROUNDS,
+        "num_leaves": 15,
+        "n_jobs": 1,
+        "verbose": -1,
+        "deterministic": True,
+    }
     common["min_split_gain"] = LEAST_GAIN
     start = np.full(len(y), boosting.base_score(y, sample_weight=w))
     ours = lightgbm.LGBMClassifier(**common, objective=boosting.objective("lightgbm"))

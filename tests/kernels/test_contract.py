@@ -374,7 +374,9 @@ def test_one_output_changes_nothing_in_another(row: Row, source: str, dtype: str
     for number in (1, 2):
         for chosen in itertools.combinations(ALL, number):
             found = compute(row, x, y, outputs=chosen, **options)
-            assert_same(found, Results(*(w if n in chosen else None for n, w in zip(ALL, wanted, strict=True))))
+            assert_same(
+                found, Results(*(w if n in chosen else None for n, w in zip(Results._fields, wanted, strict=True)))
+            )
 
 
 # What is ignored

@@ -73,7 +73,7 @@ def test_options(row: Row, dtype: str, option: str, name: str) -> None:
     if dtype in ("float16", "bfloat16"):
         allowed = 2.0 ** {"bfloat16": 12, "float16": 9}[dtype]
     assert_close(hessian_of(found), exact, terms, dtype, allowed=allowed, computed_in=arithmetic(dtype))
-    # Beside a Hessian loss and gradient have the bits that they have without one; the focal power may be computed otherwise.
+    # Loss and gradient have the bits that they have without a Hessian; the focal power may be computed otherwise.
     if "gamma" not in options:
         alone = compute(row, x, y, reduction="sum", outputs=("elements", "gradient"), **options)
         assert_same(found._replace(hessian=None, expected_hessian=None), alone)

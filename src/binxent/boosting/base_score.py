@@ -77,7 +77,9 @@ def base_score(
     without = ~((ups > 0) & (downs > 0))
     if without.any():
         which = f"label {int(np.flatnonzero(without)[0])}" if y.ndim == 2 else "the label"
-        raise RefusalError("labels", f"{which} is not known both as positive and as negative; leave it out, or smooth it")
+        raise RefusalError(
+            "labels", f"{which} is not known both as positive and as negative; leave it out, or smooth it"
+        )
     score = formula.log_odds(np, ups, downs)
     if terms.gamma > 0:
         score = _least(ups / (ups + downs), terms.gamma)

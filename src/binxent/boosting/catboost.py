@@ -1,7 +1,8 @@
-"""What CatBoost calls: methods of an objective and of a metric. It maximises, so its derivatives have the opposite sign.
+"""What CatBoost calls: methods of an objective and of a metric.
 
-It asks for derivatives in pieces, and for several targets sample by sample, and does not say of which samples. So only
-what holds for every sample can be given: no mask, and no labels.
+It maximises, so its derivatives have the opposite sign. It asks for derivatives in pieces, and for several targets
+sample by sample, and does not say of which samples. So only what holds for every sample can be given: no mask, and no
+labels.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def for_several_targets(kind: type, role: str) -> type:
     """The class as a subclass of CatBoost's own, by which it knows that there are several targets."""
     catboost = sys.modules.get("catboost")
     if catboost is None:
-        raise RefusalError("multi_target", f"CatBoost has a class for such {role}s; expected `import catboost` before this")
+        raise RefusalError(
+            "multi_target", f"CatBoost has a class for such {role}s; expected `import catboost` before this"
+        )
     base: type = getattr(catboost, f"MultiTargetCustom{role}")
     return type(kind.__name__, (kind, base), {})
 

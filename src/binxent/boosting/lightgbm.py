@@ -1,4 +1,4 @@
-"""What LightGBM calls: ``objective(predictions, Dataset)`` and ``feval`` of ``train``, and those of its scikit-learn API.
+"""What LightGBM calls: ``objective`` and ``feval`` of ``train``, and those of its scikit-learn API.
 
 Predictions are float64, ``[samples]`` or, column after column, ``[samples, num_class]``; gradients likewise. A Dataset
 holds one label for each sample, so those of several outputs have to be given to the objective.

@@ -66,7 +66,8 @@ class BoostedLoss:
     def derivatives(self, logits: Array, labels: Array, sample_weight: Array | None) -> tuple[Array, Array]:
         """Gradient and Hessian, in the layout of the logits."""
         x, y, w = self._operands(logits, labels, sample_weight)
-        out = np.empty_like(x), np.empty_like(x)
+        # New arrays lie by rows, and need no checks, which would be felt where CatBoost asks sample by sample.
+        out = None if x.flags.c_contiguous else (np.empty_like(x), np.empty_like(x))
         gradient, hessian = grad_and_hess(
             x, y, self.weight, self.pos_weight, sample_weight=w, **self._terms(), hessian=self.hessian, out=out
         )
@@ -85,7 +86,7 @@ class BoostedLoss:
         total = binary_cross_entropy_with_logits(
             x, y, self.weight, reduction="sum", pos_weight=self.pos_weight, sample_weight=w, **self._terms()
         )
-        chosen = {"mask": self.mask, "ignore_index": self.ignore_index, "weight": self.weight, "sample_weight": w}
+        chosen: dict[str, Any] = {"mask": self.mask, "ignore_index": self.ignore_index, "weight": self.weight, "sample_weight": w}
         return float(total), float(count(y, reduction="weighted_mean", **chosen))
 
     def _terms(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What XGBoost calls: ``obj(predictions, DMatrix)`` and ``custom_metric`` of ``train``, and those of its scikit-learn API.
+"""What XGBoost calls: ``obj`` and ``custom_metric`` of ``train``, and those of its scikit-learn API.
 
 Both predictions and labels are ``[samples]`` or ``[samples, labels]``, float32, and gradients have that shape.
 """

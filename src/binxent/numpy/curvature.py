@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from binxent.formula import LOGITS
 from binxent.kernels import Outputs, native
-from binxent.numpy.eager import Array, check_out, checked, described, described_all, new, new_value, planned, share_memory
+from binxent.numpy.eager import (
+    Array,
+    check_out,
+    checked,
+    described,
+    described_all,
+    new,
+    new_value,
+    planned,
+    share_memory,
+)
 from binxent.options import RefusalError
 
 if TYPE_CHECKING:
@@ -59,8 +69,8 @@ def grad_and_hess(
         TypeError, ValueError: as ``value_and_grad``, and for two arrays of ``out`` that overlap. Nothing has been
             written then.
 
-    Differences from scikit-learn's ``HalfBinomialLoss.gradient_hessian``, which is private: all dtypes and layouts, every
-    option, a weight for each element.
+    Differences from scikit-learn's ``HalfBinomialLoss.gradient_hessian``, which is private: all dtypes and layouts,
+    every option, a weight for each element.
 
     Examples:
         >>> import numpy as np
@@ -75,9 +85,9 @@ def grad_and_hess(
     call, operands, divisor = planned(LOGITS, reduction, given, (ignore_index, label_smoothing, gamma), normalizer)
     gradient, curvature = (new(x.shape, x.dtype), new(x.shape, x.dtype)) if out is None else _places(out, operands)
     loss = new_value(call, x) if value else None
-    result = None if loss is None else described(loss)
-    outputs = Outputs(*((result, None) if reduction == "none" else (None, result)), described(gradient))
-    outputs = outputs._replace(**{"hessian" if hessian == "exact" else "expected_hessian": described(curvature)})
+    places = {"elements" if reduction == "none" else "total": None if loss is None else described(loss)}
+    places["hessian" if hessian == "exact" else "expected_hessian"] = described(curvature)
+    outputs = Outputs(**places, gradient=described(gradient))
     native.compute(call, described_all(operands), outputs, divisor)
     written = (gradient, curvature) if out is None else tuple(out)
     return written if loss is None else (loss[()], *written)
@@ -89,7 +99,7 @@ def _places(out: object, operands: Operands) -> tuple[Array, Array]:
         raise TypeError(f"out: expected two arrays, (gradient, hessian), got {type(out).__name__}")
     gradient, curvature = (check_out(place, operands) for place in out)
     if share_memory(curvature, operands.input):
-        raise ValueError("out: the Hessian overlaps the logits; expected memory of its own, the gradient's may be theirs")
+        raise ValueError("out: the Hessian overlaps the logits; only the gradient may share theirs")
     if share_memory(gradient, curvature):
         raise ValueError("out: the gradient overlaps the Hessian; expected memory of its own for each")
     return gradient, curvature
