@@ -19,7 +19,6 @@ class Objective:
 
     def __init__(self, loss: BoostedLoss) -> None:
         self.loss = loss
-        self.__name__ = "binxent"
 
     def __call__(self, y_true: Array, y_pred: Any, weight: Array | None = None) -> tuple[Array, Array]:
         return self.loss.derivatives(*_asked(self.loss, y_true, y_pred, weight))
