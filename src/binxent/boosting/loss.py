@@ -86,8 +86,9 @@ class BoostedLoss:
         total = binary_cross_entropy_with_logits(
             x, y, self.weight, reduction="sum", pos_weight=self.pos_weight, sample_weight=w, **self._terms()
         )
-        chosen: dict[str, Any] = {"mask": self.mask, "ignore_index": self.ignore_index, "weight": self.weight, "sample_weight": w}
-        return float(total), float(count(y, reduction="weighted_mean", **chosen))
+        chosen: dict[str, Any] = {"mask": self.mask, "ignore_index": self.ignore_index}
+        weights = count(y, reduction="weighted_mean", **chosen, weight=self.weight, sample_weight=w)
+        return float(total), float(weights)
 
     def _terms(self) -> dict[str, Any]:
         return {
