@@ -96,8 +96,9 @@ def pytest(session: nox.Session, what: str, *arguments: str, **variables: str) -
 
 
 def without(faces: list[str]) -> list[str]:
-    """Nor the recipes, which have a session of their own."""
-    return ["--ignore=tests/recipes", *(f"--ignore-glob=tests/faces/test_{face}*" for face in faces)]
+    """Nor the recipes and the boosters, which have sessions of their own."""
+    apart = [f"--ignore=tests/{folder}" for folder in ("recipes", "boosters")]
+    return [*apart, *(f"--ignore-glob=tests/faces/test_{face}*" for face in faces)]
 
 
 @session()
@@ -105,7 +106,14 @@ def tests(session: nox.Session) -> None:
     """Everything that needs no framework: the formula, the kernel, the options, the NumPy face, the commands."""
     install(session, *group("test"), *extra("demo"), *extra("cli"))
     pytest(session, "tests", *SIDE_BY_SIDE, *without(FRAMEWORKS), *session.posargs)
-    modules = ("binxent.numpy", "binxent.labels", "binxent.label_counts", "binxent.correction", "binxent.report")
+    modules = (
+        "binxent.numpy",
+        "binxent.labels",
+        "binxent.label_counts",
+        "binxent.correction",
+        "binxent.report",
+        "binxent.boosting",
+    )
     pytest(session, "examples", "--doctest-modules", "--doctest-glob=*.md", "--pyargs", *modules, *PAGES)
 
 
@@ -140,6 +148,13 @@ def recipes(session: nox.Session) -> None:
     install(session, *group("test", "recipes"), *extra("demo"))  # an example draws a picture
     pytest(session, "recipes", "tests/recipes", *session.posargs)
     pytest(session, "Keras on JAX", "tests/recipes/test_keras.py", KERAS_BACKEND="jax")
+
+
+@session()
+def boosting(session: nox.Session) -> None:
+    """The objectives and metrics inside XGBoost, LightGBM and CatBoost, and the programs of docs/boosting.md."""
+    install(session, *group("test", "boosting"))
+    pytest(session, "boosters", "tests/boosters", *session.posargs)
 
 
 @session(python=list(OLDEST_NUMPY), default=False)

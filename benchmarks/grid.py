@@ -15,7 +15,7 @@ SIZES = (64, 512, 4096, 32_768, 262_144, 2_097_152, 16_777_216, 67_108_864)
 SMALL, MIDDLE, LARGE = 64, 262_144, 16_777_216
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 OPTIONS = ("plain", "weight", "pos_weight", "mask")
-FORWARD, BOTH = "forward", "forward + backward"
+FORWARD, BOTH, HESSIAN = "forward", "forward + backward", "gradient + Hessian"
 GAMMAS = (2.0, 2.3)  # of the focal loss: the usual one, and one whose power is no product of a few factors
 
 FRAMEWORKS = ("numpy", "torch", "paddle", "mindspore", "jax")
@@ -65,6 +65,9 @@ MEMORY = {
 # Frameworks whose allocator reuses the memory of earlier steps: each way needs a process of its own to show its peak.
 POOLS = {"mindspore": ("binxent", "binxent graph", "mindspore", "mindspore graph")}
 
+# What boosters ask for. scikit-learn has it, and NumPy alone, in which an expression has one thread.
+HESSIANS = tuple(Case(4_194_304, dtype, passes=HESSIAN) for dtype in ("float32", "float64"))
+
 HEADLINE = (Case(), Case(options="pos_weight"), Case(dtype="bfloat16"))
 
 
@@ -90,6 +93,8 @@ def full(frameworks: Sequence[str], cores: int) -> Iterator[Process]:
         yield Process(framework, cores, "default", "time", HEADLINE, headline_rounds)
         others = tuple(case for case in star() if case not in HEADLINE)
         yield Process(framework, cores, "default", "time", others, rounds)
+        if framework == "numpy":
+            yield Process(framework, 1, "default", "time", HESSIANS, headline_rounds)
         if cores > 1:
             sizes = tuple(Case(n) for n in (SMALL, MIDDLE, LARGE))
             yield Process(framework, 1, "default", "time", (*sizes, *HEADLINE[1:]), rounds)
@@ -106,6 +111,8 @@ def quick(frameworks: Sequence[str], cores: int) -> Iterator[Process]:
     rounds = Rounds(2.5, 3, 7)
     for framework in frameworks:
         yield Process(framework, cores, "default", "time", (Case(SMALL), *HEADLINE), rounds)
+        if framework == "numpy":
+            yield Process(framework, 1, "default", "time", HESSIANS, rounds)
         if framework in ("numpy", "torch"):
             yield from peaks(framework, cores, HEADLINE[:1], rounds)
         if framework == "torch":

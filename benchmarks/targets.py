@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks import results
+from benchmarks import grid, results
 from benchmarks.grid import focal
 from benchmarks.results import Row
 
@@ -52,10 +52,19 @@ FASTER = {
     ("mindspore", "mindspore"): ((15, 25), (20, 30), None),
     ("jax", "optax"): ((8, 15), (8, 15), (8, 8)),
 }
+# The least ratio of another's time to ours for the gradient and the Hessian of 4 M elements, each with one thread.
+CURVED = {
+    ("formula", "float32"): (2.5, 4),
+    ("HalfBinomialLoss", "float32"): (3, 4),
+    ("HalfBinomialLoss", "float64"): (1.3, 2),
+    ("HalfBinomialLoss in given memory", "float32"): (3, 4),
+    ("HalfBinomialLoss in given memory", "float64"): (1.3, 2),
+}
 # The greatest ratio of our time to that of streaming the same bytes, and the stretch target.
 ROOF = ((1.5, 1.15), (1.6, 1.6), (2, 2))
 # The greatest ratio of our time with a gamma to that without, and the stretch target: for float32, and bfloat16.
 FOCAL = {2.0: (2, None), 2.3: (4, 2)}
+HESSIANS = {"elements": grid.HESSIANS[0].elements, "passes": grid.HESSIAN, "threads": 1}
 OVERHEAD = {"torch": "torch", "paddle": "paddle", "mindspore": "mindspore", "jax": "optax"}
 # The greatest ratio of our time without a kernel to torch's own, and our extra memory there: the gradient and a block.
 NO_KERNEL, NO_KERNEL_MEMORY = 1.3, 1.1
@@ -86,6 +95,9 @@ def of(rows: list[Row]) -> Iterator[Target]:
         for case in ("float32", "bfloat16"):
             row = results.headline(rows, framework="numpy", way=focal(gamma), **CASES[case])
             yield Target("numpy", f"gamma={gamma:g}, {case}", most, row and row["ratio"], stretch, at_most=True)
+    for (way, dtype), bound in CURVED.items():
+        row = results.headline(rows, framework="numpy", way=way, **HESSIANS, dtype=dtype)
+        yield Target("numpy", f"{way}, gradient and Hessian, {dtype}", bound[0], row and row["ratio"], bound[1])
     for framework, way in OVERHEAD.items():
         row = results.headline(rows, framework=framework, way=way, elements=64)
         yield Target(framework, f"{way}, 64 elements", 1, row and row["ratio"])

@@ -13,6 +13,7 @@ import sys
 import numpy as np
 
 from binxent import kernel
+from binxent.numpy import grad_and_hess
 from tests.kernel_calls import compute
 from tests.reference import DTYPES, bits
 
@@ -68,6 +69,11 @@ def digests() -> dict[str, str]:
             assert np.isfinite(value)
             joined = b"".join(bits(a).tobytes() for a in (value.reshape(1), loss, gradient))
             found[f"{dtype} {source} {weighting} {factor:g}"] = hashlib.sha256(joined).hexdigest()
+        for kind, gamma in (("exact", 0.0), ("exact", 2.0), ("expected", 0.5)) if source == "logits" else ():
+            weight = weights[0] if weights else None
+            made = grad_and_hess(x, y, weight, p, gamma=gamma, hessian=kind)
+            joined = b"".join(bits(a).tobytes() for a in made)
+            found[f"{dtype} {kind} hessian {weighting} {gamma:g}"] = hashlib.sha256(joined).hexdigest()
     return found
 
 

@@ -1,4 +1,4 @@
-"""NumPy without a framework: compares ours with the formula written out, and with scikit-learn's ``log_loss``."""
+"""NumPy without a framework: compares ours with the formula written out, and with scikit-learn's losses."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from sklearn._loss import HalfBinomialLoss
 from sklearn.metrics import log_loss
 
 import binxent.numpy as bx
 from benchmarks.frameworks import OURS, Array, Evaluate, Way, operands
-from benchmarks.grid import BOTH, FORWARD, GAMMAS, Case, focal
+from benchmarks.grid import BOTH, FORWARD, GAMMAS, HESSIAN, Case, focal
+from binxent.kernel import num_threads
 
 PACKAGES = ("scikit-learn",)
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -23,11 +25,34 @@ def formula(x: Array, y: Array, *, gradient: bool) -> Any:
     return (loss, (1 / (1 + np.exp(-x)) - y) / x.size) if gradient else loss
 
 
+def hessian(x: Array, y: Array) -> Any:
+    p = 1 / (1 + np.exp(-x))
+    return p - y, p * (1 - p)
+
+
+def ways_of_hessian(x: Array, y: Array) -> dict[str, Way]:
+    x, y = x.ravel(), y.ravel()
+    loss, gradient, curvature = HalfBinomialLoss(), np.empty_like(x), np.empty_like(x)
+    given = {"gradient_out": gradient, "hessian_out": curvature}
+    return {
+        OURS: Way(lambda: bx.grad_and_hess(x, y)),
+        "binxent in given memory": Way(lambda: bx.grad_and_hess(x, y, out=(gradient, curvature))),
+        "formula": Way(lambda: hessian(x, y)),
+        # scikit-learn has as many threads as ours.
+        "HalfBinomialLoss": Way(lambda: loss.gradient_hessian(y, x, n_threads=num_threads())),
+        "HalfBinomialLoss in given memory": Way(
+            lambda: loss.gradient_hessian(y, x, **given, n_threads=num_threads()), "binxent in given memory"
+        ),
+    }
+
+
 def ways(case: Case) -> dict[str, Way]:
     dtype = np.dtype(getattr(ml_dtypes, case.dtype, case.dtype))
     x, y, options = operands(case)
     x, y = x.astype(dtype), y.astype(dtype)
     options = {n: a if n == "mask" else a.astype(dtype) for n, a in options.items()}
+    if case.passes == HESSIAN:
+        return ways_of_hessian(x, y)
     if case.passes == BOTH:
         overwritten = x.copy()
         found = {

@@ -23,7 +23,7 @@ View view(void* data, DType dtype, int64_t n) {
 struct Case {
     const char* name;
     DType dtype = DType::float32;
-    bool probabilities = false, pos_weight = false, loss = true, gradient = true;
+    bool probabilities = false, pos_weight = false, loss = true, gradient = true, hessian = false;
     double gamma = 0;
 };
 
@@ -36,9 +36,10 @@ constexpr Case cases[] = {
     {"bfloat16", DType::bfloat16},
     {"float16", DType::float16},
     {"float64", DType::float64},
-    {"float32 gamma", DType::float32, false, false, true, true, 2},
-    {"float32 probabilities gamma", DType::float32, true, false, true, true, 2},
-    {"bfloat16 gamma", DType::bfloat16, false, false, true, true, 2},
+    {"float32 gamma", DType::float32, false, false, true, true, false, 2},
+    {"float32 probabilities gamma", DType::float32, true, false, true, true, false, 2},
+    {"bfloat16 gamma", DType::bfloat16, false, false, true, true, false, 2},
+    {"float32 hessian", DType::float32, false, false, false, true, true},
 };
 
 // The few values that are written are exact in each type; what they are has no influence on the number of instructions.
@@ -71,7 +72,7 @@ int main(int count, char** arguments) {
         if (std::string(c.name) != arguments[1]) continue;
         const int64_t size = element_size(c.dtype);
         const auto array = [&] { return std::unique_ptr<char[]>(new char[n * size]()); };
-        const auto x = array(), y = array(), p = array(), gradient = array();
+        const auto x = array(), y = array(), p = array(), gradient = array(), hessian = array();
         for (int64_t i = 0; i < n; ++i) {
             write(&x[i * size], c.dtype, 1.0 / double(1 << i % 4));
             write(&y[i * size], c.dtype, double(i % 3 == 0));
@@ -86,6 +87,7 @@ int main(int count, char** arguments) {
         job.target = view(y.get(), c.dtype, n);
         if (c.pos_weight) job.pos_weight = view(p.get(), c.dtype, n);
         if (c.gradient) job.gradient = view(gradient.get(), c.dtype, n);
+        if (c.hessian) job.hessian = view(hessian.get(), c.dtype, n);
         if (c.loss) job.value = view(&value, DType::float64, 1);
         for (int64_t times = atoll(arguments[3]); times > 0; --times) run(job, nullptr);
         return 0;

@@ -48,6 +48,12 @@ void run_task(int64_t begin, int64_t end, void* context, char* workspace) noexce
         kernel().run_blocks(shared.job, division.first_of(begin), division.first_of(end), workspace);
 }
 
+void curve_task(int64_t begin, int64_t end, void* context, char* workspace) noexcept {
+    Shared& shared = *static_cast<Shared*>(context);
+    const Division& division = shared.division;
+    kernel().curve_blocks(shared.job, division.first_of(begin), division.first_of(end), workspace);
+}
+
 void measure_task(int64_t begin, int64_t end, void* context, char* workspace) noexcept {
     Shared& shared = *static_cast<Shared*>(context);
     const Division& division = shared.division;
@@ -74,7 +80,7 @@ template <class InParallel>
 unsigned run(Shared& shared, InParallel in_parallel) {
     Job& job = shared.job;
     if (job.divided_by != Divisor::given) measure(shared, in_parallel);
-    in_parallel(run_task);
+    in_parallel(job.hessian ? curve_task : run_task);
     if (job.value) kernel().write_value(job, shared.division.blocks);
     return shared.flags.load();
 }
@@ -122,6 +128,9 @@ unsigned run(Job& job, ParallelFor lent) {
     check_output("loss", job.loss);
     check_output("value", job.value);
     check_output("gradient", job.gradient);
+    check_output("hessian", job.hessian);
+    if (job.hessian && (!job.gradient || job.input != Input::logits))
+        throw std::invalid_argument("hessian: expected beside a gradient, and of logits");
     const Division division(job);
     const size_t bytes = workspace_size(job, division);
     Workspace workspace(bytes);
@@ -133,6 +142,7 @@ unsigned run(Job& job, ParallelFor lent) {
         sums.reset(static_cast<Wide*>(allocate(division.blocks * sizeof(Wide))));
     job.block_sum = sums.get();
     if (job.gradient.data != job.x.data) advise_huge_output(job.gradient);
+    advise_huge_output(job.hessian);
     advise_huge_output(job.loss);
     Shared shared{job, division};
     return run(shared, [&](Task task) {

@@ -260,7 +260,7 @@ unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle
 // The fields of the named tuples Call, Operands and Outputs, in the order in which binxent.call and .kernels have them.
 enum CallField { call_loss, call_reduction, call_dtype, call_terms, call_divisor, call_any_target };
 enum OperandField { of_input, of_target, of_weight, of_sample_weight, of_pos_weight, of_mask, operand_fields = 9 };
-enum OutputField { to_elements, to_total, to_gradient };
+enum OutputField { to_elements, to_total, to_gradient, to_hessian, to_expected_hessian, output_fields };
 
 nb::handle field(nb::handle tuple, int index) {
     if (!PyTuple_Check(tuple.ptr()) || NB_TUPLE_GET_SIZE(tuple.ptr()) <= index)
@@ -303,6 +303,16 @@ auto run_planned(const Job& job, size_t executor, Run run) {
     return run(reinterpret_cast<ParallelFor>(executor));
 }
 
+// A caller that knows its kernel may leave both out.
+void read_hessian(Job& job, nb::handle outputs, const Shape& shape) {
+    job.hessian = optional(field(outputs, to_hessian), shape, "hessian");
+    const nb::handle expected = field(outputs, to_expected_hessian);
+    if (expected.is_none()) return;
+    if (job.hessian) throw nb::value_error("a hessian and an expected one are not written in one call");
+    job.hessian = Operand(expected).in(shape, "expected_hessian");
+    job.expects = true;
+}
+
 unsigned compute_call(nb::handle call, nb::handle operands, nb::handle outputs, nb::handle divisor, nb::handle incoming,
                       size_t executor) {
     Job job;
@@ -317,6 +327,7 @@ unsigned compute_call(nb::handle call, nb::handle operands, nb::handle outputs, 
     job.loss = optional(field(outputs, to_elements), shape, "loss");
     job.value = optional(field(outputs, to_total), Shape(), "value");
     job.gradient = optional(field(outputs, to_gradient), shape, "gradient");
+    if (NB_TUPLE_GET_SIZE(outputs.ptr()) == output_fields) read_hessian(job, outputs, shape);
     return run_planned(job, executor, [&](ParallelFor lent) { return run(job, lent); });
 }
 

@@ -228,17 +228,25 @@ class Extremes {
             if (mark_[i] > in_gradient + in_loss && is_far(x[i])) mark_[i] |= mark_[i] / far_in_loss;
     }
 
-    // Returns false for what is ignored, and where an operand is no number, which the loops have passed on.
+    // The coefficients of both branches. Returns false for what is ignored, and where an operand is no number, which the loops
+    // have passed on.
     template <class Tile>
-    bool compute(const Tile& tile, int64_t start, int64_t i, WideBranch& found) const {
+    bool read_coefficients(const Tile& tile, int64_t start, int64_t i, Wide& positive, Wide& negative) const {
         const double x = tile.x[i], y = tile.target[i];
         const double unsmoothed = 1 - job_.label_smoothing, half = job_.label_smoothing / 2;
         if (tile.kept[i] == tile.hidden || x != x) return false;
         const Wide weight = wide_product(job_.weight, job_.weights, start + i);
         const Wide pos_weight = wide_product(&job_.pos_weight, job_.pos_weight ? 1 : 0, start + i);
-        const Wide positive = wide(y * unsmoothed + half) * pos_weight * weight;
-        const Wide negative = wide((1 - y) * unsmoothed + half) * weight;
-        if (!is_finite(positive) || !is_finite(negative)) return false;
+        positive = wide(y * unsmoothed + half) * pos_weight * weight;
+        negative = wide((1 - y) * unsmoothed + half) * weight;
+        return is_finite(positive) && is_finite(negative);
+    }
+
+    template <class Tile>
+    bool compute(const Tile& tile, int64_t start, int64_t i, WideBranch& found) const {
+        const double x = tile.x[i];
+        Wide positive, negative;
+        if (!read_coefficients(tile, start, i, positive, negative)) return false;
         found = job_.input == Input::logits ? wide_logit(x, job_.gamma, positive, negative)
                                             : wide_probability(x, job_.gamma, positive, negative);
         return true;
@@ -294,6 +302,16 @@ class Extremes {
             if (mark_[i] & in_loss) tile.loss[i] = T(number(right.loss));
             if (mark_[i] & in_gradient) tile.gradient[i] = T(number(right.slope * factor_.whole));
         }
+    }
+
+    // Does the same for second derivatives, which stand what the gradients stand.
+    template <class Tile, class Curvature>
+    void mend_curvature(const Tile& tile, int64_t start, int64_t n, Curvature curvature) const {
+        Wide positive, negative;
+        for (int64_t i = 0; found_ && i < n; ++i)
+            if ((mark_[i] & in_gradient) && read_coefficients(tile, start, i, positive, negative))
+                tile.hessian[i] = T(number(
+                    curvature(tile.x[i], job_.gamma, job_.expects, positive, negative) * factor_.whole));
     }
 
     // Adds the tile's losses to the sum, and those that T does not hold to `beyond`.

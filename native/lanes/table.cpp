@@ -9,7 +9,7 @@ namespace binxent::BINXENT_ISA {
 namespace {
 
 size_t workspace_size(const Job& job, int64_t blocks) {
-    const int64_t n = job.size_of(0, blocks), to_run = space_to_run(job, n);
+    const int64_t n = job.size_of(0, blocks), to_run = job.hessian ? space_to_curve(job, n) : space_to_run(job, n);
     if (job.divided_by == Divisor::given) return to_run;
     const int64_t to_measure = space_to_measure(job, n);
     return to_run > to_measure ? to_run : to_measure;
@@ -56,6 +56,6 @@ double read_number(const View& view) {
 }  // namespace
 
 extern const Kernel kernel;  // for core/isa.cpp: without this line the constant would be of this file alone
-const Kernel kernel{run_blocks, measure_blocks, workspace_size, add_up, write_value, read_number, count};
+const Kernel kernel{run_blocks, curve_blocks, measure_blocks, workspace_size, add_up, write_value, read_number, count};
 
 }  // namespace binxent::BINXENT_ISA

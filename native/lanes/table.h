@@ -15,6 +15,10 @@ namespace binxent::BINXENT_ISA {
 unsigned run_blocks(const Job&, int64_t first_block, int64_t last_block, char* workspace) noexcept;
 int64_t space_to_run(const Job&, int64_t n);  // in bytes, for n elements
 
+// curvature.cpp
+void curve_blocks(const Job&, int64_t first_block, int64_t last_block, char* workspace) noexcept;
+int64_t space_to_curve(const Job&, int64_t n);
+
 // measure.cpp
 void measure_blocks(const Job&, int64_t first_block, int64_t last_block, char* workspace) noexcept;
 int64_t space_to_measure(const Job&, int64_t n);

@@ -30,6 +30,8 @@ The options change y, 1 − y and the two branches, and nothing else:
 
       d/dx   = w · [ (1−y)·σ(x)^γ·(σ(x) + γ·σ(−x)·softplus(x)) − p·y·σ(−x)^γ·(σ(−x) + γ·σ(x)·softplus(−x)) ]
       d/dq   = w · [ (1−y)·q^γ·(q − γ·(1−q)·log(1−q)) − p·y·(1−q)^γ·(1−q − γ·q·log q) ] / max(q·(1−q), 1e-12)
+      d²/dx² = w · [ p·y·c(x) + (1−y)·c(−x) ],
+               c(x) = σ(x)·σ(−x)^γ · [ (2γ+1)·σ(−x) + γ·softplus(−x)·(γ·σ(x) − σ(−x)) ]
 
 Each of the two may be a number or an array. An array has a derivative of its own, where b(x) is the loss of a positive,
 and b(−x), or b(1−q), that of a negative::
@@ -367,6 +369,35 @@ def logits_gradient_to_gamma(
     return _weighted(xp, weight, bracket)
 
 
+def _bend(xp: Namespace, x: Array, gamma: Option) -> Array:
+    """The derivative of ``_slope`` with respect to x, divided by σ(−x)^γ; x is finite."""
+    up, down = sigmoids(xp, x)
+    return up * ((2 * gamma + 1) * down + gamma * softplus(xp, -x) * (gamma * up - down))
+
+
+def _curve(xp: Namespace, x: Array, gamma: Option) -> Array:
+    """The derivative of ``_slope`` with respect to x."""
+    infinite, finite = _finite(xp, x)
+    curve = _bend(xp, finite, gamma) * xp.exp(-gamma * softplus(xp, finite))
+    return xp.where(infinite, xp.zeros_like(x), curve)
+
+
+def _expected_curve(xp: Namespace, x: Array, gamma: Option) -> Array:
+    """(B·c(x) + A·c(−x)) / (A + B), with c = ``_curve``; A and −B are the branches' slopes, with their signs changed.
+
+    All of it is divided by the larger of σ(x)^γ and σ(−x)^γ, so that no power in the denominator is 0.
+    """
+    infinite, finite = _finite(xp, x)
+    size, left = xp.where(finite < 0, -finite, finite), finite < 0
+    up, down = sigmoids(xp, finite)
+    rising = up + gamma * down * softplus(xp, finite)
+    falling = down + gamma * up * softplus(xp, -finite)
+    ratio = xp.exp(-gamma * size)
+    slopes = xp.where(left, rising * ratio + falling, falling * ratio + rising)
+    bends = rising * _bend(xp, finite, gamma) + falling * _bend(xp, -finite, gamma)
+    return xp.where(infinite, xp.zeros_like(x), xp.exp(-gamma * softplus(xp, size)) * bends / slopes)
+
+
 def logits_curvature(
     xp: Namespace,
     x: Array,
@@ -374,10 +405,34 @@ def logits_curvature(
     weight: Array | None = None,
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
 ) -> Array:
-    """d²/dx², without gamma."""
+    """d²/dx², which the focal power makes negative for what is classified wrongly."""
     positive, negative = coefficients(target, pos_weight, label_smoothing)
-    return _weighted(xp, weight, (negative + positive) * sigmoid(xp, x) * sigmoid(xp, -x))
+    if is_off(gamma):
+        up, down = sigmoids(xp, x)
+        return _weighted(xp, weight, (negative + positive) * up * down)
+    return _weighted(xp, weight, positive * _curve(xp, x, gamma) + negative * _curve(xp, -x, gamma))
+
+
+def logits_expected_curvature(
+    xp: Namespace,
+    x: Array,
+    target: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
+) -> Array:
+    """d²/dx² with its mean over labels in the place of each branch's: over those for which the logit x is the best.
+
+    It is positive, and d²/dx² itself where γ = 0. Where x is the best, a label is positive with the probability
+    B/(A + B), where −A and B are the slopes of the two branches (Charoenphakdee et al., 2021).
+    """
+    if is_off(gamma):
+        return logits_curvature(xp, x, target, weight, pos_weight, label_smoothing)
+    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    return _weighted(xp, weight, (negative + positive) * _expected_curve(xp, x, gamma))
 
 
 def focal_power(xp: Namespace, minus_log: Array, gamma: Option) -> Array:

@@ -200,6 +200,7 @@ def test_signatures_are_torchs_with_our_options_after() -> None:
         "binary_cross_entropy",
         "binary_cross_entropy_with_logits",
         "count",
+        "grad_and_hess",
         "value_and_grad",
     }
 

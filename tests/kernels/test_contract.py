@@ -61,10 +61,15 @@ def weights(shape: tuple[int, ...], dtype: str, seed: int = 2) -> Array:
 
 
 def assert_same(actual: Results, wanted: Results) -> None:
-    for name, one, other in zip(ALL, actual, wanted, strict=True):
+    for name, one, other in zip(Results._fields, actual, wanted, strict=True):
         assert (one is None) == (other is None)
         if one is not None and other is not None:
             np.testing.assert_array_equal(bits(one), bits(other), err_msg=name)
+
+
+@kernels
+def test_what_it_writes(row: Row) -> None:
+    assert {*ALL} <= row.kernel.writes <= {*Outputs._fields}
 
 
 @kernels
@@ -369,7 +374,9 @@ def test_one_output_changes_nothing_in_another(row: Row, source: str, dtype: str
     for number in (1, 2):
         for chosen in itertools.combinations(ALL, number):
             found = compute(row, x, y, outputs=chosen, **options)
-            assert_same(found, Results(*(w if n in chosen else None for n, w in zip(ALL, wanted, strict=True))))
+            assert_same(
+                found, Results(*(w if n in chosen else None for n, w in zip(Results._fields, wanted, strict=True)))
+            )
 
 
 # What is ignored

@@ -51,11 +51,14 @@ class Outputs(NamedTuple):
     elements: Any = None  # the loss of each element
     total: Any = None  # one number: the sum of the losses, divided
     gradient: Any = None  # with respect to the input, whose memory it may share
+    hessian: Any = None  # the second derivative by each logit, scaled like the gradient, beside which it is written
+    expected_hessian: Any = None  # likewise, but of the focal loss the one that is never negative; one of the two
 
 
 class Kernel(Protocol):
     name: str
     device: str
+    writes: frozenset[str]  # the fields of Outputs that it can write; any other must be None
 
     def reads(self, operands: Operands) -> bool:
         """Whether the kernel can compute a call of these operands; if not, the definition does. Cheap, never raises.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from binxent import _native, threads
+from binxent.kernels import Outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Operand = tuple[int, int, tuple[int, ...], tuple[int, ...] | None] | Any
 
 name, device = "native", "cpu"
+writes = frozenset(Outputs._fields)  # of a hessian, those of logits
 _native.set_default_num_threads(threads.asked_for())
 
 TAGS: Mapping[str, int] = _native.DTYPES

@@ -6,6 +6,7 @@ int32 or int64. Arrays of any layout are read in place; one of the other byte or
 
 from binxent.linear import LinearBCEOptions
 from binxent.numpy.counting import count
+from binxent.numpy.curvature import grad_and_hess
 from binxent.numpy.functional import binary_cross_entropy, binary_cross_entropy_with_logits, value_and_grad
 from binxent.numpy.linear import linear_binary_cross_entropy_with_logits, linear_value_and_grad
 from binxent.numpy.losses import BCELoss, BCEWithLogitsLoss
@@ -17,6 +18,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "count",
+    "grad_and_hess",
     "linear_binary_cross_entropy_with_logits",
     "linear_value_and_grad",
     "value_and_grad",

@@ -14,6 +14,7 @@ from binxent.numpy.arrays import Arrays
 from binxent.targets import IndexTargets, SparseRows
 
 if TYPE_CHECKING:
+    from binxent.call import Call
     from binxent.formula import Loss
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -70,7 +71,7 @@ _TOO_HARD: type[Exception] = getattr(np, "exceptions", np).TooHardError
 _MOST_WORK = 100_000  # steps of the search, some milliseconds; two views that need more count as overlapping
 
 
-def _overlap(one: Array, other: Array) -> bool:
+def share_memory(one: Array, other: Array) -> bool:
     """Whether a byte belongs to both."""
     try:
         return np.shares_memory(one, other, max_work=_MOST_WORK)  # type: ignore[arg-type]  # the stub knows two numbers
@@ -91,7 +92,7 @@ def _overlaps_itself(array: Array) -> bool:
     for axis, size in enumerate(array.shape):
         # Two elements that first differ along this axis are as far apart as some two of which each half has one.
         before, half = (slice(1),) * axis, size // 2
-        if _overlap(array[(*before, slice(half))], array[(*before, slice(half, None))]):
+        if share_memory(array[(*before, slice(half))], array[(*before, slice(half, None))]):
             return True
     return False
 
@@ -103,7 +104,7 @@ def _lies_like(one: Array, other: Array) -> bool:
     )
 
 
-def _check_out(out: object, operands: Operands) -> Array:
+def check_out(out: object, operands: Operands) -> Array:
     """The array for the gradient. It overlaps no operand, or is exactly the input's memory."""
     x = operands.input
     if not isinstance(out, np.ndarray):
@@ -121,7 +122,7 @@ def _check_out(out: object, operands: Operands) -> Array:
     others = (*(y[:3] if isinstance(y, SparseRows) else (y,)), *operands[2:])
     if not _lies_like(place, x):
         others = (x, *others)
-    if any(other is not None and _overlap(place, other) for other in others):
+    if any(other is not None and share_memory(place, other) for other in others):
         raise ValueError("out: overlaps an operand; expected memory of its own, or exactly the input for in place")
     return place
 
@@ -142,17 +143,10 @@ def _refuse_out_of_range(outside: int, operands: Operands, terms: options.Terms 
     raise ValueError(definition.refusal_of_probability(name, getattr(operands, name), keep))
 
 
-def compute(
-    loss: Loss,
-    reduction: str,
-    given: Given,
-    numbers: Numbers,
-    normalizer: object = None,
-    *,
-    want_gradient: bool = False,
-    out: object = None,
-) -> tuple[Any, Any]:
-    """The loss, and the gradient if that is wanted."""
+def planned(
+    loss: Loss, reduction: str, given: Given, numbers: Numbers, normalizer: object = None
+) -> tuple[Call, Operands, float | None]:
+    """The call, its arrays, and the divisor: None is the call's own."""
     options.check_reduction(reduction)
     x = checked("input", given[0], floating=True)
     y, target_dtype, target_shape = target_operand(given[1], x, numbers[0])
@@ -168,16 +162,40 @@ def compute(
     if operands.sample_weight is not None:
         column = operands.sample_weight.reshape((-1,) + (1,) * (x.ndim - 1))
         operands = operands._replace(sample_weight=column)
+    return call, operands, divisor
 
+
+def new_value(call: Call, x: Array) -> Array:
+    """An array for the loss: of x's shape where there is no reduction."""
+    dtype = x.dtype if call.dtype == x.dtype.name else np.dtype(call.dtype)
+    return new_array(x.shape if call.reduction == "none" else (), dtype)
+
+
+def described_all(operands: Operands) -> Operands:
+    return Operands(*[None if array is None else described(array) for array in operands])
+
+
+def compute(
+    loss: Loss,
+    reduction: str,
+    given: Given,
+    numbers: Numbers,
+    normalizer: object = None,
+    *,
+    want_gradient: bool = False,
+    out: object = None,
+) -> tuple[Any, Any]:
+    """The loss, and the gradient if that is wanted."""
+    call, operands, divisor = planned(loss, reduction, given, numbers, normalizer)
+    x = operands.input
     gradient = None
     if out is not None:
-        gradient = _check_out(out, operands)
+        gradient = check_out(out, operands)
     elif want_gradient:
         gradient = new_array(x.shape, x.dtype)
     by_element = reduction == "none"
-    dtype = x.dtype if call.dtype == x.dtype.name else np.dtype(call.dtype)
-    value = new_array(x.shape if by_element else (), dtype)
-    read = Operands(*[None if a is None else described(a) for a in operands])
+    value = new_value(call, x)
+    read = described_all(operands)
 
     def run(value: Array | None, gradient: Array | None) -> None:
         result = None if value is None else described(value)

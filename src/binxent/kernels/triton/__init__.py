@@ -12,5 +12,17 @@ from __future__ import annotations
 from binxent.kernels.triton.launch import compute, is_capable, is_memory, measure, reads, remake, rescale
 
 name, device = "triton", "cuda"
+writes = frozenset(("elements", "total", "gradient"))
 
-__all__ = ["compute", "device", "is_capable", "is_memory", "measure", "name", "reads", "remake", "rescale"]
+__all__ = [
+    "compute",
+    "device",
+    "is_capable",
+    "is_memory",
+    "measure",
+    "name",
+    "reads",
+    "remake",
+    "rescale",
+    "writes",
+]
