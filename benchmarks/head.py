@@ -33,9 +33,7 @@ from binxent.torch import LinearBCEOptions, linear_binary_cross_entropy_with_log
 
 console = Console(highlight=False)
 POSITIVES = 5  # of a row
-MOST_FOR_ALL_LOGITS = (
-    6 * 2**30
-)  # bytes of a row of tensors of all logits, beyond which the framework's own way is left out
+MOST_FOR_ALL_LOGITS = 6 * 2**30  # bytes that the framework's own way may take; it is left out beyond
 MIB = 2**20
 
 

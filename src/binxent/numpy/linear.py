@@ -58,7 +58,7 @@ def _compute(
             raise TypeError(f"{name}: dtype {array.dtype}; expected the input's, {x.dtype}")
     given: dict[str, Any] = {name: checked(name, array) for name, array in others.items() if array is not None}
     rows, labels = shape = linear.shape_of_logits(x.shape, w.shape, None if bias is None else bias.shape)
-    # NumPy's own products of half types take a hundred times as long as those of float32.
+    # NumPy's own products of half types take hundreds of times as long as those of float32.
     wide = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
     whole = np.broadcast_to(np.zeros((), wide), shape)  # in the place of all logits, of which there is only the shape
     given["target"], of_target, shape_of_target = target_operand(target, whole, numbers[0])
