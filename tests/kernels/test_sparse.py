@@ -12,7 +12,7 @@ from binxent.call import Operands, plan
 from binxent.formula import LOGITS, PROBABILITIES
 from binxent.kernels import Outputs
 from binxent.targets import SparseRows
-from tests.kernels.rows import ROWS, Array, Results, Row, compute
+from tests.kernels.rows import ALL, ROWS, Array, Results, Row, compute
 from tests.kernels.test_contract import assert_same
 from tests.reference import DTYPES
 
@@ -40,7 +40,7 @@ def computed(row: Row, x: Array, found: SparseRows, *, loss: Any = LOGITS, **opt
     result = DTYPES[call.dtype]
     made = Outputs(*map(row.put, (np.full(x.shape, 77, result), np.full((), 77, result), np.full_like(x, 77))))
     assert row.kernel.compute(call, operands, made) == 0 or loss is PROBABILITIES
-    return Results(*map(row.get, made))
+    return Results(*map(row.get, made[: len(ALL)]))
 
 
 # Fewer columns than threads, one more and one less than a block, several blocks; one label; many positives
