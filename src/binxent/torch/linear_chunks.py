@@ -54,7 +54,7 @@ class Made(NamedTuple):
 
 @functools.lru_cache(maxsize=2)
 def _has_products(dtype: torch.dtype) -> bool:
-    """Whether the processor multiplies this half type itself. Where it emulates that, float32 is several times as fast."""
+    """Whether the processor multiplies this half type itself. Where it emulates that, float32 is much faster."""
     if dtype == torch.bfloat16:
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return bool(torch.cpu._is_amx_fp16_supported())
