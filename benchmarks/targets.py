@@ -66,8 +66,8 @@ ROOF = ((1.5, 1.15), (1.6, 1.6), (2, 2))
 FOCAL = {2.0: (2, None), 2.3: (4, 2)}
 HESSIANS = {"elements": grid.HESSIANS[0].elements, "passes": grid.HESSIAN, "threads": 1}
 OVERHEAD = {"torch": "torch", "paddle": "paddle", "mindspore": "mindspore", "jax": "optax"}
-# The greatest ratio of our time without a kernel to torch's own, and our extra memory there: the gradient and a block.
-NO_KERNEL, NO_KERNEL_MEMORY = 1.3, 1.1
+# Without a kernel: the greatest ratio of our time to torch's own; and the extra memory, and its stretch target.
+NO_KERNEL, NO_KERNEL_MEMORY = 1.3, (3, 1.1)
 # Under torch.compile: the greatest ratio of our compiled step's time to our eager one's; and at 64 elements, where the
 # compiler itself takes most of the time, the least ratio of the time of torch's compiled loss to that of ours.
 COMPILED = 1.1
@@ -116,6 +116,7 @@ def of(rows: list[Row]) -> Iterator[Target]:
     yield Target("torch", "torch, without a kernel", NO_KERNEL, measured, at_most=True)
     row = results.headline(rows, framework="torch", quantity="memory", way="binxent", memory="no kernel")
     name = "extra memory, binxent without a kernel"
-    yield Target("torch", name, NO_KERNEL_MEMORY, row and row["median"], at_most=True, unit="tensors")
+    most, stretch = NO_KERNEL_MEMORY
+    yield Target("torch", name, most, row and row["median"], stretch, at_most=True, unit="tensors")
     row = results.find(rows, quantity="import", way="import binxent")
     yield Target("python", "import binxent", IMPORT, row and row["median"], at_most=True, unit="s")

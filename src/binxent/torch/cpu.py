@@ -87,7 +87,8 @@ def _run(
 ) -> None:
     """Write the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
     read = operands
-    for operand in operands[:6] if type(operands[1]) is not SparseRows else (operands[0], *operands[2:6]):
+    dense = operands[:6] if type(operands[1]) is not SparseRows else (operands[0], *operands[2:6])
+    for operand in dense:
         if operand is not None and _is_copied_when_written(operand):
             read = Operands(*map(_source, operands))
             break

@@ -28,7 +28,8 @@ _is_grad_enabled, _is_compiling = torch.is_grad_enabled, torch.compiler.is_compi
 # Each None that autograd takes and keeps costs it time, and most losses have no operands but input and target: these
 # stand for the others.
 _NO_OTHERS = (None,) * 7
-_ALL = len(Operands._fields)  # the tensors of a sparse target come after them
+_ALL = len(Operands._fields)  # the tensors of a sparse target, which are three, come after them
+_NO_GRADIENTS = (None,) * (_ALL - 1 + 3)  # to all but the input; autograd takes as many as it has use for
 
 _IN_PLACE, _SPENT = object(), object()  # in place of a gradient that was made
 
@@ -81,13 +82,10 @@ class KernelLoss(torch.autograd.Function):
                     "inplace_backward: no gradient of a gradient (create_graph=True) and no torch.func transform; "
                     "call the loss without inplace_backward=True."
                 )
-            return (None, *arrays.gradients(call, operands, incoming, needed[1:]), *_NO_OTHERS)
-        rest: tuple[Tensor | None, ...] = (
-            *_NO_OTHERS,
-            *_NO_OTHERS,
-        )  # of which autograd takes as many as it has use for
+            return (None, *arrays.gradients(call, operands, incoming, needed[1:]), *_NO_GRADIENTS)
+        rest: tuple[Tensor | None, ...] = _NO_GRADIENTS
         if True in needed[2:]:  # first, since in place the logits are gone afterwards
-            rest = (*arrays.gradients(call, operands, incoming, (None, *needed[2:]))[1:], *_NO_OTHERS)
+            rest = (*arrays.gradients(call, operands, incoming, (None, *needed[2:]))[1:], *_NO_GRADIENTS)
         to_input = None
         if needed[1]:
             if made is _IN_PLACE:

@@ -185,8 +185,9 @@ def _loss(
         return arrays.loss(call, operands, check_range)
     if check_range and kernel is not cpu:
         arrays.check_range(call, operands)
-    run = eager.sparse_loss if is_sparse else eager.loss
-    return run(kernel, call, operands, inplace_backward)
+    if is_sparse:
+        return eager.sparse_loss(kernel, call, operands, inplace_backward)
+    return eager.loss(kernel, call, operands, inplace_backward)
 
 
 def _beyond_defaults(ours: dict[str, Any]) -> dict[str, Any]:
