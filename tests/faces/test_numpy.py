@@ -197,10 +197,13 @@ def test_signatures_are_torchs_with_our_options_after() -> None:
     assert set(face.__all__) == {
         "BCELoss",
         "BCEWithLogitsLoss",
+        "LinearBCEOptions",
         "binary_cross_entropy",
         "binary_cross_entropy_with_logits",
         "count",
         "grad_and_hess",
+        "linear_binary_cross_entropy_with_logits",
+        "linear_value_and_grad",
         "value_and_grad",
     }
 
