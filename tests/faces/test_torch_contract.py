@@ -52,9 +52,12 @@ def test_public_names():
     assert set(face.__all__) == {
         "BCELoss",
         "BCEWithLogitsLoss",
+        "LinearBCEOptions",
+        "LinearBCEWithLogitsLoss",
         "binary_cross_entropy",
         "binary_cross_entropy_with_logits",
         "count",
+        "linear_binary_cross_entropy_with_logits",
     }
 
 
