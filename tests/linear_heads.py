@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,12 +65,36 @@ def case(
 
 def expected(given: Case, **more: Any) -> tuple[float, dict[str, Array]]:
     """The loss of all logits at once, and its gradients, in float64."""
+    value, slope = of_logits(given, **more)
+    return value, products(given, slope, np.asarray)
+
+
+def sizes(given: Case, **more: Any) -> dict[str, float]:
+    """What a rounding error of each gradient is relative to: its largest sum, added without signs. The gradient to a
+    logit is itself as uncertain as the logit, which matters where smoothing brings it near 0."""
+    step = 1e-3
+    _, slope = of_logits(given, **more)
+    _, moved = of_logits(given, shift=step, **more)
+    summed = products(given, np.abs(slope) + np.abs(moved - slope) / step, np.abs)
+    return {name: float(np.max(array, initial=0)) for name, array in summed.items()}
+
+
+def products(given: Case, slope: Array, of: Callable[[Array], Array]) -> dict[str, Array]:
+    x, w, slope = (of(array.astype(np.float64)) for array in (given.input, given.linear_weight, slope))
+    found = {"input": slope @ w, "linear_weight": slope.T @ x}
+    if given.linear_bias is not None:
+        found["linear_bias"] = slope.sum(0) if given.linear_bias.ndim else slope.sum()
+    return found
+
+
+def of_logits(given: Case, *, shift: float = 0, **more: Any) -> tuple[float, Array]:
+    """The loss, and its gradient to the logits; these may be shifted, by a share of what they are sums of."""
     options = {**given.numbers, **more}
     normalizer = options.pop("normalizer", None)
     reduction = options.pop("reduction", "mean")
-    bias = 0.0 if given.linear_bias is None else given.linear_bias.astype(np.float64)
-    x, w = given.input.astype(np.float64), given.linear_weight.astype(np.float64)
-    logits = x @ w.T + bias
+    bias = np.zeros(()) if given.linear_bias is None else given.linear_bias.astype(np.float64)
+    x, w = given.input.astype(np.float64), given.linear_weight.astype(np.float64).T
+    logits = x @ w + bias + shift * (np.abs(x) @ np.abs(w) + np.abs(bias))
     arrays = dict(given.arrays)
     shapes = {name: array.shape for name, array in arrays.items()}
     call = plan(LOGITS, reduction, ("float64", "float64"), logits.shape, given.target.shape, **shapes, **options)
@@ -81,10 +106,7 @@ def expected(given: Case, **more: Any) -> tuple[float, dict[str, Array]]:
     slope = definition.gradient(
         xp, call, operands, definition.prepare(xp, call, operands), "input", "float64", np.float64(1)
     )
-    gradients = {"input": slope @ w, "linear_weight": slope.T @ x}
-    if given.linear_bias is not None:
-        gradients["linear_bias"] = slope.sum(0) if given.linear_bias.ndim else slope.sum()
-    return float(definition.loss(xp, call, operands)), gradients
+    return float(definition.loss(xp, call, operands)), slope
 
 
 # Every option alone, and in pairs.
