@@ -49,11 +49,17 @@ struct Job {
     View weight[max_weights];  // multiplied together
     int weights = 0;
     View pos_weight;
+    View neg_weight;
     View mask;  // an element is kept where this is not 0
     bool ignores = false;
     double ignore_index = 0;  // nor is it kept where the target is this, which may be NaN
     double label_smoothing = 0;
-    double gamma = 0;
+    double gamma = 0;            // of positives
+    double gamma_negative = -1;  // of negatives; −1: gamma, as of positives
+    double margin = 0;
+    double share = 1, other_share = 1;  // alpha and 1 − alpha
+    bool of_p_t = false;                // the focal power is that of p_t, and alpha multiplies the whole
+    bool checks_targets = false;        // raises flags for what is wrong with targets, pos_weight, neg_weight and mask
     View loss;      // optional output, one value per element
     View gradient;  // optional output; may be x itself
     View hessian;   // optional output beside a gradient: the second derivative by a logit, scaled like the gradient
@@ -67,12 +73,20 @@ struct Job {
     Wide* block_sum = nullptr;     // one per block
     bool any_target = false;       // a probability's target may lie outside [0, 1]
 
+    BINXENT_ALWAYS double power_of_negatives() const { return gamma_negative < 0 ? gamma : gamma_negative; }
+    BINXENT_ALWAYS double largest_power() const { return gamma > gamma_negative ? gamma : gamma_negative; }
+    // Whether the options ask for an element of family.h.
+    BINXENT_ALWAYS bool is_family() const { return margin > 0 || of_p_t || power_of_negatives() != gamma; }
+    BINXENT_ALWAYS bool is_focal() const { return largest_power() > 0 || margin > 0 || of_p_t; }
+    BINXENT_ALWAYS bool has_share() const { return share != 1 || other_share != 1; }
+
     // A weight never widens the arithmetic. A large gamma does: it amplifies what was rounded before its power. So does a mask
-    // in double, since a float may hold 0 for what it keeps.
+    // in double, since a float may hold 0 for what it keeps; and a margin or a share whose products would be subnormal.
     BINXENT_ALWAYS bool in_double() const {
         return x.dtype == DType::float64 || target.dtype == DType::float64 || mask.dtype == DType::float64 ||
-               gamma > largest_gamma;
+               largest_power() > largest_gamma || is_tiny(margin) || is_tiny(share) || is_tiny(other_share);
     }
+    BINXENT_ALWAYS static bool is_tiny(double value) { return value != 0 && value < 0x1p-20; }
     BINXENT_ALWAYS bool selects() const { return mask || ignores; }
 
     BINXENT_ALWAYS int64_t begin_of(int64_t block) const { return block * block_size; }
@@ -85,7 +99,8 @@ struct Job {
 };
 
 // Flags that a run returns.
-constexpr unsigned input_out_of_range = 1, target_out_of_range = 2;  // of [0, 1]; probabilities only
+constexpr unsigned input_out_of_range = 1, target_out_of_range = 2;  // of [0, 1]; of logits if the job checks targets
+constexpr unsigned negative_pos_weight = 8, negative_neg_weight = 16, mask_not_binary = 32;  // if it checks targets
 constexpr unsigned score_without_bin = 4;                            // of Chunk::pages
 
 struct Chunk;  // of a report: see chunk.h

@@ -131,6 +131,8 @@ unsigned run(Job& job, ParallelFor lent) {
     check_output("hessian", job.hessian);
     if (job.hessian && (!job.gradient || job.input != Input::logits))
         throw std::invalid_argument("hessian: expected beside a gradient, and of logits");
+    if (job.hessian && job.is_family())
+        throw std::invalid_argument("hessian: expected without gamma_positive, gamma_negative, margin and focal='p_t'");
     const Division division(job);
     const size_t bytes = workspace_size(job, division);
     Workspace workspace(bytes);

@@ -216,16 +216,27 @@ void read_divisor(Job& job, nb::handle divisor) {
         throw nb::value_error("divisor is a number, 'kept' or 'weights'");
 }
 
-// The terms are None or (ignore_index or None, label_smoothing, gamma).
+// The fields of the named tuple Terms, in the order in which binxent.options has them.
+enum TermField { of_ignore_index, of_label_smoothing, of_gamma, of_alpha, of_gamma_negative, of_margin, of_focal, term_fields };
+
+// The terms are None, or a tuple that may end after gamma.
 void read_terms(Job& job, nb::handle terms) {
     if (terms.is_none()) return;
-    if (!PyTuple_Check(terms.ptr()) || NB_TUPLE_GET_SIZE(terms.ptr()) != 3)
-        throw nb::type_error("terms is a tuple of three");
-    const nb::handle ignore_index = NB_TUPLE_GET_ITEM(terms.ptr(), 0);
-    job.ignores = !ignore_index.is_none();
-    if (job.ignores) job.ignore_index = number(ignore_index);
-    job.label_smoothing = number(NB_TUPLE_GET_ITEM(terms.ptr(), 1));
-    job.gamma = number(NB_TUPLE_GET_ITEM(terms.ptr(), 2));
+    const Py_ssize_t fields = PyTuple_Check(terms.ptr()) ? NB_TUPLE_GET_SIZE(terms.ptr()) : 0;
+    if (fields != of_alpha && fields != term_fields) throw nb::type_error("terms are a tuple of three, or of all");
+    const auto field = [&](TermField index) { return nb::handle(NB_TUPLE_GET_ITEM(terms.ptr(), index)); };
+    job.ignores = !field(of_ignore_index).is_none();
+    if (job.ignores) job.ignore_index = number(field(of_ignore_index));
+    job.label_smoothing = number(field(of_label_smoothing));
+    job.gamma = number(field(of_gamma));
+    if (fields == of_alpha) return;
+    if (const nb::handle alpha = field(of_alpha); !alpha.is_none()) {
+        job.share = number(alpha);
+        job.other_share = 1 - job.share;
+    }
+    if (const nb::handle gamma = field(of_gamma_negative); !gamma.is_none()) job.gamma_negative = number(gamma);
+    job.margin = number(field(of_margin));
+    job.of_p_t = PyUnicode_CompareWithASCIIString(field(of_focal).ptr(), "p_t") == 0;
 }
 
 unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle weights, nb::handle pos_weight,
@@ -258,8 +269,10 @@ unsigned compute(bool probabilities, nb::handle x, nb::handle target, nb::handle
 }
 
 // The fields of the named tuples Call, Operands and Outputs, in the order in which binxent.call and .kernels have them.
-enum CallField { call_loss, call_reduction, call_dtype, call_terms, call_divisor, call_any_target };
-enum OperandField { of_input, of_target, of_weight, of_sample_weight, of_pos_weight, of_mask, operand_fields = 9 };
+enum CallField { call_loss, call_reduction, call_dtype, call_terms, call_divisor, call_any_target, call_checks_targets };
+enum OperandField {
+    of_input, of_target, of_weight, of_sample_weight, of_pos_weight, of_mask, of_neg_weight = 9, operand_fields
+};
 enum OutputField { to_elements, to_total, to_gradient, to_hessian, to_expected_hessian, output_fields };
 
 nb::handle field(nb::handle tuple, int index) {
@@ -285,6 +298,7 @@ Shape plan_job(Job& job, nb::handle call, nb::handle operands) {
     if (!probabilities.is_valid()) throw nb::python_error();
     job.input = is_true(probabilities) ? Input::probabilities : Input::logits;
     job.any_target = is_true(field(call, call_any_target));
+    job.checks_targets = is_true(field(call, call_checks_targets));
     read_terms(job, field(call, call_terms));
     job.x = input.in(shape, "input");
     read_target(job, field(operands, of_target), shape);
@@ -292,6 +306,7 @@ Shape plan_job(Job& job, nb::handle call, nb::handle operands) {
         if (const nb::handle given = field(operands, weight); !given.is_none())
             job.weight[job.weights++] = Operand(given).in(shape, "weight");
     job.pos_weight = optional(field(operands, of_pos_weight), shape, "pos_weight");
+    job.neg_weight = optional(field(operands, of_neg_weight), shape, "neg_weight");
     job.mask = optional(field(operands, of_mask), shape, "mask");
     return shape;
 }
@@ -344,7 +359,7 @@ bool reads(nb::handle operands) noexcept {
     try {
         for (int k = of_input; k < operand_fields; ++k) {
             const nb::handle operand = field(operands, k);
-            if (k > of_mask && !operand.is_none()) return false;
+            if (k > of_mask && k != of_neg_weight && !operand.is_none()) return false;
             if (k == of_target && is_sparse(operand))
                 read_sparse(operand, Operand(field(operands, of_input)).shape());
             else if (k <= of_target || !operand.is_none())
@@ -488,6 +503,7 @@ NB_MODULE(_native, m) {
     m.def("loss_sums", &loss_sums, nb::arg("labels"));
     m.attr("INPUT_OUT_OF_RANGE") = input_out_of_range;
     m.attr("TARGET_OUT_OF_RANGE") = target_out_of_range;
+    m.attr("WRONG_TARGETS") = negative_pos_weight | negative_neg_weight | mask_not_binary;
     m.attr("xla_handler") = nb::capsule(reinterpret_cast<void*>(&xla_handler));
     m.def(
         "register_torch_operators",

@@ -32,11 +32,12 @@ void run(const Job& job, const Targets& targets, int64_t first_block, int64_t la
 
     Reader<T> x(job.x, first, size, space);
     Target target(targets, first, size, space);
-    Reader<T> pos_weight(job.pos_weight, first, size, space);
+    Reader<T> pos_weight(job.pos_weight, first, size, space), neg_weight(job.neg_weight, first, size, space);
     Weights<T> weights(job, first, size, space);
     Kept<T> kept(job, first, size, space);
     for (int k = 0; k < job.weights; ++k) extremes.settle(k, weights.reader(k));
-    extremes.settle(job.weights, pos_weight);
+    if (job.pos_weight) extremes.settle(extremes.of_pos_weight(), pos_weight);
+    if (job.neg_weight) extremes.settle(extremes.of_neg_weight(), neg_weight);
     T* const ones = space.take<T>(tile_of(size));
     for (int64_t i = 0; i < tile_of(size); ++i) ones[i] = T(1);
     Writer<T> losses(job.loss, first, size, true, space), hessians(job.hessian, first, size, true, space);
@@ -49,11 +50,12 @@ void run(const Job& job, const Targets& targets, int64_t first_block, int64_t la
         WideSum beyond;
         for (int64_t start = job.begin_of(block); start < end; start += tile_size) {
             const int64_t n = end - start < tile_size ? end - start : tile_size;
-            CurvedTile<T> tile{{x.tile(start, n), target.tile(start, n), ones, ones, ones, T(0), losses.tile(start),
+            CurvedTile<T> tile{{x.tile(start, n), target.tile(start, n), ones, ones, ones, ones, T(0), losses.tile(start),
                                 gradients.tile(start)},
                                hessians.tile(start)};
             if (job.weights > 0) tile.weight = weights.tile(start, n);
             if (job.pos_weight) tile.pos_weight = pos_weight.tile(start, n);
+            if (job.neg_weight) tile.neg_weight = neg_weight.tile(start, n);
             if (selects) tile.kept = kept.tile(tile.target, start, n);
             step(n, tile, terms, T(factor.within));
             for (int64_t i = 0; factor.after != 1 && i < n; ++i) {
@@ -61,7 +63,8 @@ void run(const Job& job, const Targets& targets, int64_t first_block, int64_t la
                 tile.hessian[i] = T(tile.hessian[i] * factor.after);
             }
             if (may_be_extreme) {
-                weights.values[job.weights] = tile.pos_weight;
+                weights.values[extremes.of_neg_weight()] = tile.neg_weight;
+                if (job.pos_weight) weights.values[extremes.of_pos_weight()] = tile.pos_weight;
                 extremes.find(tile.x, start, n, weights.values);
                 extremes.mend(tile, start, n);
                 extremes.mend_curvature(tile, start, n, wide_curvature);
@@ -81,7 +84,7 @@ void run(const Job& job, const Targets& targets, int64_t first_block, int64_t la
 template <class T>
 int64_t space_to_curve_in(const Job& job, int64_t n) {
     return Reader<T>::space(job.x, n) + Reader<T>::space(job.target, n) + SparseReader<T>::space(job.sparse_target, n) +
-           Reader<T>::space(job.pos_weight, n) + Weights<T>::space(job, n) + Kept<T>::space(job, n) +
+           Reader<T>::space(job.pos_weight, n) + Reader<T>::space(job.neg_weight, n) + Weights<T>::space(job, n) + Kept<T>::space(job, n) +
            Space::size<T>(tile_of(n)) +  // ones
            Writer<T>::space(job.loss, n, true) + Writer<T>::space(job.hessian, n, true) +
            Writer<T>::space(job.gradient, n, is_apart(job));

@@ -130,7 +130,7 @@ void focal_curved_tile(int64_t n, const CurvedTile<double>& tile, const Terms<do
     const Shown<T, true> shown{tile.kept, tile.hidden};
     const Gamma<T> gamma = terms.gamma;
     for_each_element<T, Kind::weighted>(n, tile, terms.smoothing, [=](int64_t i, const Branches<T>& of) BINXENT_ALWAYS {
-        const FocalLogit<T> element(xs[i], of, gamma);
+        const FocalLogit<T> element(xs[i], of, gamma, gamma);
         const FocalCurves<T> curves = focal_curves(xs[i], gamma.gamma.high);
         const T exact = of.positive * curves.positive + of.negative * curves.negative;
         losses[i] = shown(i, element.loss());
@@ -154,7 +154,7 @@ template <class T>
 CurvedStep<T> choose_curved(const Job& job) {
     if constexpr (std::is_same_v<T, double>)
         if (job.gamma > 0) return job.expects ? focal_curved_tile<true> : focal_curved_tile<false>;
-    if (job.weights > 0 || job.pos_weight) return choose_curved<T, Kind::weighted>(job);
+    if (job.weights > 0 || job.pos_weight || job.neg_weight || job.has_share()) return choose_curved<T, Kind::weighted>(job);
     return job.label_smoothing != 0 ? choose_curved<T, Kind::smoothed>(job) : choose_curved<T, Kind::plain>(job);
 }
 

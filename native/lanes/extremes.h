@@ -56,7 +56,7 @@ struct Stands<float> {
     float far = 115;
 
     explicit Stands(const Job& job) {
-        const bool focal = job.gamma > 0;
+        const bool focal = job.is_focal();
         if (job.input == Input::logits) {
             if (focal) product = 48, tail = 0, far = 86;
             return;
@@ -65,7 +65,8 @@ struct Stands<float> {
         product = focal ? 40 : 80;
         tail = focal ? 10 : no_tail;
         far = 0x1p-80f;
-        const double small = focal ? number(wide_exp_of_minus(100 / job.gamma)) : 0;
+        const double power = job.largest_power();
+        const double small = power > 0 ? number(wide_exp_of_minus(100 / power)) : 0;
         if (small > far) far = float(small);
     }
 };
@@ -164,9 +165,9 @@ class Extremes {
     const Factor& factor_;
     const S stands_;
     // In double the focal power has any exponent, and any element of it may be far.
-    const bool any_power_ = sizeof(T) == sizeof(double) && job_.gamma > 0;
-    const View* operand_[max_weights + 1];     // the weights, and the pos_weight
-    bool settled_[max_weights + 1] = {};       // true: no element of it is outside
+    const bool any_power_ = sizeof(T) == sizeof(double) && job_.is_focal();
+    const View* operand_[max_weights + 2];     // the weights, the pos_weight and the neg_weight
+    bool settled_[max_weights + 2] = {};       // true: no element of it is outside
     int operands_ = 0;
     Bounds loss_, gradient_, tighter_;
     bool found_ = false;
@@ -201,9 +202,9 @@ class Extremes {
         const bool logits = job_.input == Input::logits;
         if (!any_power_) return logits ? absolute(x) > stands_.far : x < stands_.far;
         // The focal power times the logarithm may be subnormal.
-        if (logits) return (job_.gamma + 1) * (absolute(double(x)) + 1) > 600;
+        if (logits) return (job_.largest_power() + 1) * (absolute(double(x)) + 1) > 600;
         const double one = clamped_minus_log(double(x)), other = clamped_minus_log1m(double(x));
-        return (job_.gamma + 1) * (one > other ? one : other) > 600;
+        return (job_.largest_power() + 1) * (one > other ? one : other) > 600;
     }
 
     void mark(const T* x, int64_t start, int64_t n) {
@@ -219,7 +220,7 @@ class Extremes {
             mark_[i] = far | (loss_.every ? in_loss : 0) | (gradient_.every ? in_gradient : 0);
             see(i, product[i] = 1, 1);
         }
-        // The weights are all that multiplies a negative; a positive is multiplied by the pos_weight, too.
+        // The weights multiply both branches. Each of the two others multiplies one of them, besides.
         for (int k = 0; k < job_.weights; ++k)
             read(k, start, n, [&](int64_t i, double size) { see(i, size, product[i] *= size); });
         for (int k = job_.weights; k < operands_; ++k)
@@ -228,27 +229,39 @@ class Extremes {
             if (mark_[i] > in_gradient + in_loss && is_far(x[i])) mark_[i] |= mark_[i] / far_in_loss;
     }
 
-    // The coefficients of both branches. Returns false for what is ignored, and where an operand is no number, which the loops
-    // have passed on.
+    // y and 1 − y, smoothed, and their coefficients.
+    struct Coefficients {
+        double y, rest;
+        Wide positive, negative;
+    };
+
+    // Returns false for what is ignored, and where an operand is no number, which the loops have passed on.
     template <class Tile>
-    bool read_coefficients(const Tile& tile, int64_t start, int64_t i, Wide& positive, Wide& negative) const {
+    bool read_coefficients(const Tile& tile, int64_t start, int64_t i, Coefficients& found) const {
         const double x = tile.x[i], y = tile.target[i];
         const double unsmoothed = 1 - job_.label_smoothing, half = job_.label_smoothing / 2;
         if (tile.kept[i] == tile.hidden || x != x) return false;
-        const Wide weight = wide_product(job_.weight, job_.weights, start + i);
+        found.y = y * unsmoothed + half;
+        found.rest = (1 - y) * unsmoothed + half;
+        Wide weight = wide_product(job_.weight, job_.weights, start + i), share = wide(1), other_share = wide(1);
+        if (job_.of_p_t) {
+            weight = weight * wide(job_.share * found.y + job_.other_share * found.rest);
+        } else {
+            share = wide(job_.share);
+            other_share = wide(job_.other_share);
+        }
         const Wide pos_weight = wide_product(&job_.pos_weight, job_.pos_weight ? 1 : 0, start + i);
-        positive = wide(y * unsmoothed + half) * pos_weight * weight;
-        negative = wide((1 - y) * unsmoothed + half) * weight;
-        return is_finite(positive) && is_finite(negative);
+        const Wide neg_weight = wide_product(&job_.neg_weight, job_.neg_weight ? 1 : 0, start + i);
+        found.positive = wide(found.y) * share * pos_weight * weight;
+        found.negative = wide(found.rest) * other_share * neg_weight * weight;
+        return is_finite(found.positive) && is_finite(found.negative);
     }
 
     template <class Tile>
     bool compute(const Tile& tile, int64_t start, int64_t i, WideBranch& found) const {
-        const double x = tile.x[i];
-        Wide positive, negative;
-        if (!read_coefficients(tile, start, i, positive, negative)) return false;
-        found = job_.input == Input::logits ? wide_logit(x, job_.gamma, positive, negative)
-                                            : wide_probability(x, job_.gamma, positive, negative);
+        Coefficients of;
+        if (!read_coefficients(tile, start, i, of)) return false;
+        found = wide_element(job_, tile.x[i], of.y, of.rest, of.positive, of.negative);
         return true;
     }
 
@@ -265,15 +278,20 @@ class Extremes {
           factor_(factor),
           stands_(job),
           small_(job.divisor_exponent < 0 || (job.divisor_exponent == 0 && absolute(job.divisor) < 1) ? S::small : 0),
-          watches_(job.value && (job.weights > 0 || job.pos_weight || small_ > 0)) {
+          watches_(job.value && (job.weights > 0 || job.pos_weight || job.neg_weight || small_ > 0)) {
         for (; operands_ < job.weights; ++operands_) operand_[operands_] = &job.weight[operands_];
         if (job.pos_weight) operand_[operands_++] = &job.pos_weight;
+        if (job.neg_weight) operand_[operands_++] = &job.neg_weight;
         loss_ = gradient_ = tighter_ = Bounds(job, stands_, operands_, 0);
         if (!job.gradient) return;
         gradient_ = Bounds(job, stands_, operands_, factor.is_ordinary() ? factor.exponent() : 0);
         gradient_.every |= !factor.is_ordinary();
         tighter_ = gradient_;
     }
+
+    // Which operands these are, if there are any.
+    int of_pos_weight() const { return job_.weights; }
+    int of_neg_weight() const { return job_.weights + (job_.pos_weight ? 1 : 0); }
 
     // Whether neither an element of the job nor its sum can be extreme.
     bool none() const {
@@ -286,7 +304,7 @@ class Extremes {
         if (const int64_t period = reader.period()) settled_[k] = !may_be_outside(k, reader.tile(0, period), 0, period);
     }
 
-    // Marks the extreme elements of a tile whose weights and pos_weight have these values.
+    // Marks the extreme elements of a tile whose weights, pos_weight and neg_weight have these values.
     void find(const T* x, int64_t start, int64_t n, const T* const* values) {
         found_ = tighter_.every || any_power_ || (has_tail() && any_far(x, n));
         for (int k = 0; k < operands_ && !found_; ++k) found_ = !settled_[k] && may_be_outside(k, values[k], start, n);
@@ -307,11 +325,11 @@ class Extremes {
     // Does the same for second derivatives, which stand what the gradients stand.
     template <class Tile, class Curvature>
     void mend_curvature(const Tile& tile, int64_t start, int64_t n, Curvature curvature) const {
-        Wide positive, negative;
+        Coefficients of;
         for (int64_t i = 0; found_ && i < n; ++i)
-            if ((mark_[i] & in_gradient) && read_coefficients(tile, start, i, positive, negative))
+            if ((mark_[i] & in_gradient) && read_coefficients(tile, start, i, of))
                 tile.hessian[i] = T(number(
-                    curvature(tile.x[i], job_.gamma, job_.expects, positive, negative) * factor_.whole));
+                    curvature(tile.x[i], job_.gamma, job_.expects, of.positive, of.negative) * factor_.whole));
     }
 
     // Adds the tile's losses to the sum, and those that T does not hold to `beyond`.

@@ -35,7 +35,7 @@ struct Gamma {
     explicit Gamma(double gamma) : gamma(gamma), next(gamma + 1) {
         const double size = double(Float<T>::exp_limit) / gamma;
         far = size < double(Float<T>::largest) ? T(size) : Float<T>::largest;
-        clamp = size < log_clamp ? T(size) : T(log_clamp);
+        clamp = gamma == 0 ? Float<T>::largest : size < log_clamp ? T(size) : T(log_clamp);
     }
 };
 
@@ -70,7 +70,7 @@ struct FocalLogit {
     Exponential<T, false> shared;         // exp(−(γ+1)·l)
     Exponential<T> of_trailing;           // exp(−γ·|x|)
 
-    BINXENT_INLINE FocalLogit(T x, const Branches<T>& of, const Gamma<T>& gamma)
+    BINXENT_INLINE FocalLogit(T x, const Branches<T>& of, const Gamma<T>& gamma, const Gamma<T>&)
         : x(x),
           leading(is_negative(x) ? of.positive : of.negative),
           trailing(is_negative(x) ? of.negative : of.positive),
@@ -102,23 +102,24 @@ struct FocalLogit {
 // both parts of its fraction are raised, as without the power.
 template <class T>
 struct FocalProbability {
-    T q, positive, negative, gamma;
+    T q, positive, negative, gamma, gamma_negative;
     T lost, lost1m;  // of the logarithms
     T minus_log, minus_log1m;
-    Exponential<T> of_positive, of_negative;  // (1 − q)^γ and q^γ
+    Exponential<T> of_positive, of_negative;  // (1 − q)^γ and q^γ, each with the γ of its branch
 
-    BINXENT_INLINE FocalProbability(T q, const Branches<T>& of, const Gamma<T>& gamma)
+    BINXENT_INLINE FocalProbability(T q, const Branches<T>& of, const Gamma<T>& gamma, const Gamma<T>& of_negatives)
         : q(q),
           positive(of.positive),
           negative(of.negative),
           gamma(gamma.gamma.high),
+          gamma_negative(of_negatives.gamma.high),
           minus_log(clamped_minus_log(q, lost)),
           minus_log1m(clamped_minus_log1m(q, lost1m)),
           of_positive(focal_power(gamma.gamma, minus_log1m, lost1m)),
-          of_negative(focal_power(gamma.gamma, minus_log, lost)) {
+          of_negative(focal_power(of_negatives.gamma, minus_log, lost)) {
         // A logarithm that is clamped has a power of 0.
         if (!(minus_log1m < gamma.clamp)) of_positive.power = 0;
-        if (!(minus_log < gamma.clamp)) of_negative.power = 0;
+        if (!(minus_log < of_negatives.clamp)) of_negative.power = 0;
     }
 
     BINXENT_INLINE T loss() const {
@@ -130,7 +131,7 @@ struct FocalProbability {
         const T raised = q * F::raise, other = T(1) - q;
         const T product = raised * other;
         const T denominator = product < F::tiny_product * F::raise ? F::tiny_product * F::raise : product;
-        const T rising = negative * factor * fma(gamma * F::raise * other, minus_log1m, raised);
+        const T rising = negative * factor * fma(gamma_negative * F::raise * other, minus_log1m, raised);
         const T falling = positive * (factor * F::raise) * fma(gamma * q, minus_log, other);
         return (times(rising, of_negative) - times(falling, of_positive)) / denominator;
     }

@@ -5,8 +5,10 @@
 
 #include "convert.h"
 #include "core/job.h"
+#include "family.h"
 #include "focal.h"
 #include "math.h"
+#include "terms.h"
 #include "tiles.h"
 
 namespace binxent::BINXENT_ISA {
@@ -15,23 +17,14 @@ namespace binxent::BINXENT_ISA {
 template <class T, class S = T>
 struct Tile {
     const S *x, *target;
-    const T *weight, *pos_weight, *kept;
+    const T *weight, *pos_weight, *neg_weight, *kept;
     T hidden;  // an element is ignored where `kept` is this
     T* loss;
     T* gradient;
 };
 
-// The numbers among the options.
-template <class T>
-struct Terms {
-    Smoothing<T> smoothing;
-    Gamma<T> gamma;
-
-    explicit Terms(const Job& job) : smoothing(job.label_smoothing), gamma(job.gamma) {}
-};
-
 // What is done to y and 1 − y before they are coefficients. Each kind does what those before it do, too.
-enum class Kind { plain, smoothed, pos_weighted, weighted };
+enum class Kind { plain, smoothed, pos_weighted, neg_weighted, weighted };
 constexpr bool has_weights(Kind kind) { return kind >= Kind::pos_weighted; }
 
 // Calls element(i, branches) with the coefficients of each element, in a loop that vectorises.
@@ -40,6 +33,7 @@ BINXENT_INLINE void for_each_element(int64_t n, const Tile<T, S>& tile, Smoothin
     const S* __restrict targets = tile.target;
     const T* __restrict weights = tile.weight;
     const T* __restrict pos_weights = tile.pos_weight;
+    const T* __restrict neg_weights = tile.neg_weight;
     for (int64_t start = 0; start < n; start += chunk) {
         prefetch_chunk(tile.x + start);
         prefetch_chunk(targets + start);
@@ -49,6 +43,7 @@ BINXENT_INLINE void for_each_element(int64_t n, const Tile<T, S>& tile, Smoothin
             Branches<T> branches(T(widen(targets[i])));
             if constexpr (kind != Kind::plain) smoothing.smooth(branches);
             if constexpr (has_weights(kind)) branches.positive = branches.positive * pos_weights[i];
+            if constexpr (kind >= Kind::neg_weighted) branches.multiply_negative(neg_weights[i]);
             if constexpr (kind == Kind::weighted) branches.multiply(weights[i]);
             element(i, branches);
         }
@@ -100,13 +95,45 @@ void focal_tile(int64_t n, const Tile<T, S>& tile, const Terms<T>& terms, T fact
     T* __restrict losses = tile.loss;
     T* __restrict gradients = tile.gradient;
     const Shown<T, any> shown{tile.kept, tile.hidden};
-    const Gamma<T> gamma = terms.gamma;
+    const Gamma<T> gamma = terms.gamma, negative = terms.negative;
     constexpr Kind kind = any ? Kind::weighted : Kind::plain;
     for_each_element<T, kind>(n, tile, terms.smoothing, [=](int64_t i, const Branches<T>& branches) BINXENT_ALWAYS {
-        const Element element(T(widen(xs[i])), branches, gamma);
+        const Element element(T(widen(xs[i])), branches, gamma, negative);
         losses[i] = shown(i, element.loss());
         if constexpr (want_gradient) gradients[i] = shown(i, element.gradient(factor));
     });
+}
+
+// With what family.h has there is one loop for any call.
+template <class T, class Element, bool want_gradient>
+void family_tile(int64_t n, const Tile<T>& tile, const Terms<T>& given, T factor) {
+    const T* __restrict xs = tile.x;
+    const T* __restrict targets = tile.target;
+    T* __restrict losses = tile.loss;
+    T* __restrict gradients = tile.gradient;
+    const Shown<T, true> shown{tile.kept, tile.hidden};
+    const Terms<T> terms = given;  // a copy, which no output can change: the compiler keeps it in registers
+    for_each_element<T, Kind::weighted>(n, tile, terms.smoothing, [=](int64_t i, const Branches<T>& of) BINXENT_ALWAYS {
+        const Element element(xs[i], targets[i], of, terms);
+        losses[i] = shown(i, element.loss());
+        if constexpr (want_gradient) gradients[i] = shown(i, element.gradient(factor));
+    });
+}
+
+template <class T>
+bool are_hard(int64_t n, const T* target) {
+    bool soft = false;
+    for (int64_t i = 0; i < n; ++i) soft |= (target[i] != 0) & (target[i] != 1);
+    return !soft;
+}
+
+// With a margin, a tile of hard targets has a loop of its own, which gives the same bits.
+template <class T, bool powered, bool want_gradient>
+void margin_tile(int64_t n, const Tile<T>& tile, const Terms<T>& terms, T factor) {
+    if (terms.smoothing.half == 0 && terms.smoothing.other_half == 0 && are_hard(n, tile.target))
+        family_tile<T, MarginLogit<T, powered, true>, want_gradient>(n, tile, terms, factor);
+    else
+        family_tile<T, MarginLogit<T, powered, false>, want_gradient>(n, tile, terms, factor);
 }
 
 template <class T>
@@ -116,13 +143,21 @@ bool out_of_range(int64_t n, const T* v, const T* kept, T hidden) {
     return outside != 0;
 }
 
+template <class T>
+bool any_negative(int64_t n, const T* v, const T* kept, T hidden) {
+    unsigned negative = 0;
+    for (int64_t i = 0; i < n; ++i) negative |= unsigned(v[i] < 0) & unsigned(kept[i] != hidden);
+    return negative != 0;
+}
+
 // Writes NaN for every element that is out of range: a caller in a compiled graph cannot raise.
 template <class T>
-void spoil_out_of_range(int64_t n, const Tile<T>& tile, bool any_target) {
+void spoil_out_of_range(int64_t n, const Tile<T>& tile, const Job& job) {
+    const bool any_input = job.input == Input::logits, any_target = any_input ? !job.checks_targets : job.any_target;
     for (int64_t i = 0; i < n; ++i) {
         const T q = tile.x[i], target = tile.target[i];
         const bool fits = any_target || (target >= 0 && target <= 1);
-        if (tile.kept[i] != tile.hidden && !(q >= 0 && q <= 1 && fits)) tile.loss[i] = tile.gradient[i] = T(__builtin_nan(""));
+        if (tile.kept[i] != tile.hidden && !((any_input || (q >= 0 && q <= 1)) && fits)) tile.loss[i] = tile.gradient[i] = T(__builtin_nan(""));
     }
 }
 
@@ -156,20 +191,40 @@ Step<T> choose(const Job& job) {
 
 template <class T, class Element>
 Step<T> choose_focal(const Job& job) {
-    const bool any = job.weights > 0 || job.pos_weight || job.label_smoothing != 0 || job.selects();
+    const bool any = job.weights > 0 || job.pos_weight || job.neg_weight || job.label_smoothing != 0 ||
+                     job.has_share() || job.selects();
     // In double there is one loop: it is bound by its arithmetic anyway.
     if constexpr (sizeof(T) == sizeof(double)) return focal_tile<T, Element, true, true, T>;
     if (any) return job.gradient ? focal_tile<T, Element, true, true, T> : focal_tile<T, Element, true, false, T>;
     return job.gradient ? focal_tile<T, Element, false, true, T> : focal_tile<T, Element, false, false, T>;
 }
 
+template <class T, class Element>
+Step<T> choose_family(const Job& job) {
+    return job.gradient ? family_tile<T, Element, true> : family_tile<T, Element, false>;
+}
+
+template <class T>
+Step<T> choose_family(const Job& job) {
+    if (job.input == Input::probabilities)
+        return job.of_p_t         ? choose_family<T, PtProbability<T>>(job)
+               : job.margin > 0 ? choose_family<T, MarginProbability<T>>(job)
+                                  : choose_focal<T, FocalProbability<T>>(job);
+    if (job.of_p_t) return choose_family<T, PtLogit<T>>(job);
+    if (job.margin == 0) return choose_family<T, AsymmetricLogit<T>>(job);
+    if (job.largest_power() > 0) return job.gradient ? margin_tile<T, true, true> : margin_tile<T, true, false>;
+    return job.gradient ? margin_tile<T, false, true> : margin_tile<T, false, false>;
+}
+
 // The loop that does all that the job asks for, and no more.
 template <class T>
 Step<T> choose(const Job& job) {
+    if (job.is_family()) return choose_family<T>(job);
     if (job.gamma > 0)
         return job.input == Input::logits ? choose_focal<T, FocalLogit<T>>(job) : choose_focal<T, FocalProbability<T>>(job);
     if (job.weights > 0) return choose<T, Kind::weighted>(job);
-    if (job.pos_weight) return choose<T, Kind::pos_weighted>(job);
+    if (job.neg_weight) return choose<T, Kind::neg_weighted>(job);
+    if (job.pos_weight || job.has_share()) return choose<T, Kind::pos_weighted>(job);
     return job.label_smoothing != 0 ? choose<T, Kind::smoothed>(job) : choose<T, Kind::plain>(job);
 }
 

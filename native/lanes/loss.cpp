@@ -53,13 +53,15 @@ unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_
 
     Reader<T> x(job.x, first, size, space);
     Target target(targets, first, size, space);
-    Reader<T> pos_weight(job.pos_weight, first, size, space);
+    Reader<T> pos_weight(job.pos_weight, first, size, space), neg_weight(job.neg_weight, first, size, space);
     Weights<T> weights(job, first, size, space);
     Kept<T> kept(job, first, size, space);
     for (int k = 0; k < job.weights; ++k) extremes.settle(k, weights.reader(k));
-    extremes.settle(job.weights, pos_weight);
+    if (job.pos_weight) extremes.settle(extremes.of_pos_weight(), pos_weight);
+    if (job.neg_weight) extremes.settle(extremes.of_neg_weight(), neg_weight);
     T* const ones = space.take<T>(tile_of(size));
-    if (may_be_extreme || job.weights > 0 || job.gamma > 0 || job.input == Input::probabilities)
+    if (may_be_extreme || job.weights > 0 || job.neg_weight || job.has_share() || job.is_focal() ||
+        job.input == Input::probabilities || job.checks_targets)
         for (int64_t i = 0; i < tile_of(size); ++i) ones[i] = T(1);
 
     constexpr bool is_sparse = std::is_same_v<Target, SparseReader<T>>;
@@ -68,9 +70,10 @@ unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_
     unsigned flags = 0;
     for_each_tile<T>(job, first_block, last_block, space, [&](int64_t start, int64_t n, T* loss, T* gradient,
                                                                BlockSum& sum, WideSum& beyond) BINXENT_ALWAYS {
-        Tile<T> tile{x.tile(start, n), target.tile(start, n), ones, ones, ones, T(0), loss, gradient};
+        Tile<T> tile{x.tile(start, n), target.tile(start, n), ones, ones, ones, ones, T(0), loss, gradient};
         if (job.weights > 0) tile.weight = weights.tile(start, n);
         if (job.pos_weight) tile.pos_weight = pos_weight.tile(start, n);
+        if (job.neg_weight) tile.neg_weight = neg_weight.tile(start, n);
         if (selects_by_target) {
             tile.kept = tile.target;
             tile.hidden = T(job.ignore_index);
@@ -82,6 +85,13 @@ unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_
             if (out_of_range(n, tile.x, tile.kept, tile.hidden)) outside |= input_out_of_range;
             if (!job.any_target && out_of_range(n, tile.target, tile.kept, tile.hidden)) outside |= target_out_of_range;
         }
+        if (job.checks_targets) {
+            if (job.input == Input::logits && out_of_range(n, tile.target, tile.kept, tile.hidden))
+                outside |= target_out_of_range;
+            if (job.pos_weight && any_negative(n, tile.pos_weight, tile.kept, tile.hidden)) outside |= negative_pos_weight;
+            if (job.neg_weight && any_negative(n, tile.neg_weight, tile.kept, tile.hidden)) outside |= negative_neg_weight;
+            if (job.mask && kept.is_mask_fractional(start, n)) outside |= mask_not_binary;
+        }
         if constexpr (is_sparse)
             (target.is_empty() ? for_negatives : step)(n, tile, terms, T(factor.within));
         else
@@ -89,11 +99,12 @@ unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_
         if (job.gradient && factor.after != 1)
             for (int64_t i = 0; i < n; ++i) gradient[i] = T(gradient[i] * factor.after);
         if (may_be_extreme) {
-            weights.values[job.weights] = tile.pos_weight;
+            weights.values[extremes.of_neg_weight()] = tile.neg_weight;
+            if (job.pos_weight) weights.values[extremes.of_pos_weight()] = tile.pos_weight;
             extremes.find(tile.x, start, n, weights.values);
             extremes.mend(tile, start, n);
         }
-        if (outside) spoil_out_of_range(n, tile, job.any_target);
+        if (outside & (input_out_of_range | target_out_of_range)) spoil_out_of_range(n, tile, job);
         flags |= outside;
         if (saturates) saturate(n, gradient);
         if (job.value && may_be_extreme)
@@ -108,7 +119,8 @@ unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_
 // sixth less time than to widen them into a buffer before.
 bool is_plain_bfloat16(const Job& job) {
     return job.input == Input::logits && is_packed<BFloat16>(job.x) && is_packed<BFloat16>(job.target) &&
-           job.weights == 0 && !job.pos_weight && job.label_smoothing == 0 && !job.in_double() && !job.selects() &&
+           job.weights == 0 && !job.pos_weight && !job.neg_weight && !job.has_share() && !job.is_family() &&
+           !job.checks_targets && job.label_smoothing == 0 && !job.in_double() && !job.selects() &&
            Factor(job).after == 1 && Extremes<float>(job, Factor(job)).none();
 }
 
@@ -131,7 +143,7 @@ void run_plain_bfloat16(const Job& job, int64_t first_block, int64_t last_block,
     const Terms<float> terms(job);
     const auto step = choose_plain_bfloat16(job);
     const auto compute = [&](int64_t start, int64_t n, float* loss, float* gradient, BlockSum& sum, WideSum&) {
-        const Tile<float, BFloat16> tile{x + start, target + start, nullptr, nullptr, nullptr, 0, loss, gradient};
+        const Tile<float, BFloat16> tile{x + start, target + start, nullptr, nullptr, nullptr, nullptr, 0, loss, gradient};
         step(n, tile, terms, factor);
         if (job.value) sum.add(loss, n);
     };
@@ -141,7 +153,7 @@ void run_plain_bfloat16(const Job& job, int64_t first_block, int64_t last_block,
 template <class T>
 int64_t space_to_run_in(const Job& job, int64_t n) {
     return Reader<T>::space(job.x, n) + Reader<T>::space(job.target, n) + SparseReader<T>::space(job.sparse_target, n) +
-           Reader<T>::space(job.pos_weight, n) + Weights<T>::space(job, n) + Kept<T>::space(job, n) +
+           Reader<T>::space(job.pos_weight, n) + Reader<T>::space(job.neg_weight, n) + Weights<T>::space(job, n) + Kept<T>::space(job, n) +
            Space::size<T>(tile_of(n)) +  // ones
            Writer<T>::space(job.loss, n, true) + Writer<T>::space(job.gradient, n, is_apart(job.gradient, job.x));
 }

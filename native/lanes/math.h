@@ -106,6 +106,11 @@ struct Branches {
     BINXENT_INLINE explicit Branches(T target)
         : positive(target), negative(T(1) - target), lost((T(1) - negative) - target) {}
 
+    BINXENT_INLINE void multiply_negative(T weight) {
+        negative = negative * weight;
+        lost = lost * weight;
+    }
+
     BINXENT_INLINE void multiply(T weight) {
         positive = positive * weight;
         negative = negative * weight;
@@ -113,18 +118,23 @@ struct Branches {
     }
 };
 
-// Label smoothing (Szegedy et al. 2016): y becomes y·share + half, and 1 − y becomes (1 − y)·share + half. Each is smoothed
-// by itself, since 1 − (y·share + half) would lose the digits of a small epsilon.
+// Label smoothing (Szegedy et al. 2016): y becomes y·(1 − ε) + ε/2, and 1 − y becomes (1 − y)·(1 − ε) + ε/2. Each is
+// smoothed by itself, since 1 − (y·(1 − ε) + ε/2) would lose the digits of a small epsilon. Both are then multiplied by the
+// shares of their classes, alpha and 1 − alpha.
 template <class T>
 struct Smoothing {
-    T share, half;
+    T share, half, other_share, other_half;
 
-    explicit Smoothing(double epsilon) : share(T(1 - epsilon)), half(T(epsilon / 2)) {}
+    Smoothing(double epsilon, double alpha, double rest)
+        : share(T((1 - epsilon) * alpha)),
+          half(T(epsilon / 2 * alpha)),
+          other_share(T((1 - epsilon) * rest)),
+          other_half(T(epsilon / 2 * rest)) {}
 
     BINXENT_INLINE void smooth(Branches<T>& branches) const {
         branches.positive = fma(branches.positive, share, half);
-        branches.negative = fma(branches.negative, share, half);
-        branches.lost = branches.lost * share;
+        branches.negative = fma(branches.negative, other_share, other_half);
+        branches.lost = branches.lost * other_share;
     }
 };
 

@@ -18,7 +18,7 @@ class Weights {
     static int64_t product_needed(const Job& job, int64_t n) { return job.weights > 1 ? tile_of(n) : 0; }
 
   public:
-    const T* values[max_weights + 1];  // of each in the last tile, and room for the pos_weight's
+    const T* values[max_weights + 2];  // of each in the last tile, and room for those of pos_weight and neg_weight
 
     Weights(const Job& job, int64_t first, int64_t size, Space& space)
         : count_(job.weights),
@@ -89,6 +89,14 @@ class Kept {
         if (mask)
             for (int64_t i = 0; i < n; ++i) kept_[i] = mask[i] != 0 ? kept_[i] : T(0);
         return kept_;
+    }
+
+    // Whether a number of the mask is neither 0 nor 1.
+    bool is_mask_fractional(int64_t start, int64_t n) {
+        const T* const mask = mask_.tile(start, n);
+        unsigned fractional = 0;
+        for (int64_t i = 0; i < n; ++i) fractional |= unsigned(mask[i] != 0) & unsigned(mask[i] != 1);
+        return fractional != 0;
     }
 
     // How many elements of the tile are kept.

@@ -121,7 +121,8 @@ void negatives_tile(int64_t n, const Tile<T>& tile, const Terms<T>&, T factor) {
 // The loop for a tile without labels, most of which are so where there are many labels; `step` where there is no such loop.
 template <class T>
 Step<T> choose_for_negatives(const Job& job, Step<T> step) {
-    const bool plain = job.weights == 0 && !job.pos_weight && job.label_smoothing == 0 && job.gamma == 0;
+    const bool plain = job.weights == 0 && !job.pos_weight && !job.neg_weight && !job.has_share() &&
+                       job.label_smoothing == 0 && !job.is_focal();
     if (job.input != Input::logits || !plain || job.selects()) return step;
     if (!job.gradient) return negatives_tile<T, true, false>;
     return job.loss || job.value ? negatives_tile<T, true, true> : negatives_tile<T, false, true>;

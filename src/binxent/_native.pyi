@@ -8,6 +8,7 @@ from binxent.kernels.native import Operand
 DTYPES: dict[str, int]
 INPUT_OUT_OF_RANGE: int
 TARGET_OUT_OF_RANGE: int
+WRONG_TARGETS: int
 MAX_ROWS_IN_CELL: int
 CELL_COUNT_SHIFT: int
 PROBABILITY_BITS: int

@@ -11,11 +11,11 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from binxent import options
-from binxent.options import RefusalError
+from binxent.options import NO_FOCAL, RefusalError
 
 if TYPE_CHECKING:
     from binxent.formula import Loss
-    from binxent.options import Terms
+    from binxent.options import Focal, Terms
 
 Shape = tuple[int, ...]  # an unknown size is negative, or a compiler's symbol
 Divisor = float | str
@@ -42,6 +42,7 @@ class Operands(NamedTuple):
     label_smoothing: Any = None  # an array where it is learnt; a number is among the call's terms instead
     gamma: Any = None  # likewise
     normalizer: Any = None
+    neg_weight: Any = None
 
 
 class Call(NamedTuple):
@@ -53,6 +54,7 @@ class Call(NamedTuple):
     terms: Terms | None  # None: every option has its default
     divisor: Divisor
     any_target: bool = False  # for probabilities: whether a target outside [0, 1] is accepted
+    checks_targets: bool = False  # whether targets, pos_weight, neg_weight and mask are checked, of logits too
 
 
 def result_dtype(input: str, target: str) -> str:
@@ -88,6 +90,18 @@ def divisor(reduction: str, shape: Shape, *, selects: bool = False, weighted: bo
     return 1.0
 
 
+def averaged_axes(reduction: str, dims: int) -> tuple[int, ...]:
+    """The axes over which ``"per_label"`` and ``"per_sample"`` take the mean: all but the last, and all but the first.
+
+    An input of one axis is that of one label, whose mean is a number.
+    """
+    if reduction == "per_label":
+        return tuple(range(max(dims - 1, min(dims, 1))))
+    if not dims:
+        raise RefusalError("reduction", "'per_sample' of an input without a first axis; expected one")
+    return tuple(range(1, dims))
+
+
 def normalized(call: Call, number: float | None) -> Call:
     """The call that divides by a normalizer: a number, or, where that is 0 or not known, the operand of that name.
 
@@ -113,6 +127,9 @@ def plan(
     ignore_index: object = None,
     label_smoothing: object = 0,
     gamma: object = 0,
+    neg_weight: Shape | None = None,
+    focal: Focal = NO_FOCAL,
+    check_targets: bool = False,
     *,
     any_target: bool = False,
 ) -> Call:
@@ -120,7 +137,8 @@ def plan(
 
     ``known_plan`` caches the result. A compiler calls this function, because its symbolic sizes have no hash.
     """
-    options.check_reduction(reduction)
+    if options.check_reduction(reduction) in options.BY_AXIS:
+        raise RefusalError("reduction", f"{reduction!r} is the mean of the losses of another call, for 'none'")
     if target != shape:
         raise RefusalError("target", f"shape {tuple(target)} must be the same as the input's, {tuple(shape)}")
     if weight is not None:
@@ -129,12 +147,14 @@ def plan(
         options.check_sample_weight(sample_weight, shape)
     if pos_weight is not None:
         options.check_broadcast("pos_weight", pos_weight, shape)
+    if neg_weight is not None:
+        options.check_broadcast("neg_weight", neg_weight, shape)
     if mask is not None:
         options.check_broadcast("mask", mask, shape)
-    terms = options.terms(ignore_index, label_smoothing, gamma, dtypes[1])
+    terms = options.terms(ignore_index, label_smoothing, gamma, dtypes[1], focal)
     weighted = weight is not None or sample_weight is not None
     by = divisor(reduction, shape, selects=selects(mask, terms), weighted=weighted)
-    return Call(loss, reduction, result_dtype(*dtypes), terms, by, any_target)
+    return Call(loss, reduction, result_dtype(*dtypes), terms, by, any_target, bool(check_targets))
 
 
 # ``typed`` tells True from 1, which are equal: True is no valid option, and must not find the plan of 1.

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from binxent import formula
+from binxent import focal, formula
 from binxent.call import GIVEN, KEPT, ROWS, SIZE, WEIGHTS
-from binxent.options import Terms, no_probability
+from binxent.options import Terms, no_probability, wrong_target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from binxent.call import Call, Operands
+    from binxent.formula import Loss
 
 Array = Any
 LARGEST_FLOAT16 = 65504.0
@@ -66,6 +69,9 @@ class Arrays(Protocol):
     def probability(self, call: Call, x: Array, y: Array) -> Array:
         """x, with NaN where it or the target is no probability, unless the framework reports that otherwise."""
 
+    def checked(self, call: Call, x: Array, y: Array, operands: Operands, keep: Array | None) -> Array:
+        """x; raises for what ``wrong_element`` finds, or returns what ``nan_where_wrong`` makes of it."""
+
 
 class UntapedArrays(Arrays, Protocol):
     """What ``loss_and_gradient`` needs besides, which no tape records.
@@ -89,16 +95,33 @@ class Values(NamedTuple):
     y: Array
     weight: Array | None
     sample_weight: Array | None
-    pos_weight: Array | None
+    pos_weight: Any  # an array, or a number where alpha alone is given
     label_smoothing: Any  # a number, or an array where it is learnt
     gamma: Any
     normalizer: Array | None
     keep: Array | None  # which elements count; None: all
+    neg_weight: Any
 
 
 def _arguments(values: Values, weight: Array | None) -> tuple[Any, ...]:
     """The arguments of ``formula``'s functions."""
-    return values.x, values.y, weight, values.pos_weight, values.label_smoothing, values.gamma
+    return values.x, values.y, weight, values.pos_weight, values.label_smoothing, values.gamma, values.neg_weight
+
+
+def functions(call: Call) -> Loss:
+    """The functions of the call's loss: those of ``formula``, or of ``focal`` for what only that defines."""
+    terms = call.terms
+    if terms is None or not terms.is_family:
+        return call.loss
+    return focal.of(call.loss.probabilities, terms._replace(ignore_index=None, label_smoothing=0, gamma=0))
+
+
+def shares(call: Call) -> tuple[float, float]:
+    """α and 1 − α, by which pos_weight and neg_weight are multiplied. That of p_t multiplies the whole instead."""
+    terms = call.terms
+    if terms is None or terms.alpha is None or terms.focal == "p_t":
+        return 1, 1
+    return terms.alpha, 1 - terms.alpha
 
 
 def kept(xp: Arrays, target: Array, mask: Array | None, ignore_index: float | None) -> Array | None:
@@ -132,18 +155,27 @@ def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
         # A graph cannot raise: an option out of its range becomes NaN, and with it the loss.
         return xp.where((value >= 0) & (value <= most), value, value + math.nan)
 
+    def scaled(operand: Array | None, share: float) -> Any:
+        if share == 1:
+            return wide(operand)
+        return xp.number(share, x) if operand is None else wide(operand) * share
+
     if call.loss.probabilities:
         x = xp.probability(call, x, y)
+    if call.checks_targets:
+        x = xp.checked(call, x, y, operands, keep)
+    positive, negative = shares(call)
     return Values(
         x,
         y,
         wide(operands.weight),
         wide(operands.sample_weight),
-        wide(operands.pos_weight),
+        scaled(operands.pos_weight, positive),
         option(operands.label_smoothing, terms.label_smoothing, 1.0),
         option(operands.gamma, terms.gamma, LARGEST_GAMMA),
         None if operands.normalizer is None else xp.widen(operands.normalizer, call.dtype),
         keep,
+        scaled(operands.neg_weight, negative),
     )
 
 
@@ -167,7 +199,7 @@ def weight(values: Values) -> Array | None:
 
 def elements(xp: Arrays, call: Call, values: Values) -> Array:
     """The loss of each element."""
-    return formula.only(xp, values.keep, call.loss.loss(xp, *_arguments(values, weight(values))))
+    return formula.only(xp, values.keep, functions(call).loss(xp, *_arguments(values, weight(values))))
 
 
 def loss_and_gradient(
@@ -179,7 +211,7 @@ def loss_and_gradient(
     needs. ``finite`` says that no operand is infinite: where one is nevertheless, a loss may be NaN.
     """
     arguments = _arguments(values, weight(values))
-    found = call.loss.loss_and_gradient(xp, *arguments, loss=loss, gradient=gradient, finite=finite)
+    found = functions(call).loss_and_gradient(xp, *arguments, loss=loss, gradient=gradient, finite=finite)
     if values.keep is None:
         return found
     keep = xp.widen(values.keep, call.dtype)  # what is ignored is finite, because its operands are 0
@@ -232,21 +264,26 @@ def derivative(
     y: Array,
     weight: Array | None,
     sample_weight: Array | None,
-    pos_weight: Array | None,
+    pos_weight: Any,
     label_smoothing: Any,
     gamma: Any,
     normalizer: Array | None,
     keep: Array | None,
+    neg_weight: Any,
 ) -> Array:
     """The derivative of each element's loss with respect to the operand of that name, before the division."""
-    w = product(weight, sample_weight)
+    w, of = product(weight, sample_weight), functions(call)
+    rest = pos_weight, label_smoothing, gamma, neg_weight
     if name in ("weight", "sample_weight"):
-        bracket = formula.only(xp, keep, call.loss.loss(xp, x, y, None, pos_weight, label_smoothing, gamma))
+        bracket = formula.only(xp, keep, of.loss(xp, x, y, None, *rest))
         if call.divisor == WEIGHTS:  # a weight is part of the divisor too
-            each = formula.only(xp, keep, call.loss.loss(xp, x, y, w, pos_weight, label_smoothing, gamma))
+            each = formula.only(xp, keep, of.loss(xp, x, y, w, *rest))
             bracket = bracket - divide(xp, call, xp.sum(each), x, w, keep, normalizer)
         return product(bracket, sample_weight if name == "weight" else weight)
-    return call.loss.derivatives[name](xp, x, y, w, pos_weight, label_smoothing, gamma)
+    found = of.derivatives[name](xp, x, y, w, *rest)
+    positive, negative = shares(call)
+    share = {"pos_weight": positive, "neg_weight": negative}.get(name, 1)
+    return found if share == 1 else found * share
 
 
 def measured(xp: Arrays, call: Call, values: Values) -> Array:
@@ -297,3 +334,47 @@ def refusal_of_probability(name: str, values: Any, keep: Any, *, hint: bool = Tr
     wrong = ~formula.in_unit(values)
     first = tuple(int(i) for i in np.argwhere(wrong if keep is None else wrong & keep)[0])
     return no_probability(name, first, values[first], hint=hint)
+
+
+# What ``check_targets`` asks of an operand: which elements of it are wrong.
+WRONG: Mapping[str, Callable[[Array], Array]] = {
+    "target": lambda values: ~formula.in_unit(values),
+    "pos_weight": lambda values: values < 0,
+    "neg_weight": lambda values: values < 0,
+    "mask": lambda values: (values != 0) & (values != 1),
+}
+
+
+def wrong_element(operands: Operands, keep: Any) -> str | None:
+    """The message for the first operand and element that ``check_targets`` refuses; None if all is well.
+
+    The operands are NumPy arrays. What is ignored is exempt, but for the mask itself.
+    """
+    for name, is_wrong in WRONG.items():
+        values = getattr(operands, name)
+        if values is None:
+            continue
+        values = np.asarray(values)
+        wrong = np.broadcast_to(is_wrong(values.astype(np.float64)), np.shape(operands.input))
+        if keep is not None and name != "mask":
+            wrong = wrong & keep
+        if not wrong.any():
+            continue
+        first = np.unravel_index(np.argmax(wrong), wrong.shape)[wrong.ndim - values.ndim :]
+        own = tuple(0 if size == 1 else int(i) for i, size in zip(first, values.shape, strict=True))
+        return wrong_target(name, own, values[own])
+    return None
+
+
+def nan_where_wrong(xp: Arrays, call: Call, x: Array, y: Array, operands: Operands, keep: Array | None) -> Array:
+    """x, with NaN where ``check_targets`` refuses an operand: for a compiler, under which nothing can be raised."""
+    wrong = ~formula.in_unit(y)
+    for name in ("pos_weight", "neg_weight"):
+        if (weight := getattr(operands, name)) is not None:
+            wrong = wrong | (seen(xp, call, keep, weight) < 0)
+    if keep is not None:
+        wrong = wrong & keep
+    if operands.mask is not None:
+        mask = xp.widen(operands.mask, call.dtype)
+        wrong = wrong | ((mask != 0) & (mask != 1))
+    return xp.where(wrong, xp.zeros_like(x) + math.nan, x)

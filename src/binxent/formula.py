@@ -3,7 +3,7 @@
 ``xp`` is any namespace with ``exp``, ``log``, ``log1p``, ``where``, ``isinf`` and ``zeros_like``: NumPy, torch,
 jax.numpy. This is what every test compares with (in float64), and what runs where the kernel does not.
 
-For a logit x, target y, weight w and positive weight p::
+For a logit x, target y, weight w and positive weight p (a negative weight n multiplies each (1−y) likewise)::
 
     loss   = w · [ p·y·softplus(−x) + (1−y)·softplus(x) ]
     d/dx   = w · [ (1−y)·σ(x) − p·y·σ(−x) ]
@@ -104,6 +104,8 @@ def minus_log1m(xp: Namespace, q: Array) -> Array:
 
 def _unless_nothing(xp: Namespace, coefficient: Array, value: Array) -> Array:
     """The value, and 0 in place of ±inf where the coefficient is 0."""
+    if isinstance(coefficient, (int, float)):
+        return value if coefficient else xp.where(xp.isinf(value), xp.zeros_like(value), value)
     return xp.where((coefficient == 0) & xp.isinf(value), xp.zeros_like(value), value)
 
 
@@ -126,10 +128,15 @@ def smoothed(target: Array, label_smoothing: Option) -> Array:
     return target if is_off(label_smoothing) else target * (1 - label_smoothing) + label_smoothing / 2
 
 
-def coefficients(target: Array, pos_weight: Array | None, label_smoothing: Option = 0.0) -> tuple[Array, Array]:
-    """p·y and 1 − y, smoothed: the coefficients of the positive and of the negative branch."""
+def coefficients(
+    target: Array, pos_weight: Array | None, label_smoothing: Option = 0.0, neg_weight: Array | None = None
+) -> tuple[Array, Array]:
+    """p·y and n·(1 − y), smoothed: the coefficients of the positive and of the negative branch."""
     positive, negative = smoothed(target, label_smoothing), smoothed(1 - target, label_smoothing)
-    return positive if pos_weight is None else pos_weight * positive, negative
+    return (
+        positive if pos_weight is None else pos_weight * positive,
+        negative if neg_weight is None else neg_weight * negative,
+    )
 
 
 def _finite(xp: Namespace, x: Array) -> tuple[Array, Array]:
@@ -172,14 +179,16 @@ def logits_loss(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
-    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    positive, negative = coefficients(target, pos_weight, label_smoothing, neg_weight)
     if not is_off(gamma):
         bracket = _times(xp, positive, _branch(xp, x, gamma)) + _times(xp, negative, _branch(xp, -x, gamma))
     else:
-        # Both softplus contain log1p(e), which is computed once. Without pos_weight its coefficient is 1, whatever the
-        # target: the automatic derivative to the target is then −x itself, and not a difference of two softplus.
-        none, both = xp.zeros_like(x), 1 if pos_weight is None else positive + negative
+        # Both softplus contain log1p(e), which is computed once. Without a weight of one class its coefficient is 1,
+        # whatever the target: the automatic derivative to the target is then −x itself, and not a difference of two
+        # softplus.
+        none, both = xp.zeros_like(x), 1 if pos_weight is neg_weight is None else positive + negative
         bracket = _times(xp, positive, xp.where(x < 0, -x, none)) + _times(xp, negative, xp.where(x < 0, none, x))
         bracket = bracket + both * xp.log1p(_e(xp, x))
     return _weighted(xp, weight, bracket)
@@ -193,8 +202,9 @@ def logits_gradient(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
-    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    positive, negative = coefficients(target, pos_weight, label_smoothing, neg_weight)
     if is_off(gamma):
         up, down = sigmoids(xp, x)
         return _weighted(xp, weight, negative * up - positive * down)
@@ -202,7 +212,12 @@ def logits_gradient(
 
 
 def _sides(
-    xp: Namespace, x: Array, target: Array, pos_weight: Array | None, label_smoothing: Option
+    xp: Namespace,
+    x: Array,
+    target: Array,
+    pos_weight: Array | None,
+    label_smoothing: Option,
+    neg_weight: Array | None,
 ) -> tuple[Array, Array, Array | None]:
     """The signed coefficients of σ(|x|) and of σ(−|x|) in d/dx, and the sum of both branches' (None: it is 1).
 
@@ -210,17 +225,17 @@ def _sides(
     products one is 0, so that nothing is rounded.
     """
     above = xp.clip_(xp.sign(x), 0, 1)
-    if pos_weight is None and is_off(label_smoothing):
+    if pos_weight is neg_weight is None and is_off(label_smoothing):
         larger, smaller = above - target, above
         smaller -= 1
         smaller += target
         return larger, smaller, None
     below = above - 1  # −1 where x < 0
-    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    positive, negative = coefficients(target, pos_weight, label_smoothing, neg_weight)
     larger = xp.add_product_(above * negative, below, positive)
     below *= negative
     smaller = xp.add_product_(below, above, positive)
-    return larger, smaller, None if pos_weight is None else positive + negative
+    return larger, smaller, None if pos_weight is neg_weight is None else positive + negative
 
 
 def _focal_loss_and_gradient(
@@ -264,6 +279,7 @@ def logits_loss_and_gradient(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
     *,
     loss: bool = True,
     gradient: bool = True,
@@ -276,7 +292,7 @@ def logits_loss_and_gradient(
     ``finite`` says that no operand is infinite, so that products need no look at it. Where one is, a loss may be NaN.
     """
     if not is_off(gamma):
-        coefficient = coefficients(target, pos_weight, label_smoothing)
+        coefficient = coefficients(target, pos_weight, label_smoothing, neg_weight)
         focal = _focal_loss_and_gradient(xp, x, *coefficient, gamma, loss, gradient, finite)
         return _both_weighted(xp, weight, *focal, finite)
     # On a processor torch's ``where`` takes three times as long as its ``exp``: here is none. What is changed in place
@@ -284,7 +300,7 @@ def logits_loss_and_gradient(
     e = abs(x)
     e *= -1
     e = xp.exp_(e)
-    larger, smaller, both = _sides(xp, x, target, pos_weight, label_smoothing)
+    larger, smaller, both = _sides(xp, x, target, pos_weight, label_smoothing, neg_weight)
     bracket = slope = None
     if loss:
         bracket = xp.log1p(e)
@@ -317,16 +333,20 @@ def logits_gradient_to_target(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
     if not is_off(gamma):
-        positive = _branch(xp, x, gamma)
-        bracket = (positive if pos_weight is None else pos_weight * positive) - _branch(xp, -x, gamma)
+        positive, negative = _branch(xp, x, gamma), _branch(xp, -x, gamma)
+        bracket = positive if pos_weight is None else pos_weight * positive
+        bracket = bracket - (negative if neg_weight is None else neg_weight * negative)
     else:
         bracket = -x
-        if pos_weight is not None:
-            # Both softplus contain log1p(e), which is added once, times p − 1: for p = 1 the bracket is exactly −x.
-            rest = xp.where(x < 0, _times(xp, pos_weight, bracket), bracket)
-            bracket = rest + (pos_weight - 1) * xp.log1p(_e(xp, x))
+        if not pos_weight is neg_weight is None:
+            # Both softplus contain log1p(e), which is added once, times p − n: for p = n = 1 the bracket is exactly −x.
+            p, n = 1 if pos_weight is None else pos_weight, 1 if neg_weight is None else neg_weight
+            positive = bracket if pos_weight is None else _times(xp, p, bracket)
+            negative = bracket if neg_weight is None else _times(xp, n, bracket)
+            bracket = xp.where(x < 0, positive, negative) + (p - n) * xp.log1p(_e(xp, x))
     return _weighted(xp, weight, bracket if is_off(label_smoothing) else bracket * (1 - label_smoothing))
 
 
@@ -338,8 +358,22 @@ def logits_gradient_to_pos_weight(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
     return _weighted(xp, weight, _times(xp, smoothed(target, label_smoothing), _branch(xp, x, gamma)))
+
+
+def logits_gradient_to_neg_weight(
+    xp: Namespace,
+    x: Array,
+    target: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
+    neg_weight: Array | None = None,
+) -> Array:
+    return _weighted(xp, weight, _times(xp, smoothed(1 - target, label_smoothing), _branch(xp, -x, gamma)))
 
 
 def logits_gradient_to_label_smoothing(
@@ -350,8 +384,9 @@ def logits_gradient_to_label_smoothing(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
-    difference = logits_gradient_to_target(xp, x, target, None, pos_weight, 0.0, gamma)
+    difference = logits_gradient_to_target(xp, x, target, None, pos_weight, 0.0, gamma, neg_weight)
     return _weighted(xp, weight, _times(xp, 0.5 - target, difference))
 
 
@@ -363,8 +398,9 @@ def logits_gradient_to_gamma(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
-    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    positive, negative = coefficients(target, pos_weight, label_smoothing, neg_weight)
     bracket = positive * _slope_to_gamma(xp, x, gamma) + negative * _slope_to_gamma(xp, -x, gamma)
     return _weighted(xp, weight, bracket)
 
@@ -406,9 +442,10 @@ def logits_curvature(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
     """d²/dx², which the focal power makes negative for what is classified wrongly."""
-    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    positive, negative = coefficients(target, pos_weight, label_smoothing, neg_weight)
     if is_off(gamma):
         up, down = sigmoids(xp, x)
         return _weighted(xp, weight, (negative + positive) * up * down)
@@ -423,6 +460,7 @@ def logits_expected_curvature(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
     """d²/dx² with its mean over labels in the place of each branch's: over those for which the logit x is the best.
 
@@ -430,8 +468,8 @@ def logits_expected_curvature(
     B/(A + B), where −A and B are the slopes of the two branches (Charoenphakdee et al., 2021).
     """
     if is_off(gamma):
-        return logits_curvature(xp, x, target, weight, pos_weight, label_smoothing)
-    positive, negative = coefficients(target, pos_weight, label_smoothing)
+        return logits_curvature(xp, x, target, weight, pos_weight, label_smoothing, gamma, neg_weight)
+    positive, negative = coefficients(target, pos_weight, label_smoothing, neg_weight)
     return _weighted(xp, weight, (negative + positive) * _expected_curve(xp, x, gamma))
 
 
@@ -457,10 +495,17 @@ def probabilities_loss(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
-    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    positive, negative = coefficients(target, pos_weight, label_smoothing, neg_weight)
     of_positive, of_negative = _branches(xp, q, gamma)
     return _weighted(xp, weight, positive * of_positive + negative * of_negative)
+
+
+def bounded(xp: Namespace, q: Array) -> Array:
+    """max(q·(1−q), 1e-12), the denominator of d/dq."""
+    product = q * (1 - q)
+    return xp.where(product < TINY_PRODUCT, xp.zeros_like(product) + TINY_PRODUCT, product)
 
 
 def probabilities_gradient(
@@ -471,16 +516,15 @@ def probabilities_gradient(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
-    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    positive, negative = coefficients(target, pos_weight, label_smoothing, neg_weight)
     rising, falling = q, 1 - q
     if not is_off(gamma):
         of_positive, of_negative = minus_log(xp, q), minus_log1m(xp, q)
         rising = focal_power(xp, of_positive, gamma) * (q + gamma * (1 - q) * of_negative)
         falling = focal_power(xp, of_negative, gamma) * (1 - q + gamma * q * of_positive)
-    product = q * (1 - q)
-    bounded = xp.where(product < TINY_PRODUCT, xp.zeros_like(product) + TINY_PRODUCT, product)
-    return _weighted(xp, weight, (negative * rising - positive * falling) / bounded)
+    return _weighted(xp, weight, (negative * rising - positive * falling) / bounded(xp, q))
 
 
 def probabilities_loss_and_gradient(
@@ -491,6 +535,7 @@ def probabilities_loss_and_gradient(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
     *,
     loss: bool = True,
     gradient: bool = True,
@@ -498,12 +543,12 @@ def probabilities_loss_and_gradient(
 ) -> tuple[Array | None, Array | None]:
     """The loss and d/dq of probabilities in [0, 1], or None for one that is not wanted; ``finite`` as for logits."""
     if not is_off(gamma):
-        arguments = xp, q, target, weight, pos_weight, label_smoothing, gamma
+        arguments = xp, q, target, weight, pos_weight, label_smoothing, gamma, neg_weight
         return (
             probabilities_loss(*arguments) if loss else None,
             probabilities_gradient(*arguments) if gradient else None,
         )
-    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    positive, negative = coefficients(target, pos_weight, label_smoothing, neg_weight)
     bracket = slope = None
     if loss:  # −log q is not negative, and ``clip_`` takes a tenth of the time of ``where``
         bracket = positive * xp.clip_(-xp.log(q), 0, LOG_CLAMP)
@@ -524,9 +569,11 @@ def probabilities_gradient_to_target(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
     positive, negative = _branches(xp, q, gamma)
-    bracket = (positive if pos_weight is None else pos_weight * positive) - negative
+    bracket = positive if pos_weight is None else pos_weight * positive
+    bracket = bracket - (negative if neg_weight is None else neg_weight * negative)
     return _weighted(xp, weight, bracket if is_off(label_smoothing) else bracket * (1 - label_smoothing))
 
 
@@ -538,8 +585,22 @@ def probabilities_gradient_to_pos_weight(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
     return _weighted(xp, weight, smoothed(target, label_smoothing) * _branches(xp, q, gamma)[0])
+
+
+def probabilities_gradient_to_neg_weight(
+    xp: Namespace,
+    q: Array,
+    target: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    label_smoothing: Option = 0.0,
+    gamma: Option = 0.0,
+    neg_weight: Array | None = None,
+) -> Array:
+    return _weighted(xp, weight, smoothed(1 - target, label_smoothing) * _branches(xp, q, gamma)[1])
 
 
 def probabilities_gradient_to_label_smoothing(
@@ -550,8 +611,9 @@ def probabilities_gradient_to_label_smoothing(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
-    difference = probabilities_gradient_to_target(xp, q, target, None, pos_weight, 0.0, gamma)
+    difference = probabilities_gradient_to_target(xp, q, target, None, pos_weight, 0.0, gamma, neg_weight)
     return _weighted(xp, weight, (0.5 - target) * difference)
 
 
@@ -563,8 +625,9 @@ def probabilities_gradient_to_gamma(
     pos_weight: Array | None = None,
     label_smoothing: Option = 0.0,
     gamma: Option = 0.0,
+    neg_weight: Array | None = None,
 ) -> Array:
-    positive, negative = coefficients(target, pos_weight, label_smoothing)
+    positive, negative = coefficients(target, pos_weight, label_smoothing, neg_weight)
     of_positive, of_negative = minus_log(xp, q), minus_log1m(xp, q)
     if not is_off(gamma):
         positive = positive * focal_power(xp, of_negative, gamma)
@@ -574,7 +637,8 @@ def probabilities_gradient_to_gamma(
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """One of the two losses. Its functions all take xp, x, target, weight, pos_weight, label_smoothing and gamma.
+    """One of the two losses. Its functions all take xp, x, target, weight, pos_weight, label_smoothing, gamma and
+    neg_weight.
 
     ``loss`` and ``derivatives`` may be differentiated; ``loss_and_gradient`` may not, and takes a third of their time.
     ``eq=False``: each is one object, which a cache finds by its identity.
@@ -599,6 +663,7 @@ LOGITS = Loss(
         "input": logits_gradient,
         "target": logits_gradient_to_target,
         "pos_weight": logits_gradient_to_pos_weight,
+        "neg_weight": logits_gradient_to_neg_weight,
         "label_smoothing": logits_gradient_to_label_smoothing,
         "gamma": logits_gradient_to_gamma,
     },
@@ -612,6 +677,7 @@ PROBABILITIES = Loss(
         "input": probabilities_gradient,
         "target": probabilities_gradient_to_target,
         "pos_weight": probabilities_gradient_to_pos_weight,
+        "neg_weight": probabilities_gradient_to_neg_weight,
         "label_smoothing": probabilities_gradient_to_label_smoothing,
         "gamma": probabilities_gradient_to_gamma,
     },

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from binxent.options import RefusalError
+from binxent.options import BY_AXIS, RefusalError
 from binxent.targets import SparseRows
 
 if TYPE_CHECKING:
@@ -93,13 +93,18 @@ def shape_of_logits(input: Shape, linear_weight: Shape, linear_bias: Shape | Non
     return input[0], labels
 
 
+_CHUNKED = "'mean', 'sum', 'batchmean' or 'weighted_mean'"
+
+
 def check_reduction(reduction: object) -> None:
-    """Refuses a loss of each element, of which there are as many as logits."""
+    """Refuses a loss of each element, of which there are as many as logits, and what is made of these losses."""
+    if reduction in BY_AXIS:
+        raise RefusalError("reduction", f"{reduction!r} of a linear head is not computed; expected {_CHUNKED}")
     if reduction == "none":
         raise RefusalError(
             "reduction",
-            "'none' asks for the loss of each of N × C logits, which are never stored; expected 'mean', 'sum', "
-            "'batchmean' or 'weighted_mean', or call binary_cross_entropy_with_logits on logits of your own",
+            f"'none' asks for the loss of each of N × C logits, which are never stored; expected {_CHUNKED}, or call "
+            "binary_cross_entropy_with_logits on logits of your own",
         )
 
 
@@ -158,4 +163,5 @@ def operands_of_chunk(operands: Operands, logits: Any, start: int, stop: int) ->
         weight=window(operands.weight, start, stop),
         pos_weight=window(operands.pos_weight, start, stop),
         mask=window(operands.mask, start, stop),
+        neg_weight=window(operands.neg_weight, start, stop),
     )

@@ -25,12 +25,39 @@ class RefusalError(ValueError):
 REDUCTIONS = ("none", "mean", "sum", "batchmean", "weighted_mean")
 
 
+# Means over all axes but one, made of the losses of the elements; no kernel knows them.
+BY_AXIS = ("per_label", "per_sample")
+
+
 class Terms(NamedTuple):
-    """The options that are numbers and change the loss of each element."""
+    """The options that are no arrays and change the loss of each element."""
 
     ignore_index: float | None = None
     label_smoothing: float = 0  # not 0.0: torch.compile would make that a symbol, and trace twice
-    gamma: float = 0
+    gamma: float = 0  # of positives; of negatives too, unless they have their own
+    alpha: float | None = None
+    gamma_negative: float | None = None
+    margin: float = 0
+    focal: str = "branch"
+
+    @property
+    def is_family(self) -> bool:
+        """Whether they ask for more than ``formula`` defines: ``focal`` does then."""
+        return self.gamma_negative is not None or self.margin != 0 or self.focal != "branch"
+
+
+class Focal(NamedTuple):
+    """The options of the focal family as a caller gives them; their defaults."""
+
+    alpha: float | None = None
+    gamma_positive: float | None = None
+    gamma_negative: float | None = None
+    margin: float = 0
+    focal: str = "branch"
+
+
+NO_FOCAL = Focal()
+FOCAL = ("branch", "p_t")
 
 
 # Largest n for which every integer in ±n is exact, where that is not float32's 2²⁴. int32 and int64 targets are
@@ -38,30 +65,37 @@ class Terms(NamedTuple):
 _EXACT_INTEGERS = {"bfloat16": 2**8, "float16": 2**11, "int32": 2**24 - 1, "int64": 2**24 - 1}
 
 
-def terms(ignore_index: object, label_smoothing: object, gamma: object, target_dtype: str) -> Terms | None:
+def terms(
+    ignore_index: object, label_smoothing: object, gamma: object, target_dtype: str, focal: Focal = NO_FOCAL
+) -> Terms | None:
     """The checked options; None if all have their defaults."""
-    if ignore_index is None and type(label_smoothing) is type(gamma) is float and label_smoothing == 0 == gamma:
+    if (
+        ignore_index is None
+        and type(label_smoothing) is type(gamma) is float
+        and label_smoothing == 0 == gamma
+        and focal is NO_FOCAL
+    ):
         return None
-    meant = checked_terms(ignore_index, label_smoothing, gamma, target_dtype)
+    meant = checked_terms(ignore_index, label_smoothing, gamma, target_dtype, focal)
     return None if meant == Terms() else meant
 
 
-def checked_terms(ignore_index: object, label_smoothing: object, gamma: object, target_dtype: str) -> Terms:
+def checked_terms(
+    ignore_index: object, label_smoothing: object, gamma: object, target_dtype: str, focal: Focal = NO_FOCAL
+) -> Terms:
     """The options as floats. Raises TypeError for what is no number, RefusalError for one out of its range."""
     meant = Terms(
         None if ignore_index is None else _number("ignore_index", ignore_index),
         _number("label_smoothing", label_smoothing),
-        _number("gamma", gamma),
+        _exponent("gamma", gamma),
     )
     if not 0 <= meant.label_smoothing <= 1:
         raise RefusalError("label_smoothing", f"{label_smoothing!r}; expected a number between 0 and 1")
-    if not 0 <= meant.gamma < math.inf:
-        raise RefusalError("gamma", f"{gamma!r}; expected a finite number that is not negative")
     ignored = meant.ignore_index
     if ignored is not None and ignored != ignored:
         # One NaN object for all calls: a cache finds it by its identity, because NaN does not equal NaN.
-        return meant._replace(ignore_index=math.nan)
-    if ignored is not None:
+        meant = meant._replace(ignore_index=math.nan)
+    elif ignored is not None:
         most = _EXACT_INTEGERS.get(target_dtype, 2**24)
         if not (abs(ignored) <= most and ignored % 1 == 0):
             raise RefusalError(
@@ -69,7 +103,59 @@ def checked_terms(ignore_index: object, label_smoothing: object, gamma: object, 
                 f"{ignore_index!r}; expected NaN or an integer that {target_dtype}, the target's dtype, "
                 f"has exactly, between {-most} and {most}, such as -100",
             )
-    return meant
+    return meant if focal == NO_FOCAL else _with_focal(meant, gamma, focal)
+
+
+def _exponent(name: str, given: object) -> float:
+    value = _number(name, given)
+    if not 0 <= value < math.inf:
+        raise RefusalError(name, f"{given!r}; expected a finite number that is not negative")
+    return value
+
+
+def focal(
+    alpha: object = None,
+    gamma_positive: object = None,
+    gamma_negative: object = None,
+    margin: object = 0,
+    focal: object = "branch",
+) -> Focal:
+    """The options of the focal family as one value, each of them checked by itself; NO_FOCAL if none is meant."""
+    if alpha is gamma_positive is gamma_negative is None and margin is _OFF and focal == "branch":
+        return NO_FOCAL
+    if not isinstance(focal, str) or focal not in FOCAL:
+        raise RefusalError("focal", f"{focal!r}; expected one of {FOCAL}")
+    given = Focal(
+        None if alpha is None else _number("alpha", alpha),
+        None if gamma_positive is None else _exponent("gamma_positive", gamma_positive),
+        None if gamma_negative is None else _exponent("gamma_negative", gamma_negative),
+        _number("margin", margin),
+        focal,
+    )
+    if given.alpha is not None and not 0 <= given.alpha <= 1:
+        raise RefusalError("alpha", f"{alpha!r}; expected a number between 0 and 1, the share of positives")
+    if not 0 <= given.margin < 1:
+        raise RefusalError("margin", f"{margin!r}; expected a probability below 1")
+    if focal == "p_t":
+        for name in ("gamma_positive", "gamma_negative", "margin"):
+            if getattr(given, name):
+                raise RefusalError(name, "has no meaning beside focal='p_t', whose power is one for both branches")
+    return NO_FOCAL if given == NO_FOCAL else given
+
+
+_OFF = 0
+
+
+def _with_focal(meant: Terms, gamma: object, given: Focal) -> Terms:
+    """The terms with those of the focal family, in the form in which two equal losses have equal terms."""
+    positive, negative = given.gamma_positive, given.gamma_negative
+    if not positive is negative is None:
+        name = "gamma_negative" if positive is None else "gamma_positive"
+        if not (isinstance(gamma, (int, float)) and gamma == 0):
+            raise RefusalError(name, "and gamma are given; expected gamma for both branches, or one for each")
+        positive, negative = positive or 0.0, negative or 0.0
+        meant = meant._replace(gamma=positive, gamma_negative=None if negative == positive else negative)
+    return meant._replace(alpha=given.alpha, margin=given.margin, focal=given.focal)
 
 
 def _number(name: str, value: object) -> float:
@@ -90,15 +176,17 @@ def _number(name: str, value: object) -> float:
         raise RefusalError(name, f"expected a number that fits into a float, got a larger {kind}") from None
 
 
+# The options of ``Terms`` under the names that callers give them.
+DEFAULTS: Mapping[str, object] = {"ignore_index": None, "label_smoothing": 0, "gamma": 0, **NO_FOCAL._asdict()}
+
 MEANS = ("mean", "batchmean", "weighted_mean")
 
 
 def check_normalizer(reduction: str, shape: Sequence[int] = ()) -> None:
     """Refuses a normalizer of that shape, and any for a reduction that divides by nothing."""
     if reduction not in MEANS:
-        raise RefusalError(
-            "normalizer", f"reduction={reduction!r} divides by nothing; expected one of {MEANS}, or normalizer=None"
-        )
+        by = "divides by what it keeps along its axes" if reduction in BY_AXIS else "divides by nothing"
+        raise RefusalError("normalizer", f"reduction={reduction!r} {by}; expected one of {MEANS}, or normalizer=None")
     if math.prod(shape) != 1:
         raise RefusalError("normalizer", f"shape {tuple(shape)}; expected a number, or an array of one element")
 
@@ -118,23 +206,23 @@ def checked_normalizer(normalizer: object, reduction: str) -> float | None:
 def check_countable(reduction: str) -> None:
     """Refuses to count for a reduction that divides by nothing."""
     if check_reduction(reduction) not in MEANS:
-        raise RefusalError("reduction", f"{reduction!r} divides by nothing; expected one of {MEANS}")
+        by = "has a divisor for each entry" if reduction in BY_AXIS else "divides by nothing"
+        raise RefusalError("reduction", f"{reduction!r} {by}; expected one of {MEANS}")
 
 
 def shown_terms(loss: object, learnt: Mapping[str, str] | None = None) -> dict[str, str]:
     """The options of a loss object that are not the default, for its repr; ``learnt`` has the text of tensors."""
     shown = dict(learnt or {})
-    for name, default in Terms()._asdict().items():
-        if name not in shown and (value := getattr(loss, name)) != default:
+    for name, default in DEFAULTS.items():
+        if name not in shown and (value := getattr(loss, name, default)) != default:
             shown[name] = repr(value)
     return shown
 
 
 def check_reduction(reduction: object) -> str:
-    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
-        raise RefusalError(
-            "reduction", f"{reduction!r} is not a valid value for reduction; expected one of {REDUCTIONS}"
-        )
+    if not isinstance(reduction, str) or reduction not in (*REDUCTIONS, *BY_AXIS):
+        choices = (*REDUCTIONS, *BY_AXIS)
+        raise RefusalError("reduction", f"{reduction!r} is not a valid value for reduction; expected one of {choices}")
     return reduction
 
 
@@ -183,3 +271,19 @@ def no_probability(name: str, index: Sequence[int], value: object, *, hint: bool
     if hint and name == "input":
         message += "; logits belong to binary_cross_entropy_with_logits"
     return message
+
+
+def wrong_target(name: str, index: Sequence[int], value: object) -> str:
+    """The message for the first element of an operand that ``check_targets`` refuses."""
+    element = f"{name}{list(index)}" if index else name
+    if name == "mask":
+        return f"{name}: {element} is {value!s}; expected 0 or 1 in each element, such as a boolean mask"
+    if name != "target":
+        return f"{name}: {element} is {value!s}; expected no negative weight"
+    number = float(value)  # type: ignore[arg-type]
+    hint = ""
+    if number in (-100, -1, 255):
+        hint = f"; pass ignore_index={int(number)} if such elements have no label"
+    elif number > 1 and number % 1 == 0:
+        hint = "; class indices need one-hot targets, or IndexTargets"
+    return f"{name}: {element} is {value!s}; expected a number between 0 and 1 in each element{hint}"

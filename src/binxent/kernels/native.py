@@ -26,6 +26,7 @@ _native.set_default_num_threads(threads.asked_for())
 TAGS: Mapping[str, int] = _native.DTYPES
 INPUT_OUT_OF_RANGE: int = _native.INPUT_OUT_OF_RANGE
 TARGET_OUT_OF_RANGE: int = _native.TARGET_OUT_OF_RANGE
+WRONG_TARGETS: int = _native.WRONG_TARGETS  # any of the flags that check_targets adds
 xla_handler = _native.xla_handler  # for XLA's foreign function interface, in a capsule
 new_tensor = _native.new_tensor  # a tensor like another one, or without axes, by DLPack's interface
 

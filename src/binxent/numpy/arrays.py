@@ -9,7 +9,7 @@ import numpy as np
 from binxent import definition
 
 if TYPE_CHECKING:
-    from binxent.call import Call
+    from binxent.call import Call, Operands
 
 Array = Any
 
@@ -53,3 +53,6 @@ class Arrays:
 
     def probability(self, call: Call, x: Array, y: Array) -> Array:
         return definition.nan_outside(self, call, x, y)
+
+    def checked(self, call: Call, x: Array, y: Array, operands: Operands, keep: Array | None) -> Array:
+        return definition.nan_where_wrong(self, call, x, y, operands, keep)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from binxent import options
 from binxent.formula import LOGITS
 from binxent.kernels import Outputs, native
 from binxent.numpy.eager import (
     Array,
+    Numbers,
     check_out,
     checked,
     described,
@@ -37,6 +39,8 @@ def grad_and_hess(
     ignore_index: float | None = None,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    alpha: float | None = None,
+    neg_weight: Array | None = None,
     normalizer: float | Array | None = None,
     hessian: str = "exact",
     value: bool = False,
@@ -52,8 +56,8 @@ def grad_and_hess(
         logits: of any shape; float16, bfloat16, float32 or float64.
         target, weight, pos_weight: as in ``binary_cross_entropy_with_logits``; sparse targets too.
         reduction: of the loss whose derivatives are returned. ``"sum"`` and ``"none"`` have the same.
-        sample_weight, mask, ignore_index, label_smoothing, gamma, normalizer: as in the loss. Where an element is
-            ignored, both derivatives are 0.
+        sample_weight, mask, ignore_index, label_smoothing, gamma, alpha, neg_weight, normalizer: as in the loss.
+            Where an element is ignored, both derivatives are 0.
         hessian: ``"exact"``, or ``"expected"``, which differs with ``gamma`` only. The focal loss bends downwards
             where a prediction is wrong, so its exact second derivative may be negative there. The expected one is
             never negative: it is the mean over labels for which these logits are the best prediction, multiplied by
@@ -81,8 +85,9 @@ def grad_and_hess(
     if hessian not in HESSIANS:
         raise RefusalError("hessian", f"{hessian!r}; expected one of {HESSIANS}")
     x = checked("logits", logits, floating=True)
-    given = (x, target, weight, sample_weight, pos_weight, mask)
-    call, operands, divisor = planned(LOGITS, reduction, given, (ignore_index, label_smoothing, gamma), normalizer)
+    given = (x, target, weight, sample_weight, pos_weight, mask, neg_weight)
+    numbers = Numbers(ignore_index, label_smoothing, gamma, options.focal(alpha))
+    call, operands, divisor = planned(LOGITS, reduction, given, numbers, normalizer)
     gradient, curvature = (
         (new_array(x.shape, x.dtype), new_array(x.shape, x.dtype)) if out is None else _places(out, operands)
     )

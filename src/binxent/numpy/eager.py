@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from binxent import definition, kernel, options, sparse
-from binxent.call import FLOATING, Operands, known_plan, normalized
+from binxent.call import FLOATING, Operands, averaged_axes, known_plan, normalized
 from binxent.kernels import Outputs, native
 from binxent.numpy.arrays import Arrays
 from binxent.targets import IndexTargets, SparseRows
@@ -19,11 +19,19 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# input, target, weight, sample_weight, pos_weight, mask
-Given = tuple[object, object, object, object, object, object]
-_OPTIONAL = Operands._fields[2:6]
-# ignore_index, label_smoothing, gamma
-Numbers = tuple[object, object, object]
+# input, target, weight, sample_weight, pos_weight, mask, neg_weight
+Given = tuple[object, object, object, object, object, object, object]
+_OPTIONAL = (*Operands._fields[2:6], "neg_weight")
+
+
+class Numbers(NamedTuple):
+    """The options that are no arrays."""
+
+    ignore_index: object = None
+    label_smoothing: object = 0.0
+    gamma: object = 0.0
+    focal: options.Focal = options.NO_FOCAL
+    check_targets: bool = False
 
 
 def checked(name: str, value: object, *, floating: bool = False) -> Array:
@@ -135,11 +143,13 @@ def known_normalizer(given: object, reduction: str) -> float | None:
     return number
 
 
-def _refuse_out_of_range(outside: int, operands: Operands, terms: options.Terms | None) -> None:
-    name = "input" if outside & native.INPUT_OUT_OF_RANGE else "target"
+def _refuse_out_of_range(outside: int, call: Call, operands: Operands) -> None:
     if isinstance(operands.target, SparseRows):
         operands = operands._replace(target=sparse.dense(operands.target))
-    keep = definition.kept(Arrays(), operands.target, operands.mask, terms and terms.ignore_index)
+    keep = definition.kept(Arrays(), operands.target, operands.mask, call.terms and call.terms.ignore_index)
+    if call.checks_targets and (wrong := definition.wrong_element(operands, keep)):
+        raise ValueError(wrong)
+    name = "input" if outside & native.INPUT_OUT_OF_RANGE else "target"
     raise ValueError(definition.refusal_of_probability(name, getattr(operands, name), keep))
 
 
@@ -149,12 +159,13 @@ def planned(
     """The call, its arrays, and the divisor: None is the call's own."""
     options.check_reduction(reduction)
     x = checked("input", given[0], floating=True)
-    y, target_dtype, target_shape = target_operand(given[1], x, numbers[0])
+    y, target_dtype, target_shape = target_operand(given[1], x, numbers.ignore_index)
     rest = [None if a is None else checked(name, a) for name, a in zip(_OPTIONAL, given[2:], strict=True)]
-    shapes = [None if a is None else a.shape for a in rest]
-    wanted = (loss, reduction, (x.dtype.name, target_dtype), x.shape, target_shape, *shapes, *numbers)
-    call = known_plan(*wanted)
-    operands = Operands(x, y, *rest)
+    *shapes, neg_weight = (None if a is None else a.shape for a in rest)
+    ignore_index, label_smoothing, gamma, *beyond = numbers
+    wanted = (loss, reduction, (x.dtype.name, target_dtype), x.shape, target_shape, *shapes)
+    call = known_plan(*wanted, ignore_index, label_smoothing, gamma, neg_weight, *beyond)
+    operands = Operands(x, y, *rest[:-1], neg_weight=rest[-1])
     divisor = None  # the call's own
     if normalizer is not None:
         divisor = known_normalizer(normalizer, reduction)
@@ -184,8 +195,11 @@ def compute(
     *,
     want_gradient: bool = False,
     out: object = None,
+    incoming: Any = 1.0,
 ) -> tuple[Any, Any]:
     """The loss, and the gradient if that is wanted."""
+    if reduction in options.BY_AXIS:
+        return _by_axis(loss, reduction, given, numbers, normalizer, want_gradient=want_gradient, out=out)
     call, operands, divisor = planned(loss, reduction, given, numbers, normalizer)
     x = operands.input
     gradient = None
@@ -201,14 +215,38 @@ def compute(
         result = None if value is None else described(value)
         elements, total = (result, None) if by_element else (None, result)
         slope = None if gradient is None else described(gradient)
-        outside = native.compute(call, read, Outputs(elements, total, slope), divisor)
+        outside = native.compute(
+            call, read, Outputs(elements, total, slope), divisor, 1.0 if slope is None else incoming
+        )
         if outside:
-            _refuse_out_of_range(outside, operands, call.terms)
+            _refuse_out_of_range(outside, call, operands)
 
-    if out is not None and loss.probabilities:
-        # Two passes: a probability out of range must be found before the caller's array is written.
+    if out is not None and (loss.probabilities or call.checks_targets):
+        # Two passes: what is refused must be found before the caller's array is written.
+        run(value, None)
+        run(None, gradient)
+    elif not isinstance(incoming, float):  # a loss is not multiplied by what comes in for its gradient
         run(value, None)
         run(None, gradient)
     else:
         run(value, gradient)
     return value[()], gradient if out is None else out
+
+
+def _by_axis(
+    loss: Loss, reduction: str, given: Given, numbers: Numbers, normalizer: object, **wanted: Any
+) -> tuple[Any, Any]:
+    """The means over all axes but one. Each divides by the elements that it keeps, so the gradient does, too."""
+    if normalizer is not None:
+        options.check_normalizer(reduction)
+    call, operands, _ = planned(loss, "none", given, numbers)
+    x, target = operands.input, operands.target
+    axes = averaged_axes(reduction, x.ndim)
+    y = sparse.dense(target) if isinstance(target, SparseRows) else target
+    keep = definition.kept(Arrays(), y, operands.mask, call.terms and call.terms.ignore_index)
+    kept = np.ones((), bool) if keep is None else keep
+    counts = np.broadcast_to(kept, x.shape).sum(axis=axes, keepdims=True, dtype=np.float64)
+    share = np.divide(1.0, counts, out=np.zeros_like(counts), where=counts != 0)
+    each, gradient = compute(loss, "none", given, numbers, incoming=described(share), **wanted)
+    means = np.asarray(each).sum(axis=axes, dtype=np.float64) * share.squeeze(axes)
+    return means.astype(call.dtype)[()], gradient

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from binxent import options
 from binxent.formula import LOGITS, PROBABILITIES
-from binxent.numpy.eager import Array, compute
+from binxent.numpy.eager import Array, Numbers, compute
 
 if TYPE_CHECKING:
     from binxent.targets import IndexTargets
@@ -26,7 +26,14 @@ def binary_cross_entropy_with_logits(
     ignore_index: float | None = None,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Array | None = None,
     normalizer: float | Array | None = None,
+    check_targets: bool = False,
 ) -> Any:
     """Binary cross-entropy of logits.
 
@@ -40,7 +47,8 @@ def binary_cross_entropy_with_logits(
         weight: broadcasts to the input.
         size_average, reduce: deprecated; either overrides ``reduction``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
-            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count).
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count); ``"per_label"``
+            and ``"per_sample"``, the mean over all axes but the last, and but the first, of what is kept there.
         pos_weight: broadcasts to the input; multiplies the loss of positives.
         sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
         mask: broadcasts to the input; an element is ignored where it is 0 or False: whatever the element holds, even
@@ -49,6 +57,16 @@ def binary_cross_entropy_with_logits(
         label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target (Szegedy et al., 2016).
         gamma: γ ≥ 0 of the focal loss (Lin et al., 2017); each term is multiplied by (probability given to the wrong
             class)^γ.
+        alpha: α in [0, 1] of the focal loss: positives are multiplied by α, negatives by 1 − α, after smoothing.
+        gamma_positive, gamma_negative: in place of ``gamma``, one for each class (Ridnik et al., 2021); one that is not
+            given is 0.
+        margin: m in [0, 1); max(p − m, 0) stands for the probability p where it is a negative's.
+        focal: for soft targets, what γ is the power of. ``"branch"``: of 1 − p for the positive share of a target, and
+            of p for the negative one. ``"p_t"``: of 1 − p_t, for the whole, p_t = p·y + (1−p)·(1−y), as torchvision,
+            Keras, fvcore and optax have it; α_t = α·y + (1−α)·(1−y) then multiplies the whole.
+        neg_weight: broadcasts to the input; multiplies the loss of negatives.
+        check_targets: whether a target outside [0, 1], a negative ``pos_weight`` or ``neg_weight``, and a mask that is
+            neither 0 nor 1 are refused; ignored elements may hold anything.
         normalizer: what ``"mean"``, ``"batchmean"`` or ``"weighted_mean"`` divides by, in place of this batch's own
             divisor, such as the sum of ``count`` over micro-batches: a number, or an array of one element. 0 gives a
             loss and gradients of 0.
@@ -72,8 +90,10 @@ def binary_cross_entropy_with_logits(
         0.2014
     """
     meant = options.legacy_reduction(size_average, reduce, reduction)
-    given = (input, target, weight, sample_weight, pos_weight, mask)
-    return compute(LOGITS, meant, given, (ignore_index, label_smoothing, gamma), normalizer)[0]
+    given = (input, target, weight, sample_weight, pos_weight, mask, neg_weight)
+    family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
+    numbers = Numbers(ignore_index, label_smoothing, gamma, family, check_targets)
+    return compute(LOGITS, meant, given, numbers, normalizer)[0]
 
 
 def binary_cross_entropy(
@@ -90,7 +110,14 @@ def binary_cross_entropy(
     ignore_index: float | None = None,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Array | None = None,
     normalizer: float | Array | None = None,
+    check_targets: bool = False,
 ) -> Any:
     """Binary cross-entropy of probabilities.
 
@@ -109,8 +136,10 @@ def binary_cross_entropy(
         array([0.6931, 0.1054])
     """
     meant = options.legacy_reduction(size_average, reduce, reduction)
-    given = (input, target, weight, sample_weight, pos_weight, mask)
-    return compute(PROBABILITIES, meant, given, (ignore_index, label_smoothing, gamma), normalizer)[0]
+    given = (input, target, weight, sample_weight, pos_weight, mask, neg_weight)
+    family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
+    numbers = Numbers(ignore_index, label_smoothing, gamma, family, check_targets)
+    return compute(PROBABILITIES, meant, given, numbers, normalizer)[0]
 
 
 def value_and_grad(
@@ -125,19 +154,28 @@ def value_and_grad(
     ignore_index: float | None = None,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Array | None = None,
     normalizer: float | Array | None = None,
+    check_targets: bool = False,
     probabilities: bool = False,
     out: Array | None = None,
 ) -> tuple[Any, Array]:
     """The loss and its gradient with respect to the input, in one pass over memory.
 
     ``d/dx = w · [(1−y)·σ(x) − p·y·σ(−x)]`` for logits, divided by the number of elements for ``"mean"``; for
-    ``"none"``, of each element's own loss. With ``probabilities=True`` the input is probabilities and the gradient
+    ``"none"``, of each element's own loss, and for ``"per_label"`` and ``"per_sample"`` of the sum of the means. With
+    ``probabilities=True`` the input is probabilities and the gradient
     ``w · [(1−y)·q − p·y·(1−q)] / max(q·(1−q), 1e-12)``.
 
     Args:
         input, target, weight, reduction, pos_weight: as in ``binary_cross_entropy_with_logits``.
-        sample_weight, mask, ignore_index, label_smoothing, gamma, normalizer: likewise.
+        sample_weight, mask, ignore_index, label_smoothing, gamma, alpha, gamma_positive, gamma_negative: likewise.
+        margin, focal, neg_weight, normalizer, check_targets: likewise.
         probabilities: whether the input is probabilities.
         out: an array of the input's shape and dtype, in which the gradient is written. It may be the input itself;
             nothing is allocated then.
@@ -155,7 +193,8 @@ def value_and_grad(
         >>> print(f"{loss:.4f}", gradient)
         0.6931 [-0.125  0.125  0.125 -0.125]
     """
-    given = (input, target, weight, sample_weight, pos_weight, mask)
-    numbers = (ignore_index, label_smoothing, gamma)
+    given = (input, target, weight, sample_weight, pos_weight, mask, neg_weight)
+    family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
+    numbers = Numbers(ignore_index, label_smoothing, gamma, family, check_targets)
     loss = PROBABILITIES if probabilities else LOGITS
     return compute(loss, reduction, given, numbers, normalizer, want_gradient=True, out=out)

@@ -10,7 +10,8 @@ from binxent import linear
 from binxent.call import KEPT, WEIGHTS, Operands, known_plan, normalized
 from binxent.formula import LOGITS
 from binxent.kernels import Outputs, native
-from binxent.numpy.eager import Array, checked, described, known_normalizer, new_array, target_operand
+from binxent.numpy.eager import Array, Numbers, checked, described, known_normalizer, new_array, target_operand
+from binxent.options import focal as family
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ def _compute(
     target: object,
     linear_bias: object,
     others: Mapping[str, object],
-    numbers: tuple[object, object, object],
+    numbers: Numbers,
     reduction: str,
     normalizer: object,
     options: object,
@@ -61,9 +62,11 @@ def _compute(
     # NumPy's own products of half types take hundreds of times as long as those of float32.
     wide = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
     whole = np.broadcast_to(np.zeros((), wide), shape)  # in the place of all logits, of which there is only the shape
-    given["target"], of_target, shape_of_target = target_operand(target, whole, numbers[0])
-    shapes = [given[name].shape if name in given else None for name in others]
-    planned = known_plan(LOGITS, reduction, (x.dtype.name, of_target), shape, shape_of_target, *shapes, *numbers)
+    given["target"], of_target, shape_of_target = target_operand(target, whole, numbers.ignore_index)
+    *shapes, neg_weight = (given[name].shape if name in given else None for name in others)
+    ignore_index, label_smoothing, gamma, *beyond = numbers
+    arguments = (LOGITS, reduction, (x.dtype.name, of_target), shape, shape_of_target, *shapes)
+    planned = known_plan(*arguments, ignore_index, label_smoothing, gamma, neg_weight, *beyond)
 
     call, divisor = linear.call_of_chunks(planned), None
     if "sample_weight" in given:
@@ -123,6 +126,12 @@ def linear_binary_cross_entropy_with_logits(
     ignore_index: float | None = None,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Array | None = None,
     reduction: str = "mean",
     normalizer: float | Array | None = None,
     options: LinearBCEOptions | None = None,
@@ -139,6 +148,7 @@ def linear_binary_cross_entropy_with_logits(
         linear_bias: [C]; or one number for all labels, of shape ().
         weight, pos_weight, mask: broadcast to [N, C], as there.
         sample_weight: [N].
+        alpha, gamma_positive, gamma_negative, margin, focal, neg_weight: as there.
         ignore_index, label_smoothing, gamma, normalizer: as there. The divisor of a mean is that of all labels.
         reduction: ``"mean"``, ``"sum"``, ``"batchmean"`` or ``"weighted_mean"``. ``"none"`` is refused.
         options: how it is computed; see ``LinearBCEOptions``.
@@ -161,8 +171,11 @@ def linear_binary_cross_entropy_with_logits(
         "sample_weight": sample_weight,
         "pos_weight": pos_weight,
         "mask": mask,
+        "neg_weight": neg_weight,
     }
-    numbers = (ignore_index, label_smoothing, gamma)
+    numbers = Numbers(
+        ignore_index, label_smoothing, gamma, family(alpha, gamma_positive, gamma_negative, margin, focal)
+    )
     given = (input, linear_weight, target, linear_bias, others, numbers)
     return _compute(*given, reduction, normalizer, options, ())[0]
 
@@ -180,6 +193,12 @@ def linear_value_and_grad(
     ignore_index: float | None = None,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Array | None = None,
     reduction: str = "mean",
     normalizer: float | Array | None = None,
     options: LinearBCEOptions | None = None,
@@ -190,7 +209,8 @@ def linear_value_and_grad(
     Args:
         input, linear_weight, target, linear_bias: as in ``linear_binary_cross_entropy_with_logits``.
         weight, pos_weight, sample_weight, mask: likewise.
-        ignore_index, label_smoothing, gamma, reduction, normalizer, options: likewise.
+        ignore_index, label_smoothing, gamma, alpha, gamma_positive, gamma_negative, margin, focal: likewise.
+        neg_weight, reduction, normalizer, options: likewise.
         gradients_to: which gradients are computed, by the arguments' names; nothing is computed for the others.
 
     Returns:
@@ -212,7 +232,10 @@ def linear_value_and_grad(
         "sample_weight": sample_weight,
         "pos_weight": pos_weight,
         "mask": mask,
+        "neg_weight": neg_weight,
     }
-    numbers = (ignore_index, label_smoothing, gamma)
+    numbers = Numbers(
+        ignore_index, label_smoothing, gamma, family(alpha, gamma_positive, gamma_negative, margin, focal)
+    )
     given = (input, linear_weight, target, linear_bias, others, numbers)
     return _compute(*given, reduction, normalizer, options, tuple(gradients_to))

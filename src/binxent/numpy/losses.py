@@ -20,39 +20,47 @@ class _Loss:
         weight: Array | None,
         reduction: str,
         pos_weight: Array | None,
-        ignore_index: float | None,
-        label_smoothing: float,
-        gamma: float,
+        numbers: Numbers,
+        neg_weight: Array | None,
     ) -> None:
         self.weight = None if weight is None else checked("weight", weight)
         self.reduction = options.check_reduction(reduction)
         self.pos_weight = None if pos_weight is None else checked("pos_weight", pos_weight)
-        options.terms(ignore_index, label_smoothing, gamma, "float32")
+        self.neg_weight = None if neg_weight is None else checked("neg_weight", neg_weight)
+        ignore_index, label_smoothing, gamma, family, check_targets = numbers
+        options.terms(ignore_index, label_smoothing, gamma, "float32", family)
         self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
+        self.alpha, self.gamma_positive, self.gamma_negative, self.margin, self.focal = family
+        self.check_targets = check_targets
 
     def __call__(
         self,
         input: Array,
         target: Array,
         *,
+        weight: Array | None = None,
+        pos_weight: Array | None = None,
         sample_weight: Array | None = None,
         mask: Array | None = None,
         normalizer: float | Array | None = None,
     ) -> Any:
-        return compute(self.loss, self.reduction, *self._given(input, target, sample_weight, mask), normalizer)[0]
+        given = (input, target, weight, sample_weight, pos_weight, mask)
+        return compute(self.loss, self.reduction, *self._given(*given), normalizer)[0]
 
     def value_and_grad(
         self,
         input: Array,
         target: Array,
         *,
+        weight: Array | None = None,
+        pos_weight: Array | None = None,
         sample_weight: Array | None = None,
         mask: Array | None = None,
         normalizer: float | Array | None = None,
         out: Array | None = None,
     ) -> tuple[Any, Array]:
         """The loss and its gradient with respect to the input; see the function of that name."""
-        given, numbers = self._given(input, target, sample_weight, mask)
+        given, numbers = self._given(input, target, weight, sample_weight, pos_weight, mask)
         return compute(self.loss, self.reduction, given, numbers, normalizer, want_gradient=True, out=out)
 
     def count(self, target: Array, *, sample_weight: Array | None = None, mask: Array | None = None) -> Any:
@@ -67,17 +75,28 @@ class _Loss:
         )
 
     def _given(
-        self, input: Array, target: Array, sample_weight: Array | None, mask: Array | None
+        self,
+        input: Array,
+        target: Array,
+        weight: Array | None,
+        sample_weight: Array | None,
+        pos_weight: Array | None,
+        mask: Array | None,
     ) -> tuple[Given, Numbers]:
-        given = (input, target, self.weight, sample_weight, self.pos_weight, mask)
-        return given, (self.ignore_index, self.label_smoothing, self.gamma)
+        weight = self.weight if weight is None else weight
+        pos_weight = self.pos_weight if pos_weight is None else pos_weight
+        family = options.focal(self.alpha, self.gamma_positive, self.gamma_negative, self.margin, self.focal)
+        numbers = Numbers(self.ignore_index, self.label_smoothing, self.gamma, family, self.check_targets)
+        return (input, target, weight, sample_weight, pos_weight, mask, self.neg_weight), numbers
 
     def __repr__(self) -> str:
         given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
-        for name in ("weight", "pos_weight"):
+        for name in ("weight", "pos_weight", "neg_weight"):
             if (array := getattr(self, name)) is not None:
                 given[name] = f"{array.dtype}{list(array.shape)}"
         given |= options.shown_terms(self)
+        if self.check_targets:
+            given["check_targets"] = "True"
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in given.items())})"
 
 
@@ -103,9 +122,18 @@ class BCEWithLogitsLoss(_Loss):
         ignore_index: float | None = None,
         label_smoothing: float = 0.0,
         gamma: float = 0.0,
+        alpha: float | None = None,
+        gamma_positive: float | None = None,
+        gamma_negative: float | None = None,
+        margin: float = 0,
+        focal: str = "branch",
+        neg_weight: Array | None = None,
+        check_targets: bool = False,
     ) -> None:
         meant = options.legacy_reduction(size_average, reduce, reduction)
-        super().__init__(weight, meant, pos_weight, ignore_index, label_smoothing, gamma)
+        family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
+        numbers = Numbers(ignore_index, label_smoothing, gamma, family, check_targets)
+        super().__init__(weight, meant, pos_weight, numbers, neg_weight)
 
 
 class BCELoss(_Loss):
@@ -130,6 +158,15 @@ class BCELoss(_Loss):
         ignore_index: float | None = None,
         label_smoothing: float = 0.0,
         gamma: float = 0.0,
+        alpha: float | None = None,
+        gamma_positive: float | None = None,
+        gamma_negative: float | None = None,
+        margin: float = 0,
+        focal: str = "branch",
+        neg_weight: Array | None = None,
+        check_targets: bool = False,
     ) -> None:
         meant = options.legacy_reduction(size_average, reduce, reduction)
-        super().__init__(weight, meant, pos_weight, ignore_index, label_smoothing, gamma)
+        family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
+        numbers = Numbers(ignore_index, label_smoothing, gamma, family, check_targets)
+        super().__init__(weight, meant, pos_weight, numbers, neg_weight)

@@ -1,0 +1,332 @@
+// All that is computed of one element with the options of focal.py: two powers, a margin, and the power of p_t.
+//
+// The names are those of math.h and focal.h. An element gives loss() and gradient(factor). What a coefficient of exactly 0
+// multiplies is finite, so that it adds 0: a hard target has the bits of its own branch, whatever the other one's options are.
+#pragma once
+
+#include "focal.h"
+#include "terms.h"
+
+namespace binxent::BINXENT_ISA {
+
+template <class T>
+BINXENT_INLINE Two<T> either(bool first, Two<T> one, const Two<T>& other) {
+    one.high = first ? one.high : other.high;
+    one.low = first ? one.low : other.low;
+    return one;
+}
+
+// Returns exp(−γ·(one + other + low)): the sum of both may be rounded, and what it loses is kept.
+template <class T>
+BINXENT_INLINE Exponential<T> power_of_sum(const Two<T>& gamma, T one, const Two<T>& next, T other, T low) {
+    const T size = gamma.high * one, more = next.high * other;
+    const T sum = size + more, part = sum - size;
+    const T rest = fma(gamma.low, one, lost(gamma.high, one, size)) +
+                   fma(next.high, low, fma(next.low, other, lost(next.high, other, more))) +
+                   ((size - (sum - part)) + (more - part));
+    return Exponential<T>(sum > Float<T>::exp_limit ? Float<T>::exp_limit : sum, rest);
+}
+
+// Of a logit, with a power for each branch. With l = log1p(e), and γ of the leading branch, τ of the trailing one:
+//
+//     loss   = leading·exp(−γ·l)·(|x| + l) + trailing·exp(−τ·(|x| + l))·l
+//     d/dx   = ±[ leading·exp(−(γ+1)·l)·(1 + γ·e·(|x| + l)) − trailing·exp(−τ·|x| − (τ+1)·l)·(e + τ·l) ]
+template <class T>
+struct AsymmetricLogit {
+    T x, leading, trailing, gamma, tau;
+    Logit<T> logit;
+    T e, rest, log1p, lost;  // l = log1p + lost
+    Exponential<T, false> of_leading;
+    Exponential<T> of_trailing;
+
+    BINXENT_INLINE AsymmetricLogit(T x, T, const Branches<T>& of, const Terms<T>& terms)
+        : x(x),
+          leading(is_negative(x) ? of.positive : of.negative),
+          trailing(is_negative(x) ? of.negative : of.positive),
+          gamma(is_negative(x) ? terms.gamma.gamma.high : terms.negative.gamma.high),
+          tau(is_negative(x) ? terms.negative.gamma.high : terms.gamma.gamma.high),
+          logit(x),
+          e(logit.lifted() * Float<T>::drop),
+          rest(e * polynomial(e, Coefficients<T>::log1p)),
+          log1p(fma(e, T(0.75), rest)),
+          lost(fma(e, T(0.75), -log1p) + rest),
+          of_leading(focal_power<T, false>(either(is_negative(x), terms.gamma.next, terms.negative.next), log1p, lost)),
+          of_trailing(power_of_sum(either(is_negative(x), terms.negative.gamma, terms.gamma.gamma),
+                                   within(logit.size, is_negative(x) ? terms.negative.far : terms.gamma.far),
+                                   either(is_negative(x), terms.negative.next, terms.gamma.next), log1p, lost)) {}
+
+    BINXENT_INLINE static T within(T size, T far) { return size > far ? far : size; }
+
+    BINXENT_INLINE T loss() const {
+        const T growth = leading != 0 ? logit.size : T(0);  // a coefficient of 0 hides an infinite |x|
+        const T one = leading * (growth + log1p), other = trailing * log1p;
+        const T loss = times(fma(one, e, one), of_leading) + times(fma(other, e, other), of_trailing);
+        return loss == loss ? loss : one + other;  // an infinite sum times a part that is 0
+    }
+
+    BINXENT_INLINE T gradient(T factor) const {
+        const T rising = fma(gamma * e, logit.finite(logit.size) + log1p, T(1));
+        const T falling = fma(tau, log1p, fma(tau, lost, e));
+        return with_sign_of(
+            x, times(leading * factor * rising, of_leading) - times(trailing * factor * falling, of_trailing));
+    }
+};
+
+// Returns −log u, for a u in (0, 1]. Where it is above 1/√2, `less` is 1 − u, which u may have lost.
+template <class T>
+BINXENT_INLINE T minus_log_near(T u, T less, T& lost) {
+    using F = Float<T>;
+    using Bits = typename F::Bits;
+    const Bits shifted = bits_as<Bits>(u) - F::half_root + (F::bias << F::mantissa);
+    const Bits biased = shifted >> F::mantissa;
+    const T m = bits_as<T>((shifted & ((Bits(1) << F::mantissa) - 1)) + F::half_root);
+    return minus_log(biased == F::bias ? -less : m - T(1), biased, T(0), lost);
+}
+
+// The branch of a negative with the logit z, for p = σ(z) less the margin; that of a positive is the one of −x, without margin.
+// With n for the numerator of p − m over the denominator 1 + e, and k for that of 1 − p + m:
+//
+//     loss   = (n/(1+e))^γ·L,   L = −log(k/(1+e))
+//     d/dz   = (n/(1+e))^γ·[ e/k + γ·L·e/n ] / (1 + e)
+//
+// Both are 0 unless n > 0. Without margin one of the ratios is 1, and L and −log p are log1p(e), plus |z| or not.
+template <class T, bool powered>
+struct MarginBranch {
+    T inner, outer;  // L, and the bracket of d/dz over (1 + e)
+    Exponential<T> power;
+    bool counts;
+
+    BINXENT_INLINE MarginBranch(const Logit<T>& logit, T e, T inverse, bool rises, T margin, const Gamma<T>& gamma)
+        : power(T(0)) {
+        const bool none = margin == 0;
+        const T denominator = T(1) + e;
+        const T of_p = rises ? T(1) : e, of_rest = rises ? e : T(1);
+        const T n = fma(-margin, denominator, of_p);
+        counts = none || !(n <= 0);
+        const T safe = counts && !none ? n : T(1), k = none ? T(1) : fma(margin, denominator, of_rest);
+        const T p = safe * inverse;
+        T lost, lost_of_p;
+        const T size = logit.finite(logit.size);
+        const T base = minus_log_near(none ? inverse : k * inverse, none ? e * inverse : p, lost);
+        inner = (none && rises ? logit.size + base : base) + (e - e);  // base is taken from bits, which would hide a NaN
+        const T bounded = none && rises ? size + base : base;
+        const T by_rest = none ? of_rest == T(1) && !rises ? e : T(1) : e / k;
+        if constexpr (powered) {
+            const T of_margin = minus_log_near(p, T(1) - p, lost_of_p);
+            const T grows = none && !rises ? within(size, gamma.far) : T(0);
+            const T shrinks = none ? base : within(of_margin, gamma.far);
+            power = power_of_sum(gamma.gamma, grows, gamma.gamma, shrinks, none ? lost : lost_of_p);
+            const T by_p = none ? (rises ? e : T(1)) : e / safe;
+            outer = fma(gamma.gamma.high * bounded, by_p, by_rest) * inverse;
+        } else {
+            outer = by_rest * inverse;
+        }
+    }
+
+    BINXENT_INLINE static T within(T size, T far) { return size > far ? far : size; }
+
+    // The coefficient times the loss; one of 0 hides an infinite |z|.
+    BINXENT_INLINE T loss(T coefficient) const {
+        const T value = coefficient != 0 ? coefficient * inner : T(0);
+        if constexpr (!powered) return counts ? value : T(0);
+        const T found = times(value, power);
+        return !counts ? T(0) : found == found ? found : value;
+    }
+
+    BINXENT_INLINE T slope(T coefficient) const {
+        if constexpr (!powered) return counts ? coefficient * outer : T(0);
+        return counts ? times(coefficient * outer, power) : T(0);
+    }
+};
+
+// Of a logit, with a margin. A hard target has one branch, which costs half as much as both.
+template <class T, bool powered, bool hard>
+struct MarginLogit {
+    T positive, negative;
+    Logit<T> logit;
+    T e, inverse;
+    MarginBranch<T, powered> of_negative, of_positive;
+
+    BINXENT_INLINE MarginLogit(T x, T, const Branches<T>& of, const Terms<T>& terms)
+        : positive(of.positive),
+          negative(of.negative),
+          logit(x),
+          e(logit.lifted() * Float<T>::drop),
+          inverse(T(1) / (T(1) + e)),
+          of_negative(logit, e, inverse, !is_negative(x), terms.margin, terms.negative),
+          of_positive(logit, e, inverse, is_negative(x), T(0), terms.gamma) {}
+
+    BINXENT_INLINE T loss() const { return of_positive.loss(positive) + of_negative.loss(negative); }
+    BINXENT_INLINE T gradient(T factor) const {
+        return of_negative.slope(negative * factor) - of_positive.slope(positive * factor);
+    }
+};
+
+template <class T, bool powered>
+struct MarginLogit<T, powered, true> {
+    const bool is_positive;
+    T coefficient;
+    Logit<T> logit;
+    T e;
+    MarginBranch<T, powered> branch;
+
+    BINXENT_INLINE MarginLogit(T x, T target, const Branches<T>& of, const Terms<T>& terms)
+        : is_positive(target != 0),
+          coefficient(is_positive ? of.positive : of.negative),
+          logit(x),
+          e(logit.lifted() * Float<T>::drop),
+          branch(logit, e, T(1) / (T(1) + e), is_negative(x) == is_positive, is_positive ? T(0) : terms.margin,
+                 gamma_of(is_positive, terms)) {}
+
+    BINXENT_INLINE static Gamma<T> gamma_of(bool is_positive, const Terms<T>& terms) {
+        Gamma<T> gamma = terms.gamma;
+        gamma.gamma = either(is_positive, gamma.gamma, terms.negative.gamma);
+        gamma.far = is_positive ? gamma.far : terms.negative.far;
+        return gamma;
+    }
+
+    BINXENT_INLINE T loss() const { return branch.loss(coefficient); }
+    BINXENT_INLINE T gradient(T factor) const {
+        const T slope = branch.slope(coefficient * factor);
+        return is_positive ? -slope : slope;
+    }
+};
+
+// Of a logit, with the power of p_t. With y and 1 − y before any weight, in the order of |x|: b leads, a trails, and
+//
+//     u      = (b + a·e)/(1 + e),   C = leading·(|x| + l) + trailing·l
+//     loss   = α_t·u^γ·C
+//     d/dx   = ±α_t·u^γ·[ (leading − trailing·e)/(1 + e) + γ·C·(b − a)·e/((b + a·e)·(1 + e)) ]
+template <class T>
+struct PtLogit {
+    T x, leading, trailing, b, a, alpha, gamma;
+    Logit<T> logit;
+    T e, rest, log1p, numerator;
+    Exponential<T> power;
+
+    BINXENT_INLINE PtLogit(T x, T target, const Branches<T>& of, const Terms<T>& terms)
+        : x(x), gamma(terms.gamma.gamma.high), logit(x), power(T(0)) {
+        Branches<T> y(target);
+        terms.smoothing.smooth(y);
+        const bool left = is_negative(x);
+        leading = left ? of.positive : of.negative;
+        trailing = left ? of.negative : of.positive;
+        b = left ? y.positive : y.negative;
+        a = left ? y.negative : y.positive;
+        alpha = fma(terms.share, y.positive, terms.other_share * y.negative);
+        e = logit.lifted() * Float<T>::drop;
+        rest = e * polynomial(e, Coefficients<T>::log1p);
+        log1p = fma(e, T(0.75), rest);
+        const T lost = fma(e, T(0.75), -log1p) + rest;
+        numerator = fma(a, e, b);
+        // Where b is 0, u is a·e/(1 + e), whose logarithm has |x| in it: e may be 0. Then a is 1, but for an odd target.
+        const bool trails = b == 0;
+        T lost_of_u;
+        const T of_u = trails ? a : numerator;
+        const T log = clamped_minus_log(of_u, lost_of_u);
+        const T size = logit.size > terms.gamma.far ? terms.gamma.far : logit.size;
+        power = power_of_sum(terms.gamma.gamma, trails ? size + log : log, terms.gamma.gamma, log1p, lost + lost_of_u);
+        if (of_u <= 0) power.power = 0;
+    }
+
+    BINXENT_INLINE T cross_entropy(T size) const {
+        return fma(leading + trailing, log1p, leading != 0 ? leading * size : T(0));
+    }
+
+    BINXENT_INLINE T loss() const {
+        const T value = cross_entropy(logit.size), found = times(alpha * value, power);
+        return found == found || value != value || power.power == 0 ? found : value;
+    }
+
+    BINXENT_INLINE T gradient(T factor) const {
+        const T ratio = b == 0 ? T(1) : numerator > 0 ? e / numerator : T(0);
+        const T by_power = gamma * cross_entropy(logit.finite(logit.size)) * (b == 0 ? -T(1) : b - a) * ratio;
+        const T slope = (fma(-trailing, e, leading) + by_power) / (T(1) + e);
+        return with_sign_of(x, times(alpha * factor * slope, power));
+    }
+};
+
+// Of a probability, with a power for each branch, and a margin or none.
+template <class T>
+struct MarginProbability {
+    T q, positive, negative;
+    T lost, lost1m, lost_of_margin, lost_of_rest;  // of the logarithms
+    T minus_log, minus_log1m;
+    Exponential<T> of_positive;
+    T shifted, rest;  // q − m and 1 − q + m
+    bool counts;
+    T inner;  // −log(1 − q + m)
+    Exponential<T> of_negative;
+    T gamma, gamma_negative;
+
+    BINXENT_INLINE MarginProbability(T q, T, const Branches<T>& of, const Terms<T>& terms)
+        : q(q),
+          positive(of.positive),
+          negative(of.negative),
+          minus_log(clamped_minus_log(q, lost)),
+          minus_log1m(clamped_minus_log1m(q, lost1m)),
+          of_positive(focal_power(terms.gamma.gamma, minus_log1m, lost1m)),
+          shifted(q - terms.margin),
+          rest((T(1) - q) + terms.margin),
+          counts(!(shifted <= 0)),
+          inner(minus_log_near(counts ? rest : T(1), counts ? shifted : T(0), lost_of_rest)),
+          of_negative(focal_power(terms.negative.gamma, clamped_minus_log(counts ? shifted : T(1), lost_of_margin),
+                                  lost_of_margin)),
+          gamma(terms.gamma.gamma.high),
+          gamma_negative(terms.negative.gamma.high) {
+        if (!(minus_log1m < terms.gamma.clamp)) of_positive.power = 0;
+    }
+
+    BINXENT_INLINE T loss() const {
+        return times(positive * minus_log, of_positive) + (counts ? times(negative * inner, of_negative) : T(0));
+    }
+
+    BINXENT_INLINE T gradient(T factor) const {
+        using F = Float<T>;
+        const T raised = q * F::raise, other = T(1) - q, product = raised * other;
+        const bool tiny = product < F::tiny_product * F::raise;
+        const T denominator = tiny ? F::tiny_product * F::raise : product;
+        const T falling = positive * (factor * F::raise) * fma(gamma * q, minus_log, other);
+        const T rising = negative * factor * (T(1) / rest + gamma_negative * inner / (counts ? shifted : T(1)));
+        const T slope = times(tiny ? rising * product / denominator : rising, of_negative);
+        return (counts ? slope : T(0)) - times(falling, of_positive) / denominator;
+    }
+};
+
+// Of a probability, with the power of p_t.
+template <class T>
+struct PtProbability {
+    T q, positive, negative, y, rest, alpha, gamma;
+    T minus_log, minus_log1m, u;
+    Exponential<T> power;
+
+    BINXENT_INLINE PtProbability(T q, T target, const Branches<T>& of, const Terms<T>& terms)
+        : q(q), positive(of.positive), negative(of.negative), gamma(terms.gamma.gamma.high), power(T(0)) {
+        Branches<T> smoothed(target);
+        terms.smoothing.smooth(smoothed);
+        y = smoothed.positive;
+        rest = smoothed.negative;
+        alpha = fma(terms.share, y, terms.other_share * rest);
+        minus_log = clamped_minus_log(q);
+        minus_log1m = clamped_minus_log1m(q);
+        u = fma(y, T(1) - q, rest * q);
+        T lost;
+        const T log = clamped_minus_log(u, lost);
+        power = focal_power(terms.gamma.gamma, log > terms.gamma.far ? terms.gamma.far : log, lost);
+        if (u <= 0) power.power = 0;
+    }
+
+    BINXENT_INLINE T cross_entropy() const { return fma(positive, minus_log, negative * minus_log1m); }
+    BINXENT_INLINE T loss() const { return times(alpha * cross_entropy(), power); }
+
+    BINXENT_INLINE T gradient(T factor) const {
+        using F = Float<T>;
+        const T raised = q * F::raise, other = T(1) - q, product = raised * other;
+        const T denominator = product < F::tiny_product * F::raise ? F::tiny_product * F::raise : product;
+        const T of_power = gamma * cross_entropy() * (rest - y) * other * (u > 0 ? raised / u : T(0));
+        const T slope = (negative * raised - positive * (other * F::raise) + of_power) / denominator;
+        return times(alpha * factor * slope, power);
+    }
+};
+
+}  // namespace binxent::BINXENT_ISA
