@@ -167,7 +167,8 @@ class Extremes {
     // In double the focal power has any exponent, and any element of it may be far.
     const bool any_power_ = sizeof(T) == sizeof(double) && job_.is_focal();
     const View* operand_[max_weights + 2];     // the weights, the pos_weight and the neg_weight
-    bool settled_[max_weights + 2] = {};       // true: no element of it is outside
+    bool settled_[max_weights + 2] = {};       // true: no element of it is outside, whatever the input
+    bool tame_[max_weights + 2] = {};          // true: no element of it is outside unless the input is far
     int operands_ = 0;
     Bounds loss_, gradient_, tighter_;
     bool found_ = false;
@@ -189,13 +190,21 @@ class Extremes {
         });
     }
 
-    bool may_be_outside(int k, const T* values, int64_t start, int64_t n) const {
-        const double least = tighter_.surely_least, most = tighter_.surely_most;
+    bool any_outside_bounds(int k, const T* values, int64_t start, int64_t n, double least, double most) const {
         if (sizeof(T) == sizeof(double) || operand_[k]->dtype != DType::float64)
             return any_outside(values, n, T(least), T(most));
         bool outside = false;
         read(k, start, n, [&](int64_t, double size) { outside |= !(size <= most) || (size < least && size != 0); });
         return outside;
+    }
+
+    bool may_be_outside(int k, const T* values, int64_t start, int64_t n) const {
+        return any_outside_bounds(k, values, start, n, tighter_.surely_least, tighter_.surely_most);
+    }
+
+    // The same, but for what only the tails of an input would show.
+    bool is_outside(int k, const T* values, int64_t start, int64_t n) const {
+        return any_outside_bounds(k, values, start, n, tighter_.least, tighter_.most);
     }
 
     bool is_far(T x) const {
@@ -301,13 +310,22 @@ class Extremes {
     // Looks at operand k once and for all if it is a broadcast row.
     template <class Reader>
     void settle(int k, Reader& reader) {
-        if (const int64_t period = reader.period()) settled_[k] = !may_be_outside(k, reader.tile(0, period), 0, period);
+        const int64_t period = reader.period();
+        if (!period) return;
+        const T* const row = reader.tile(0, period);
+        settled_[k] = !may_be_outside(k, row, 0, period);
+        tame_[k] = !is_outside(k, row, 0, period);
     }
 
     // Marks the extreme elements of a tile whose weights, pos_weight and neg_weight have these values.
     void find(const T* x, int64_t start, int64_t n, const T* const* values) {
         found_ = tighter_.every || any_power_ || (has_tail() && any_far(x, n));
-        for (int k = 0; k < operands_ && !found_; ++k) found_ = !settled_[k] && may_be_outside(k, values[k], start, n);
+        bool near = !any_power_ && job_.input == Input::logits;  // until an input of the tile is found to be far
+        for (int k = 0, looked = false; k < operands_ && !found_; ++k) {
+            if (settled_[k] || !(tame_[k] || may_be_outside(k, values[k], start, n))) continue;
+            if (near && !looked) near = !any_far(x, n), looked = true;
+            found_ = !near || !(tame_[k] || !is_outside(k, values[k], start, n));
+        }
         if (found_) mark(x, start, n);
     }
 

@@ -89,53 +89,53 @@ BINXENT_INLINE T minus_log_near(T u, T less, T& lost) {
 //     loss   = (n/(1+e))^γ·L,   L = −log(k/(1+e))
 //     d/dz   = (n/(1+e))^γ·[ e/k + γ·L·e/n ] / (1 + e)
 //
-// Both are 0 unless n > 0. Without margin one of the ratios is 1, and L and −log p are log1p(e), plus |z| or not.
+// Both are 0 unless n > 0. Without margin one of the ratios is 1, and L and −log p are log1p(e), plus |z| or not. All choices
+// are made by numbers: gcc vectorises no loop that keeps a truth for later.
 template <class T, bool powered>
 struct MarginBranch {
-    T inner, outer;  // L, and the bracket of d/dz over (1 + e)
+    T n, inner, outer;  // outer is the bracket of d/dz over (1 + e)
     Exponential<T> power;
-    bool counts;
 
-    BINXENT_INLINE MarginBranch(const Logit<T>& logit, T e, T inverse, bool rises, T margin, const Gamma<T>& gamma)
-        : power(T(0)) {
-        const bool none = margin == 0;
-        const T denominator = T(1) + e;
-        const T of_p = rises ? T(1) : e, of_rest = rises ? e : T(1);
-        const T n = fma(-margin, denominator, of_p);
-        counts = none || !(n <= 0);
-        const T safe = counts && !none ? n : T(1), k = none ? T(1) : fma(margin, denominator, of_rest);
-        const T p = safe * inverse;
+    BINXENT_INLINE MarginBranch(const Logit<T>& logit, T z, T e, T margin, const Two<T>& gamma, T far) : power(T(0)) {
+        const T denominator = T(1) + e, size = logit.finite(logit.size);
+        const T of_p = is_negative(z) ? e : T(1), of_rest = is_negative(z) ? T(1) : e;
+        n = margin == 0 ? T(1) : fma(-margin, denominator, of_p);
+        const T safe = n <= 0 ? T(1) : n, k = margin == 0 ? T(1) : fma(margin, denominator, of_rest);
+        const T inverse = T(1) / denominator;
+        const T p = safe * inverse, less = margin == 0 ? e * inverse : p;
         T lost, lost_of_p;
-        const T size = logit.finite(logit.size);
-        const T base = minus_log_near(none ? inverse : k * inverse, none ? e * inverse : p, lost);
-        inner = (none && rises ? logit.size + base : base) + (e - e);  // base is taken from bits, which would hide a NaN
-        const T bounded = none && rises ? size + base : base;
-        const T by_rest = none ? of_rest == T(1) && !rises ? e : T(1) : e / k;
+        const T base = minus_log_near(k * inverse, less, lost);
+        const T up = is_negative(z) ? T(0) : logit.size;
+        // base is taken from bits, which would hide a NaN.
+        inner = (margin == 0 ? up : T(0)) + base + (e - e);
+        const T by_rest = margin == 0 ? of_p : e / k;
         if constexpr (powered) {
             const T of_margin = minus_log_near(p, T(1) - p, lost_of_p);
-            const T grows = none && !rises ? within(size, gamma.far) : T(0);
-            const T shrinks = none ? base : within(of_margin, gamma.far);
-            power = power_of_sum(gamma.gamma, grows, gamma.gamma, shrinks, none ? lost : lost_of_p);
-            const T by_p = none ? (rises ? e : T(1)) : e / safe;
-            outer = fma(gamma.gamma.high * bounded, by_p, by_rest) * inverse;
+            const T down = is_negative(z) ? size : T(0), grows = margin == 0 ? down : T(0);
+            const T shrinks = margin == 0 ? base : of_margin, low = margin == 0 ? lost : lost_of_p;
+            power = power_of_sum(gamma, grows > far ? far : grows, gamma, shrinks > far ? far : shrinks, low);
+            const T by_p = margin == 0 ? of_rest : e / safe;
+            outer = fma(gamma.high * logit.finite(inner), by_p, by_rest) * inverse;
         } else {
             outer = by_rest * inverse;
         }
     }
 
-    BINXENT_INLINE static T within(T size, T far) { return size > far ? far : size; }
-
     // The coefficient times the loss; one of 0 hides an infinite |z|.
     BINXENT_INLINE T loss(T coefficient) const {
-        const T value = coefficient != 0 ? coefficient * inner : T(0);
-        if constexpr (!powered) return counts ? value : T(0);
-        const T found = times(value, power);
-        return !counts ? T(0) : found == found ? found : value;
+        const T value = coefficient * (coefficient == 0 ? T(0) : inner);
+        T found = value;
+        if constexpr (powered) {
+            found = times(value, power);
+            found = found == found ? found : value;
+        }
+        return n <= 0 ? T(0) : found;
     }
 
     BINXENT_INLINE T slope(T coefficient) const {
-        if constexpr (!powered) return counts ? coefficient * outer : T(0);
-        return counts ? times(coefficient * outer, power) : T(0);
+        T found = coefficient * outer;
+        if constexpr (powered) found = times(found, power);
+        return n <= 0 ? T(0) : found;
     }
 };
 
@@ -144,7 +144,7 @@ template <class T, bool powered, bool hard>
 struct MarginLogit {
     T positive, negative;
     Logit<T> logit;
-    T e, inverse;
+    T e;
     MarginBranch<T, powered> of_negative, of_positive;
 
     BINXENT_INLINE MarginLogit(T x, T, const Branches<T>& of, const Terms<T>& terms)
@@ -152,9 +152,8 @@ struct MarginLogit {
           negative(of.negative),
           logit(x),
           e(logit.lifted() * Float<T>::drop),
-          inverse(T(1) / (T(1) + e)),
-          of_negative(logit, e, inverse, !is_negative(x), terms.margin, terms.negative),
-          of_positive(logit, e, inverse, is_negative(x), T(0), terms.gamma) {}
+          of_negative(logit, x, e, terms.margin, terms.negative.gamma, terms.negative.far),
+          of_positive(logit, -x, e, T(0), terms.gamma.gamma, terms.gamma.far) {}
 
     BINXENT_INLINE T loss() const { return of_positive.loss(positive) + of_negative.loss(negative); }
     BINXENT_INLINE T gradient(T factor) const {
@@ -164,31 +163,24 @@ struct MarginLogit {
 
 template <class T, bool powered>
 struct MarginLogit<T, powered, true> {
-    const bool is_positive;
-    T coefficient;
+    T target, coefficient;
     Logit<T> logit;
     T e;
     MarginBranch<T, powered> branch;
 
     BINXENT_INLINE MarginLogit(T x, T target, const Branches<T>& of, const Terms<T>& terms)
-        : is_positive(target != 0),
-          coefficient(is_positive ? of.positive : of.negative),
+        : target(target),
+          coefficient(target != 0 ? of.positive : of.negative),
           logit(x),
           e(logit.lifted() * Float<T>::drop),
-          branch(logit, e, T(1) / (T(1) + e), is_negative(x) == is_positive, is_positive ? T(0) : terms.margin,
-                 gamma_of(is_positive, terms)) {}
-
-    BINXENT_INLINE static Gamma<T> gamma_of(bool is_positive, const Terms<T>& terms) {
-        Gamma<T> gamma = terms.gamma;
-        gamma.gamma = either(is_positive, gamma.gamma, terms.negative.gamma);
-        gamma.far = is_positive ? gamma.far : terms.negative.far;
-        return gamma;
-    }
+          branch(logit, target != 0 ? -x : x, e, target != 0 ? T(0) : terms.margin,
+                 either(target != 0, terms.gamma.gamma, terms.negative.gamma),
+                 target != 0 ? terms.gamma.far : terms.negative.far) {}
 
     BINXENT_INLINE T loss() const { return branch.loss(coefficient); }
     BINXENT_INLINE T gradient(T factor) const {
         const T slope = branch.slope(coefficient * factor);
-        return is_positive ? -slope : slope;
+        return target != 0 ? -slope : slope;
     }
 };
 
@@ -220,13 +212,12 @@ struct PtLogit {
         const T lost = fma(e, T(0.75), -log1p) + rest;
         numerator = fma(a, e, b);
         // Where b is 0, u is a·e/(1 + e), whose logarithm has |x| in it: e may be 0. Then a is 1, but for an odd target.
-        const bool trails = b == 0;
         T lost_of_u;
-        const T of_u = trails ? a : numerator;
+        const T of_u = b == 0 ? a : numerator;
         const T log = clamped_minus_log(of_u, lost_of_u);
         const T size = logit.size > terms.gamma.far ? terms.gamma.far : logit.size;
-        power = power_of_sum(terms.gamma.gamma, trails ? size + log : log, terms.gamma.gamma, log1p, lost + lost_of_u);
-        if (of_u <= 0) power.power = 0;
+        power = power_of_sum(terms.gamma.gamma, b == 0 ? size + log : log, terms.gamma.gamma, log1p, lost + lost_of_u);
+        power.power = of_u <= 0 ? T(0) : power.power;
     }
 
     BINXENT_INLINE T cross_entropy(T size) const {
@@ -235,7 +226,7 @@ struct PtLogit {
 
     BINXENT_INLINE T loss() const {
         const T value = cross_entropy(logit.size), found = times(alpha * value, power);
-        return found == found || value != value || power.power == 0 ? found : value;
+        return found == found ? found : value;  // an infinite cross-entropy times a part that is 0
     }
 
     BINXENT_INLINE T gradient(T factor) const {
@@ -313,7 +304,7 @@ struct PtProbability {
         T lost;
         const T log = clamped_minus_log(u, lost);
         power = focal_power(terms.gamma.gamma, log > terms.gamma.far ? terms.gamma.far : log, lost);
-        if (u <= 0) power.power = 0;
+        power.power = u <= 0 ? T(0) : power.power;
     }
 
     BINXENT_INLINE T cross_entropy() const { return fma(positive, minus_log, negative * minus_log1m); }

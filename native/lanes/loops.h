@@ -24,8 +24,8 @@ struct Tile {
 };
 
 // What is done to y and 1 − y before they are coefficients. Each kind does what those before it do, too.
-enum class Kind { plain, smoothed, pos_weighted, neg_weighted, weighted };
-constexpr bool has_weights(Kind kind) { return kind >= Kind::pos_weighted; }
+enum class Kind { plain, smoothed, shared, pos_weighted, neg_weighted, weighted };
+constexpr bool has_weights(Kind kind) { return kind >= Kind::shared; }  // the coefficients do not add up to 1
 
 // Calls element(i, branches) with the coefficients of each element, in a loop that vectorises.
 template <class T, Kind kind, class S, class Element>
@@ -42,7 +42,7 @@ BINXENT_INLINE void for_each_element(int64_t n, const Tile<T, S>& tile, Smoothin
         for (int64_t i = start; i < end; ++i) {
             Branches<T> branches(T(widen(targets[i])));
             if constexpr (kind != Kind::plain) smoothing.smooth(branches);
-            if constexpr (has_weights(kind)) branches.positive = branches.positive * pos_weights[i];
+            if constexpr (kind >= Kind::pos_weighted) branches.positive = branches.positive * pos_weights[i];
             if constexpr (kind >= Kind::neg_weighted) branches.multiply_negative(neg_weights[i]);
             if constexpr (kind == Kind::weighted) branches.multiply(weights[i]);
             element(i, branches);
@@ -122,9 +122,9 @@ void family_tile(int64_t n, const Tile<T>& tile, const Terms<T>& given, T factor
 
 template <class T>
 bool are_hard(int64_t n, const T* target) {
-    bool soft = false;
-    for (int64_t i = 0; i < n; ++i) soft |= (target[i] != 0) & (target[i] != 1);
-    return !soft;
+    unsigned soft = 0;
+    for (int64_t i = 0; i < n; ++i) soft |= unsigned(target[i] != 0) & unsigned(target[i] != 1);
+    return soft == 0;
 }
 
 // With a margin, a tile of hard targets has a loop of its own, which gives the same bits.
@@ -224,7 +224,8 @@ Step<T> choose(const Job& job) {
         return job.input == Input::logits ? choose_focal<T, FocalLogit<T>>(job) : choose_focal<T, FocalProbability<T>>(job);
     if (job.weights > 0) return choose<T, Kind::weighted>(job);
     if (job.neg_weight) return choose<T, Kind::neg_weighted>(job);
-    if (job.pos_weight || job.has_share()) return choose<T, Kind::pos_weighted>(job);
+    if (job.pos_weight) return choose<T, Kind::pos_weighted>(job);
+    if (job.has_share()) return choose<T, Kind::shared>(job);
     return job.label_smoothing != 0 ? choose<T, Kind::smoothed>(job) : choose<T, Kind::plain>(job);
 }
 
