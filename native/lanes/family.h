@@ -91,30 +91,36 @@ BINXENT_INLINE T minus_log_near(T u, T less, T& lost) {
 //
 // Both are 0 unless n > 0. Without margin one of the ratios is 1, and L and −log p are log1p(e), plus |z| or not. All choices
 // are made by numbers: gcc vectorises no loop that keeps a truth for later.
-template <class T, bool powered>
+enum class Margin { none, some, either };  // of a branch; `either` is decided element by element
+
+template <class T, bool powered, Margin has>
 struct MarginBranch {
-    T n, inner, outer;  // outer is the bracket of d/dz over (1 + e)
+    T n, inner, outer;  // outer is the bracket of d/dz over (1 + e), lifted as e is, which may be subnormal
     Exponential<T> power;
 
     BINXENT_INLINE MarginBranch(const Logit<T>& logit, T z, T e, T margin, const Two<T>& gamma, T far) : power(T(0)) {
+        const auto unless_none = [margin](T none, T value) BINXENT_ALWAYS {
+            return has == Margin::none ? none : has == Margin::some ? value : margin == 0 ? none : value;
+        };
         const T denominator = T(1) + e, size = logit.finite(logit.size);
         const T of_p = is_negative(z) ? e : T(1), of_rest = is_negative(z) ? T(1) : e;
-        n = margin == 0 ? T(1) : fma(-margin, denominator, of_p);
-        const T safe = n <= 0 ? T(1) : n, k = margin == 0 ? T(1) : fma(margin, denominator, of_rest);
+        n = unless_none(T(1), fma(-margin, denominator, of_p));
+        const T safe = n <= 0 ? T(1) : n, k = unless_none(T(1), fma(margin, denominator, of_rest));
         const T inverse = T(1) / denominator;
-        const T p = safe * inverse, less = margin == 0 ? e * inverse : p;
+        const T p = safe * inverse, less = unless_none(e * inverse, p);
         T lost, lost_of_p;
         const T base = minus_log_near(k * inverse, less, lost);
         const T up = is_negative(z) ? T(0) : logit.size;
         // base is taken from bits, which would hide a NaN.
-        inner = (margin == 0 ? up : T(0)) + base + (e - e);
-        const T by_rest = margin == 0 ? of_p : e / k;
+        inner = unless_none(up, T(0)) + base + (e - e);
+        const T lifted = logit.lifted(), one = T(1) / Float<T>::drop;
+        const T lifted_p = is_negative(z) ? lifted : one, by_rest = unless_none(lifted_p, lifted / k);
         if constexpr (powered) {
             const T of_margin = minus_log_near(p, T(1) - p, lost_of_p);
-            const T down = is_negative(z) ? size : T(0), grows = margin == 0 ? down : T(0);
-            const T shrinks = margin == 0 ? base : of_margin, low = margin == 0 ? lost : lost_of_p;
+            const T down = is_negative(z) ? size : T(0), grows = unless_none(down, T(0));
+            const T shrinks = unless_none(base, of_margin), low = unless_none(lost, lost_of_p);
             power = power_of_sum(gamma, grows > far ? far : grows, gamma, shrinks > far ? far : shrinks, low);
-            const T by_p = margin == 0 ? of_rest : e / safe;
+            const T lifted_rest = is_negative(z) ? one : lifted, by_p = unless_none(lifted_rest, lifted / safe);
             outer = fma(gamma.high * logit.finite(inner), by_p, by_rest) * inverse;
         } else {
             outer = by_rest * inverse;
@@ -135,7 +141,7 @@ struct MarginBranch {
     BINXENT_INLINE T slope(T coefficient) const {
         T found = coefficient * outer;
         if constexpr (powered) found = times(found, power);
-        return n <= 0 ? T(0) : found;
+        return n <= 0 ? T(0) : found * Float<T>::drop;
     }
 };
 
@@ -145,7 +151,8 @@ struct MarginLogit {
     T positive, negative;
     Logit<T> logit;
     T e;
-    MarginBranch<T, powered> of_negative, of_positive;
+    MarginBranch<T, powered, Margin::some> of_negative;
+    MarginBranch<T, powered, Margin::none> of_positive;
 
     BINXENT_INLINE MarginLogit(T x, T, const Branches<T>& of, const Terms<T>& terms)
         : positive(of.positive),
@@ -166,7 +173,7 @@ struct MarginLogit<T, powered, true> {
     T target, coefficient;
     Logit<T> logit;
     T e;
-    MarginBranch<T, powered> branch;
+    MarginBranch<T, powered, Margin::either> branch;
 
     BINXENT_INLINE MarginLogit(T x, T target, const Branches<T>& of, const Terms<T>& terms)
         : target(target),
@@ -180,7 +187,7 @@ struct MarginLogit<T, powered, true> {
     BINXENT_INLINE T loss() const { return branch.loss(coefficient); }
     BINXENT_INLINE T gradient(T factor) const {
         const T slope = branch.slope(coefficient * factor);
-        return target != 0 ? -slope : slope;
+        return target != 0 ? T(0) - slope : slope;  // a 0 without a sign, as the difference of two branches has it
     }
 };
 
@@ -246,7 +253,7 @@ struct MarginProbability {
     Exponential<T> of_positive;
     T shifted, rest;  // q − m and 1 − q + m
     bool counts;
-    T inner;  // −log(1 − q + m)
+    T inner, minus_log_shifted;  // −log(1 − q + m) and −log(q − m)
     Exponential<T> of_negative;
     T gamma, gamma_negative;
 
@@ -261,8 +268,8 @@ struct MarginProbability {
           rest((T(1) - q) + terms.margin),
           counts(!(shifted <= 0)),
           inner(minus_log_near(counts ? rest : T(1), counts ? shifted : T(0), lost_of_rest)),
-          of_negative(focal_power(terms.negative.gamma, clamped_minus_log(counts ? shifted : T(1), lost_of_margin),
-                                  lost_of_margin)),
+          minus_log_shifted(clamped_minus_log(counts ? shifted : T(1), lost_of_margin)),
+          of_negative(focal_power(terms.negative.gamma, minus_log_shifted, lost_of_margin)),
           gamma(terms.gamma.gamma.high),
           gamma_negative(terms.negative.gamma.high) {
         if (!(minus_log1m < terms.gamma.clamp)) of_positive.power = 0;
