@@ -138,8 +138,28 @@ def test_windows_give_the_bits_of_their_columns() -> None:
         same_bits((total, gradient), value_and_grad(chunk, given))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("incoming", [1, -1, 0, -0.0, 1e-30, -1e-30, 1e-44, 1e30, 1e300, math.inf, math.nan])
+def test_tiles_without_labels_give_the_bits_of_zeros(dtype: str, incoming: float) -> None:
+    """Logits of any size and sign, and factors that underflow or overflow, which the short way has to hold."""
+    rng = np.random.default_rng(5)
+    sizes = np.concatenate(
+        [[0, math.inf, math.nan, 1e-30, 88.0, 103.5, 115.7, 700, 754, 3e38], rng.exponential(30, 502)]
+    )
+    with np.errstate(over="ignore"):
+        x = (np.concatenate([sizes, -sizes])[None]).astype(DTYPES[dtype])
+    call = plan(LOGITS, "sum", (dtype, "bool"), x.shape, x.shape)
+    made = []
+    for target in (rows_of([0, 0], [], x.shape[1]), np.zeros(x.shape, bool)):
+        total, gradient = np.empty((), DTYPES[call.dtype]), np.empty_like(x)
+        outputs = Outputs(None, described(total), described(gradient))
+        native.compute(call, Operands(described(x), described(target)), outputs, None, float(incoming))
+        made.append((total, gradient))
+    same_bits(*made)
+
+
 def rows_of(offsets: list[int], indices: list[int], columns: int, values: Array | None = None) -> SparseRows:
-    return SparseRows(np.array(offsets), np.array(indices), values, (len(offsets) - 1, columns))
+    return SparseRows(np.array(offsets), np.array(indices, np.int64), values, (len(offsets) - 1, columns))
 
 
 def element_losses(found: SparseRows, loss: Any = LOGITS, **terms: Any) -> Array:

@@ -25,6 +25,7 @@ struct Case {
     DType dtype = DType::float32;
     bool probabilities = false, pos_weight = false, loss = true, gradient = true, hessian = false;
     double gamma = 0;
+    enum Target { alike, boolean, sparse } target = alike;
 };
 
 constexpr Case cases[] = {
@@ -40,6 +41,8 @@ constexpr Case cases[] = {
     {"float32 probabilities gamma", DType::float32, true, false, true, true, false, 2},
     {"bfloat16 gamma", DType::bfloat16, false, false, true, true, false, 2},
     {"float32 hessian", DType::float32, false, false, false, true, true},
+    {"float32 bool", DType::float32, false, false, true, true, false, 0, Case::boolean},
+    {"float32 sparse", DType::float32, false, false, true, true, false, 0, Case::sparse},
 };
 
 // The few values that are written are exact in each type; what they are has no influence on the number of instructions.
@@ -85,6 +88,15 @@ int main(int count, char** arguments) {
         job.gamma = c.gamma;
         job.x = view(x.get(), c.dtype, n);
         job.target = view(y.get(), c.dtype, n);
+        if (c.target == Case::boolean) {
+            job.target = view(y.get(), DType::boolean, n);
+        } else if (c.target == Case::sparse) {  // one row, without labels
+            static const int64_t offsets[2] = {0, 0};
+            job.sparse_target.offsets = {reinterpret_cast<const char*>(offsets)};
+            job.sparse_target.rows = 1;
+            job.sparse_target.columns = n;
+            job.target.dtype = job.sparse_target.dtype;
+        }
         if (c.pos_weight) job.pos_weight = view(p.get(), c.dtype, n);
         if (c.gradient) job.gradient = view(gradient.get(), c.dtype, n);
         if (c.hessian) job.hessian = view(hessian.get(), c.dtype, n);

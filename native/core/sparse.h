@@ -13,6 +13,7 @@ struct Integers {
     const char* data = nullptr;
     bool is_wide = true;  // int64, not int32
 
+    BINXENT_ALWAYS explicit operator bool() const { return data != nullptr; }
     BINXENT_ALWAYS int64_t operator[](int64_t i) const {
         return is_wide ? reinterpret_cast<const int64_t*>(data)[i] : reinterpret_cast<const int32_t*>(data)[i];
     }
@@ -22,13 +23,13 @@ struct Integers {
 // offsets[r + 1]), which are sorted and without doubles. A label beyond the columns is not seen. A negative one, which
 // stands first, says that the row had a wrong label: the whole row is NaN.
 struct SparseRows {
-    const int64_t* offsets = nullptr;  // rows + 1
+    Integers offsets;  // rows + 1
     Integers labels;
     const char* values = nullptr;  // packed; null: all are 1
     DType dtype = DType::boolean;  // of the values
     int64_t rows = 0, columns = 0, first = 0;
 
-    BINXENT_ALWAYS explicit operator bool() const { return offsets != nullptr; }
+    BINXENT_ALWAYS explicit operator bool() const { return bool(offsets); }
 };
 
 // Labels as a caller stores them.

@@ -170,7 +170,7 @@ SparseRows read_sparse(nb::handle target, const Shape& full) {
     if (offsets.dtype != DType::int64 || offsets.size != shape.size[0] + 1)
         throw nb::value_error("offsets are int64, one for each row and one more");
     SparseRows rows;
-    rows.offsets = reinterpret_cast<const int64_t*>(offsets.data);
+    rows.offsets = integers(offsets);
     rows.labels = integers(indices);
     rows.rows = shape.size[0];
     rows.columns = shape.size[1];

@@ -113,13 +113,21 @@ int64_t product(const int64_t* sizes, int dims) {
     return n;
 }
 
+// The operands of a sparse target; none of any other.
+struct SparseParts {
+    int64_t begin = 0, end = 0;
+
+    bool holds(int64_t operand) const { return begin <= operand && operand < end; }
+};
+
 // The shape that operands of one rank broadcast to.
 struct FullShape {
     int dims = 0;
     int64_t size[max_dims];
 
-    explicit FullShape(const xla::Buffers& operands) {
+    FullShape(const xla::Buffers& operands, const SparseParts& sparse) {
         for (int64_t k = 0; k < operands.size; ++k) {
+            if (sparse.holds(k)) continue;
             const xla::Buffer& operand = *operands.buffers[k];
             if (k == 0) dims = int(operand.rank);
             if (operand.rank != dims || dims > max_dims) throw std::invalid_argument("the operands' ranks do not match");
@@ -167,15 +175,44 @@ double scalar(const CallFrame& frame, int64_t index) {
 // XLA sorts attributes by name, so this is their order.
 enum Attribute {
     divided_by, divisor, gamma, gradient, ignore_index, ignores, incoming, label_smoothing, loss, mask, outer,
-    pos_weight, probabilities, saved, traced_gamma, traced_label_smoothing, traced_normalizer
+    parts, pos_weight, probabilities, saved, traced_gamma, traced_label_smoothing, traced_normalizer
 };
 
+int64_t size_of(const xla::Buffer& buffer) { return product(buffer.dims, int(buffer.rank)); }
+
 double number(const xla::Buffer& buffer) {
-    if (product(buffer.dims, int(buffer.rank)) != 1) throw std::invalid_argument("an option is no single number");
+    if (size_of(buffer) != 1) throw std::invalid_argument("an option is no single number");
     View view;
     view.data = static_cast<char*>(buffer.data);
     view.dtype = dtype_of(buffer.dtype);
     return read_number(view);
+}
+
+const char* part(const xla::Buffer& buffer, int64_t size) {
+    if (size_of(buffer) != size) throw std::invalid_argument("the parts of a sparse target do not match");
+    return static_cast<const char*>(buffer.data);
+}
+
+Integers integers(const xla::Buffer& buffer, int64_t size) {
+    if (buffer.dtype != xla::s32 && buffer.dtype != xla::s64)
+        throw std::invalid_argument("offsets and labels are int32 or int64");
+    return {part(buffer, size), buffer.dtype == xla::s64};
+}
+
+SparseRows read_sparse(xla::Buffer* const* parts, int64_t n, const FullShape& full, int outer) {
+    if (full.dims != 2 || outer != 0 || n < 3 || n > 4) throw std::invalid_argument("a sparse target is [rows, columns]");
+    SparseRows rows;
+    rows.rows = full.size[0];
+    rows.columns = full.size[1];
+    rows.offsets = integers(*parts[0], rows.rows + 1);
+    const int64_t stored = size_of(*parts[1]);
+    rows.labels = integers(*parts[1], stored);
+    rows.first = int64_t(number(*parts[2]));
+    if (n == 4) {
+        rows.values = part(*parts[3], stored);
+        rows.dtype = dtype_of(parts[3]->dtype);
+    }
+    return rows;
 }
 
 // Whether there is nothing to do: the gradient that was saved lies where the result does, and each incoming gradient is 1.
@@ -185,7 +222,7 @@ bool is_done(const CallFrame& frame) {
     View number;
     number.dtype = dtype_of(buffer.dtype);
     const Line incoming{static_cast<char*>(buffer.data), element_size(number.dtype)};
-    for (int64_t i = 0; i < product(buffer.dims, int(buffer.rank)); ++i) {
+    for (int64_t i = 0; i < size_of(buffer); ++i) {
         number.data = incoming[i];
         if (read_number(number) != 1) return false;
     }
@@ -200,6 +237,7 @@ class Batch {
     };
 
     const bool has_incoming_, has_saved_, has_pos_weight_, has_mask_, want_loss_;
+    SparseParts sparse_;
     bool each_element_;
     std::vector<Batched, Allocator<Batched>> operands_, results_;
     Item pattern_;
@@ -211,7 +249,8 @@ class Batch {
         if (operand >= after_weights) return has_pos_weight_ && operand == after_weights ? job.pos_weight : job.mask;
         const int own = operand - has_incoming_;
         if (own < 0) return each_element_ ? job.weight[job.weights - 1] : item.incoming;
-        return own == 0 ? job.x : own == 1 ? job.target : job.weight[own - 2];
+        if (own == 0) return job.x;
+        return own == 1 && !job.sparse_target ? job.target : job.weight[own - 2 + bool(job.sparse_target)];
     }
 
     View& place_result(Item& item, int result) const {
@@ -237,7 +276,11 @@ class Batch {
           has_mask_(scalar(frame, mask) != 0),
           want_loss_(scalar(frame, loss) != 0) {
         const xla::Buffers &arguments = frame.arguments, &results = frame.results;
-        const FullShape full(arguments);
+        const int64_t target_parts = int64_t(scalar(frame, parts)), target = 1 + has_incoming_ + has_saved_;
+        if (target_parts < 1 || target + target_parts > arguments.size)
+            throw std::invalid_argument("no such number of operands");
+        if (target_parts > 1) sparse_ = {target, target + target_parts};
+        const FullShape full(arguments, sparse_);
         Job& job = pattern_.job;
         job.input = scalar(frame, probabilities) != 0 ? Input::probabilities : Input::logits;
         job.ignores = scalar(frame, ignores) != 0;
@@ -261,14 +304,18 @@ class Batch {
         const int batch_dims = each_element_ ? 0 : batch_axes;
         items_ = product(full.size, batch_dims);
         job.size = product(full.size + batch_dims, full.dims - batch_dims);
-        const int others = 2 + has_saved_ + has_pos_weight_ + has_mask_ + (has_incoming_ && !each_element_);
+        if (target_parts > 1) {
+            job.sparse_target = read_sparse(arguments.buffers + target, target_parts, full, batch_dims);
+            job.target.dtype = job.sparse_target.dtype;
+        }
+        const int others = 1 + int(target_parts) + has_saved_ + has_pos_weight_ + has_mask_ + (has_incoming_ && !each_element_);
         job.weights = int(arrays) - others;
         if (job.weights < 0 || job.weights > max_weights || results.size != want_loss_ + (scalar(frame, gradient) != 0))
             throw std::invalid_argument("no such number of operands or results");
         operands_.reserve(arrays);
         results_.reserve(results.size);
         for (int64_t k = 0; k < arrays; ++k)
-            if (!(has_saved_ && k == 1)) operands_.emplace_back(*arguments.buffers[k], full, batch_dims);
+            if (!(has_saved_ && k == 1) && !sparse_.holds(k)) operands_.emplace_back(*arguments.buffers[k], full, batch_dims);
         for (int64_t k = 0; k < results.size; ++k) results_.emplace_back(*results.buffers[k], full, batch_dims);
         for (int k = 0; k < int(operands_.size()); ++k) place(pattern_, k) = operands_[k].first;
         for (int k = 0; k < int(results_.size()); ++k) place_result(pattern_, k) = results_[k].first;

@@ -10,14 +10,15 @@ namespace binxent {
 //     [incoming]                 the incoming gradient
 //     [saved]                    the gradient for an incoming gradient of 1. It lies where the result does, and is the
 //                                result if each incoming gradient is 1
-//     x, target
+//     x, target                  the target is one operand or, if the attribute `parts` says so, the three or four of a sparse
+//                                one: offsets, labels and first of core/sparse.h, and values
 //     weights                    as many as are left, at most four
 //     [pos_weight]
 //     [mask]
 //     [traced_label_smoothing]   one number; without it, the attribute label_smoothing counts
 //     [traced_gamma]             one number; without it, the attribute gamma counts
 //
-// Operands have as many dimensions as each other, and each dimension is 1 or full. The first `outer` dimensions are those
+// But for a sparse target, operands have as many dimensions as each other, and each dimension is 1 or full. The first `outer` dimensions are those
 // that vmap adds. They number the items of a batch, and each item is a job of its own.
 //
 // The results are the loss and the gradient to x, as far as the attributes `loss` and `gradient` ask for them. The loss of

@@ -36,8 +36,9 @@ inline float widen(Float16 v) {
     return bits_as<float>(value | (uint32_t(v.bits & 0x8000) << 16));
 }
 
-// A boolean may be a byte of 255: a mask of 0 and 255 can be looked at as one of booleans.
-inline uint8_t widen(Boolean v) { return v.bits != 0; }
+// A boolean may be a byte of 255: a mask of 0 and 255 can be looked at as one of booleans. The lesser of a byte and 1 says
+// whether it is 0, as a comparison with 0 does; but of a loop over that gcc makes no vector code.
+inline uint8_t widen(Boolean v) { return v.bits > 1 ? 1 : v.bits; }
 
 template <class S>
 inline S widen(S v) {

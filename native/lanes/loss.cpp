@@ -66,7 +66,7 @@ unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_
 
     constexpr bool is_sparse = std::is_same_v<Target, SparseReader<T>>;
     const Step<T> step = choose<T>(job);
-    [[maybe_unused]] const Step<T> for_negatives = is_sparse ? choose_for_negatives<T>(job, step) : step;
+    [[maybe_unused]] const Step<T> for_negatives = is_sparse ? choose_for_negatives<T>(job, step, T(factor.within)) : step;
     unsigned flags = 0;
     for_each_tile<T>(job, first_block, last_block, space, [&](int64_t start, int64_t n, T* loss, T* gradient,
                                                                BlockSum& sum, WideSum& beyond) BINXENT_ALWAYS {

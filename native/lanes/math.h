@@ -192,14 +192,9 @@ BINXENT_INLINE T logit_loss(const Logit<T>& logit, T leading, T total) {
     return fma(power, scale * T(0.75), fma(leading, growth, scale * rest * power));
 }
 
-// Returns d loss / dx · factor = ±(leading − trailing·e)·factor / (1 + e), negative where x < 0. σ(|x|) = 1/(1+e) and
-// σ(−|x|) = e/(1+e) are not made from each other, which would lose the tails. The factor is applied before the one rounding.
-// `lost_leading` is what the leading coefficient lost when it was rounded.
+// Returns numerator / (1 + e), for an e of 0 to 1.
 template <class T>
-BINXENT_INLINE T logit_gradient(const Logit<T>& logit, T x, T leading, T trailing, T factor, T lost_leading) {
-    const T scale = trailing * (factor * Float<T>::drop) * logit.power;
-    const T numerator = fma(-scale, logit.q, fma(leading, factor, fma(lost_leading, factor, -scale)));
-    const T e = logit.lifted() * Float<T>::drop;
+BINXENT_INLINE T over_one_plus(T e, T numerator) {
     const T denominator = T(1) + e;
 #if defined(BINXENT_FMA)
     // One step of long division takes back what the rounding of 1 + e and of the quotient lost, and makes 3 ulp 2. The
@@ -207,11 +202,20 @@ BINXENT_INLINE T logit_gradient(const Logit<T>& logit, T x, T leading, T trailin
     const T inverse = T(1) / denominator;
     const T quotient = numerator * inverse;
     const T remainder = fma(-quotient, e, numerator - quotient);
-    const T gradient = fma(remainder, inverse, quotient);
+    return fma(remainder, inverse, quotient);
 #else
-    const T gradient = numerator / denominator;
+    return numerator / denominator;
 #endif
-    return with_sign_of(x, gradient);
+}
+
+// Returns d loss / dx · factor = ±(leading − trailing·e)·factor / (1 + e), negative where x < 0. σ(|x|) = 1/(1+e) and
+// σ(−|x|) = e/(1+e) are not made from each other, which would lose the tails. The factor is applied before the one rounding.
+// `lost_leading` is what the leading coefficient lost when it was rounded.
+template <class T>
+BINXENT_INLINE T logit_gradient(const Logit<T>& logit, T x, T leading, T trailing, T factor, T lost_leading) {
+    const T scale = trailing * (factor * Float<T>::drop) * logit.power;
+    const T numerator = fma(-scale, logit.q, fma(leading, factor, fma(lost_leading, factor, -scale)));
+    return with_sign_of(x, over_one_plus(logit.lifted() * Float<T>::drop, numerator));
 }
 
 // The loss of a logit, and its gradient, with these coefficients.
@@ -236,6 +240,27 @@ struct LogitElement {
     BINXENT_INLINE T gradient(T factor) const {
         const T lost_leading = is_negative(x) || lost != lost ? T(0) : lost;  // NaN for an infinite target or weight
         return logit_gradient(logit, x, leading, trailing, factor, lost_leading);
+    }
+};
+
+// What LogitElement gives for a target of 0, with the same bits in fewer operations. The factor is finite and not 0.
+template <class T>
+struct NegativeElement {
+    T x, e;
+    Logit<T> logit;
+
+    BINXENT_INLINE explicit NegativeElement(T x) : x(x), logit(x) { e = logit.lifted() * Float<T>::drop; }
+
+    BINXENT_INLINE T loss() const {
+        const T growth = is_negative(x) ? T(0) : logit.size;
+        return fma(e, T(0.75), growth + polynomial(e, Coefficients<T>::log1p) * e);
+    }
+
+    BINXENT_INLINE T gradient(T factor) const {
+        const T scale = factor * Float<T>::drop * logit.power;
+        // A difference from 0, so that a scale that underflows gives the zero that LogitElement gives.
+        const T numerator = is_negative(x) ? fma(-scale, logit.q, T(0) - scale) : factor;
+        return with_sign_of(x, over_one_plus(e, numerator));
     }
 };
 

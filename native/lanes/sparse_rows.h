@@ -111,8 +111,8 @@ void negatives_tile(int64_t n, const Tile<T>& tile, const Terms<T>&, T factor) {
         const int64_t end = start + chunk < n ? start + chunk : n;
 #pragma GCC ivdep
         for (int64_t i = start; i < end; ++i) {
-            const LogitElement<T> element(xs[i], Branches<T>(T(0)));
-            if constexpr (want_loss) losses[i] = element.template loss<false>();
+            const NegativeElement<T> element(xs[i]);
+            if constexpr (want_loss) losses[i] = element.loss();
             if constexpr (want_gradient) gradients[i] = element.gradient(factor);
         }
     }
@@ -120,10 +120,11 @@ void negatives_tile(int64_t n, const Tile<T>& tile, const Terms<T>&, T factor) {
 
 // The loop for a tile without labels, most of which are so where there are many labels; `step` where there is no such loop.
 template <class T>
-Step<T> choose_for_negatives(const Job& job, Step<T> step) {
+Step<T> choose_for_negatives(const Job& job, Step<T> step, T factor) {
     const bool plain = job.weights == 0 && !job.pos_weight && !job.neg_weight && !job.has_share() &&
                        job.label_smoothing == 0 && !job.is_focal();
-    if (job.input != Input::logits || !plain || job.selects()) return step;
+    const bool is_ordinary = factor != 0 && factor - factor == 0;
+    if (job.input != Input::logits || !plain || job.selects() || !is_ordinary) return step;
     if (!job.gradient) return negatives_tile<T, true, false>;
     return job.loss || job.value ? negatives_tile<T, true, true> : negatives_tile<T, false, true>;
 }

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from binxent import IndexTargets, kernel
 from binxent import jax as face
-from binxent import kernel
 
 P = PartitionSpec
 COLLECTIVE = re.compile(r"= (\([^()]*\)|\S+) (all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(")
@@ -34,6 +34,7 @@ X, Y, W = rng.normal(0, 3, (64, 24)).astype(np.float32), rng.random((64, 24)).as
 HALF = X.astype(jnp.bfloat16), Y.astype(jnp.bfloat16)
 MASK = rng.random(X.shape) < np.linspace(-1, 1, 64)[:, None]  # of the upper half, nothing is kept
 S = rng.random(64).astype(np.float32)
+INDICES = rng.integers(-1, 24, (64, 5)).astype(np.int32)
 LABELS = np.where(MASK, Y > 0.5, -100).astype(np.int32)
 
 
@@ -67,6 +68,10 @@ def batch_mean(x: Any, y: Any, mask: Any) -> Any:
     return jax.value_and_grad(lambda x: loss(x, y, mask=mask, reduction="batchmean"))(x)
 
 
+def sparse(x: Any, labels: Any) -> Any:
+    return both(x, IndexTargets(labels, padding=-1))
+
+
 # name: the function, and its arguments with the mesh's axes that divide them; None: a NumPy array, which lies nowhere
 CASES: dict[str, tuple[Callable[..., Any], list[tuple[Any, tuple[Any, ...] | None]]]] = {
     "rows": (both, [(X, ("a",)), (Y, ("a",))]),
@@ -87,6 +92,8 @@ CASES: dict[str, tuple[Callable[..., Any], list[tuple[Any, tuple[Any, ...] | Non
     "ignore_index": (labelled, [(X, ("a", "b")), (LABELS, ("a", "b"))]),
     "ignore_index in targets of NumPy": (labelled, [(X, ("a", "b")), (LABELS, None)]),
     "weighted_mean": (weighted, [(X, ("a",)), (Y, ("a",)), (S, ("a",)), (MASK, ("a",))]),
+    "sparse targets": (sparse, [(X, ("a",)), (INDICES, ("a",))]),
+    "sparse targets of NumPy": (sparse, [(X, ("a", "b")), (INDICES, None)]),
     "batchmean": (batch_mean, [(X, ("a",)), (Y, ("a",)), (MASK, ("a",))]),
     "vmap with masks along the divided axis": (jax.vmap(masked), [(X, ("a",)), (Y, ("a",)), (MASK, ("a",))]),
     "vmap with masks along the other": (jax.vmap(masked), [(X, (None, "b")), (Y, (None, "b")), (MASK, (None, "b"))]),

@@ -136,6 +136,19 @@ def test_no_array_has_the_size_of_all_logits() -> None:
     assert memory.temp_size_in_bytes < labels * features * 4 * 2 + 4 * options.max_chunk_bytes < rows * labels * 4
 
 
+def test_of_sparse_targets_no_chunk_is_made() -> None:
+    rows, labels, features = 64, 4096, 8
+    options = LinearBCEOptions(max_chunk_bytes=rows * 4 * 64)
+    step = jax.jit(jax.value_and_grad(lambda x, w, y: head(x, w, y, options=options), argnums=(0, 1)))
+    arrays = jax.ShapeDtypeStruct((rows, features), jnp.float32), jax.ShapeDtypeStruct((labels, features), jnp.float32)
+
+    def memory(target: Any) -> int:
+        return int(step.lower(*arrays, target).compile().memory_analysis().temp_size_in_bytes)
+
+    sparse = memory(IndexTargets(jax.ShapeDtypeStruct((rows, 4), jnp.int32)))
+    assert sparse < memory(jax.ShapeDtypeStruct((rows, labels), jnp.bool)) + rows * 64
+
+
 def test_derivatives_of_second_order_are_the_definitions() -> None:
     sample = case(3, 6, 2, "for each label", pos_weight="[C]", gamma=2.0)
     arrays = made_of(sample)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ SENT = {
     "ignore_index": WITH_DIVISORS,
     "ignore_index in targets of NumPy": WITH_DIVISORS,
     "weighted_mean": ["all-reduce (f32[], f32[], f32[])", *WITH_DIVISORS],
+    "sparse targets of NumPy": LOSS,
     "batchmean": LOSS,
     "vmap with masks along the divided axis": [],
     "vmap with masks along the other": ["all-reduce (f64[64], f64[64,1], f64[64,1])"],
@@ -51,6 +53,15 @@ def test_nothing_is_gathered(facts: Any, mesh: str, name: str) -> None:
     assert case["sent"] == SENT[name]
     assert case["runs"] >= 4, "a device has not run the kernel"
     assert case["same values"]
+
+
+@pytest.mark.parametrize("mesh", ["auto", "explicit"])
+def test_of_sparse_targets_only_labels_are_moved(facts: Any, mesh: str) -> None:
+    case = facts[mesh]["sparse targets"]
+    assert case["runs"] >= 4, "a device has not run the kernel"
+    assert case["same bits"]
+    moved = {*case["sent"], *LOSS} - {*LOSS}
+    assert all(re.search(r" (s32|pred)\[", array) and "[64,24]" not in array for array in moved)
 
 
 @pytest.mark.parametrize("mesh", ["auto", "explicit"])

@@ -1,4 +1,4 @@
-"""Sparse targets in JAX: a pytree, the bits of the dense target, and NaN where a compiled program cannot raise."""
+"""Sparse targets in JAX: the bits of the dense target without its memory, and NaN where nothing can raise."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 
-from binxent import IndexTargets  # noqa: E402
-from binxent.jax import BCELoss, BCEWithLogitsLoss, binary_cross_entropy_with_logits  # noqa: E402
+from binxent import IndexTargets, kernel  # noqa: E402
+from binxent.jax import BCELoss, BCEWithLogitsLoss, binary_cross_entropy_with_logits, calls  # noqa: E402
 
 ROWS, COLUMNS = 5, 1300
 LISTS = [[7, 3, 7, 1299], [], [0], [700, 2, 1], [1298, 512]]
@@ -63,12 +63,77 @@ def test_loss_and_gradient_have_the_bits_of_the_dense_target(targets: Any, reduc
     same(step(X, targets), step(X, Y))
 
 
-@pytest.mark.parametrize("option", [{"label_smoothing": 0.1}, {"gamma": 2.0}, {"pos_weight": jnp.full(COLUMNS, 3.0)}])
-def test_options(option: dict[str, Any]) -> None:
-    step = jax.jit(functools.partial(binary_cross_entropy_with_logits, **option))
+RNG = np.random.default_rng(1)
+OPTIONS: dict[str, Any] = {
+    "label_smoothing": 0.1,
+    "gamma": 2.0,
+    "pos_weight": jnp.full(COLUMNS, 3.0),
+    "weight": jnp.asarray(RNG.random((ROWS, COLUMNS)), jnp.float32),
+    "sample_weight": jnp.asarray(RNG.random(ROWS), jnp.float32),
+    "mask": jnp.asarray(RNG.random((ROWS, COLUMNS)) < 0.5),
+    "normalizer": 17.0,
+}
+REDUCTIONS = ("mean", "sum", "none", "batchmean", "weighted_mean")
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", [*OPTIONS, "all"])
+def test_options(name: str, reduction: str) -> None:
+    option = OPTIONS if name == "all" else {name: OPTIONS[name]}
+    if reduction in ("sum", "none"):
+        option = {name: value for name, value in option.items() if name != "normalizer"}
+
+    @jax.jit
+    def step(x: Any, y: Any) -> Any:
+        return jax.value_and_grad(
+            lambda x: binary_cross_entropy_with_logits(x, y, reduction=reduction, **option).sum()
+        )(x)
+
     same(step(X, TARGETS["flat"]), step(X, Y))
     q = jax.nn.sigmoid(X)
-    same(BCELoss(**option)(q, TARGETS["padded"]), BCELoss(**option)(q, Y))
+    given = {key: value for key, value in option.items() if key in ("weight", "pos_weight", "label_smoothing", "gamma")}
+    rest = {key: value for key, value in option.items() if key not in given}
+    loss = BCELoss(reduction=reduction, **given)
+    same(loss(q, TARGETS["padded"], **rest), loss(q, Y, **rest))
+
+
+def test_derivatives_along_options() -> None:
+    def step(y: Any) -> Any:
+        def loss(x: Any, weight: Any, pos_weight: Any, gamma: Any) -> Any:
+            return binary_cross_entropy_with_logits(x, y, weight, pos_weight=pos_weight, gamma=gamma)
+
+        return jax.jit(jax.grad(loss, (0, 1, 2, 3)))(X, OPTIONS["weight"], OPTIONS["pos_weight"], 1.5)
+
+    same(step(TARGETS["flat"]), step(Y))
+
+
+def test_probabilities_out_of_range_are_named() -> None:
+    q = jax.nn.sigmoid(X).at[2, 5].set(1.5)
+    with pytest.raises(ValueError, match=r"input\[2, 5\] is 1\.5"):
+        BCELoss()(q, TARGETS["padded"])
+
+
+@every_target
+def test_the_kernel_reads_the_labels_without_memory_for_a_dense_target(targets: Any) -> None:
+    rows, columns = 64, 40_000
+    x = jax.ShapeDtypeStruct((rows, columns), jnp.float32)
+    offsets = None if targets.offsets is None else jax.ShapeDtypeStruct((rows,), jnp.int32)
+    shape = (rows, 5) if offsets is None else (rows * 5,)
+    labels = IndexTargets(jax.ShapeDtypeStruct(shape, jnp.int32), offsets=offsets, padding=targets.padding)
+    program = jax.jit(jax.value_and_grad(binary_cross_entropy_with_logits)).lower(x, labels).compile()
+    assert program.memory_analysis().temp_size_in_bytes < rows * columns / 8
+    before = kernel.runs()
+    jax.grad(binary_cross_entropy_with_logits)(X, targets)
+    assert kernel.runs() > before
+
+
+def test_eager_code_does_not_compile_for_each_number_of_labels() -> None:
+    def compiled(number: int) -> int:
+        offsets = np.minimum(np.arange(ROWS + 1), number)
+        binary_cross_entropy_with_logits(X, IndexTargets(np.arange(number), offsets=offsets * (number // ROWS)))
+        return calls._compute._cache_size()  # type: ignore[attr-defined]
+
+    assert len({compiled(number) for number in range(40, 61, 5)}) == 1
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -107,15 +172,37 @@ def test_in_a_program_the_row_of_a_wrong_label_is_nan(wrong: int) -> None:
 @pytest.mark.parametrize("offsets", [[0, 4, 3, 5, 8, 10], [1, 4, 4, 5, 8, 10], [0, 4, 4, 5, 8, 9]])
 def test_in_a_program_wrong_offsets_are_nan(offsets: list[int]) -> None:
     targets = IndexTargets(jnp.asarray(FLAT), offsets=jnp.asarray(offsets))
-    assert jnp.isnan(jax.jit(binary_cross_entropy_with_logits)(X, targets))
+    losses = jax.jit(functools.partial(binary_cross_entropy_with_logits, reduction="none"))(X, targets)
+    assert jnp.isnan(losses).all()
 
 
-def test_scipys_matrices() -> None:
+@pytest.mark.parametrize(("dtype", "padding"), [(jnp.uint8, None), (jnp.int8, -1), (jnp.uint8, -1), (jnp.uint32, 255)])
+def test_every_integer_is_an_index(dtype: Any, padding: int | None) -> None:
+    columns = 1300
+    indices = jnp.asarray([[100, 7], [120, 0]], dtype)
+    x, dense = X[:2], np.zeros((2, columns), np.float32)
+    np.put_along_axis(dense, np.asarray(indices).astype(int), 1, 1)
+    step = jax.jit(lambda labels: binary_cross_entropy_with_logits(x, IndexTargets(labels, padding=padding)))
+    same(step(indices), binary_cross_entropy_with_logits(x, dense))
+
+
+def test_no_rows_and_no_labels() -> None:
+    for shape in ((0, 5), (3, 0)):
+        step = jax.jit(lambda x, labels: binary_cross_entropy_with_logits(x, IndexTargets(labels), reduction="sum"))
+        assert step(jnp.zeros(shape), jnp.zeros((shape[0], 0), jnp.int32)) == 0
+    nothing = IndexTargets(jnp.zeros(0, jnp.int32), offsets=jnp.zeros(ROWS, jnp.int32))
+    for run in (binary_cross_entropy_with_logits, jax.jit(binary_cross_entropy_with_logits)):
+        same(run(X, nothing), binary_cross_entropy_with_logits(X, np.zeros_like(Y)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, bool])
+def test_scipys_matrices(dtype: Any) -> None:
     scipy = pytest.importorskip("scipy.sparse")
-    soft = Y * np.float32(0.3)
+    soft = (Y * np.float32(0.3) if np.dtype(dtype).kind == "f" else Y).astype(dtype)
     matrix = scipy.csr_array(soft)
-    same(binary_cross_entropy_with_logits(X, matrix), binary_cross_entropy_with_logits(X, soft))
-    ignoring = BCEWithLogitsLoss(ignore_index=0)
+    both = jax.value_and_grad(binary_cross_entropy_with_logits)
+    same(both(X, matrix), both(X, soft))
+    ignoring = jax.value_and_grad(BCEWithLogitsLoss(ignore_index=0))
     same(ignoring(X, matrix), ignoring(X, soft))
     with pytest.raises(ValueError, match=r"\.tocsr\(\)"):
         binary_cross_entropy_with_logits(X, matrix.tocoo())

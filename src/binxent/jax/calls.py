@@ -18,10 +18,13 @@ from binxent.call import FLOATING, Operands, normalized, plan
 from binxent.jax import cpu, operators, sparse
 from binxent.jax.arrays import Array, Arrays
 from binxent.jax.program import Plan
+from binxent.jax.sparse import Labels
 from binxent.kernels import native
 from binxent.options import Terms
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from binxent.formula import Loss
 
 _BROADCAST = ("weight", "sample_weight", "pos_weight", "mask")
@@ -121,6 +124,16 @@ def divisor_operand(normalizer: Any, reduction: str) -> Array:
     return array
 
 
+def target_operands(target: Any, x: Array, others: Sequence[Array]) -> list[Array]:
+    """The target as operands: the parts of a sparse one, or, where arrays are divided, one that divides as they do."""
+    if not isinstance(target, Labels):
+        return [target]
+    divided = cpu.several_devices() or jax.sharding.get_abstract_mesh().manual_axes
+    if divided or any(any(jax.typeof(array).sharding.spec) for array in (x, *others)):
+        return [sparse.dense(target, x.shape, x.dtype)]
+    return target.parts()
+
+
 @functools.partial(jax.jit, static_argnames=("loss", "reduction", "terms", "may_fuse"), inline=True)
 def _compute(
     input: Any,
@@ -139,14 +152,19 @@ def _compute(
     may_fuse: bool,
 ) -> Array:
     operands = Operands(input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma, normalizer)
-    names = [name for name, operand in operands._asdict().items() if operand is not None]
-    arrays = {name: checked(name, getattr(operands, name), floating=name == "input") for name in names}
+    arrays: dict[str, Any] = {
+        name: operand if isinstance(operand, Labels) else checked(name, operand, floating=name == "input")
+        for name, operand in operands._asdict().items()
+        if operand is not None
+    }
     x, y = arrays["input"], arrays["target"]
-    if y.dtype.name in FLOATING:
+    is_sparse = isinstance(y, Labels)
+    if not is_sparse and y.dtype.name in FLOATING:
         dtype = jnp.result_type(x, y)  # a Python number takes the other's type, as everywhere in JAX
         x, y = (a.astype(dtype) if jax.typeof(a).weak_type else a for a in (x, y))
     shapes = (arrays[name].shape if name in arrays else None for name in _BROADCAST)
-    meant: Any = ((x.dtype.name, y.dtype.name), x.shape, y.shape, *shapes, *(terms or Terms()))
+    shape_of_target = x.shape if is_sparse else y.shape
+    meant: Any = ((x.dtype.name, y.dtype.name), x.shape, shape_of_target, *shapes, *(terms or Terms()))
     call = plan(loss, reduction, *meant)
     if normalizer is not None:
         call = normalized(call, None)
@@ -162,11 +180,16 @@ def _compute(
         number_operand(name, array, x.ndim) if name in _LEARNT else jnp.expand_dims(array, range(x.ndim - array.ndim))
         for name, array in [*arrays.items()][2:]
     ]
-    x, y, *rest = divide_alike([x, y, *rest])
-    if jax.sharding.get_abstract_mesh().manual_axes:
-        x = _vary_alike(x, [y, *rest])
-    outer = x.ndim if reduction == "none" else 0
-    return operators.compute(x, y, *rest, plan=Plan(call, tuple(names[2:]), outer, may_fuse))
+    names, outer = tuple(arrays)[2:], x.ndim if reduction == "none" else 0
+    of_target = target_operands(y, x, rest)
+    parts = len(of_target)
+    if parts == 1:
+        x, *others = divide_alike([x, *of_target, *rest])
+        if jax.sharding.get_abstract_mesh().manual_axes:
+            x = _vary_alike(x, others)
+    else:
+        others = [*of_target, *rest]
+    return operators.compute(x, *others, plan=Plan(call, names, outer, may_fuse, parts=parts))
 
 
 def _primal(value: Any) -> Any:
@@ -199,7 +222,7 @@ def compute(
 ) -> Array:
     options.check_reduction(reduction)
     if sparse.is_target(target):
-        target = sparse.dense(target, checked("input", input, floating=True), ignore_index)
+        target = sparse.labels(target, checked("input", input, floating=True).shape, ignore_index)
     terms = static_terms(ignore_index, label_smoothing, gamma, target)
     numbers = {"label_smoothing": label_smoothing, "gamma": gamma}
     traced = {name: number for name, number in numbers.items() if isinstance(number, Tracer)}
@@ -213,7 +236,7 @@ def compute(
             checked(name, None)
     # Under one jit the backward is in the same program, and can take over the gradient that the loss has made. Outside,
     # that gradient would have to be copied.
-    may_fuse = any(map(_under_jit, operands)) and not cpu.several_devices()
+    may_fuse = any(map(_under_jit, jax.tree.leaves(operands))) and not cpu.several_devices()
     result: Array = _compute(*operands, loss=loss, reduction=reduction, terms=terms, may_fuse=may_fuse)
     if loss.probabilities:
         _refuse_out_of_range(*map(_primal, (result, input, target, mask)), ignore_index=terms and terms.ignore_index)
@@ -226,7 +249,8 @@ def _refuse_out_of_range(loss: Any, input: Any, target: Any, mask: Any, *, ignor
         return
     if any(device.platform != "cpu" for device in loss.devices()) or not np.isnan(loss).any():
         return
-    input, target = np.asarray(input), np.asarray(target)
+    input = np.asarray(input)
+    target = np.asarray(sparse.dense(target, input.shape, input.dtype) if isinstance(target, Labels) else target)
     keep = definition.kept(Arrays(), target, None if mask is None else np.asarray(mask), ignore_index)
     for name, array in (("input", input), ("target", target)):
         if formula.only(np, keep, ~formula.in_unit(array)).any():

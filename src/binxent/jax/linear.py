@@ -17,10 +17,10 @@ from binxent import linear
 from binxent.call import GIVEN, KEPT, WEIGHTS, Call, Operands, normalized, plan
 from binxent.formula import LOGITS
 from binxent.jax import operators, program
-from binxent.jax.calls import checked, divisor_operand, number_operand, static_terms
+from binxent.jax.calls import checked, divisor_operand, number_operand, static_terms, target_operands
 from binxent.jax.counting import count
 from binxent.jax.program import Plan
-from binxent.jax.sparse import Labels, dtype_of, is_target, window
+from binxent.jax.sparse import Labels, is_target
 from binxent.jax.sparse import labels as sparse_labels
 from binxent.options import RefusalError
 
@@ -72,7 +72,7 @@ def _product(one: Array, other: Array, axes: tuple[int, int], dtype: Any) -> Arr
 
 def _chunk(head: _Head, made_of: Any, operands: dict[str, Any], start: Any, size: int) -> tuple[Any, Any]:
     """The operands of one chunk: its part of weight and bias, and those of the loss, in their order."""
-    x, w, bias = made_of
+    _, w, bias = made_of
 
     def part(array: Array, axis: int) -> Array:
         if size == head.labels or array.shape[axis] == 1:
@@ -83,7 +83,7 @@ def _chunk(head: _Head, made_of: Any, operands: dict[str, Any], start: Any, size
     own = {name: part(array, 1) if name in _BY_LABEL else array for name, array in operands.items() if name != "target"}
     target = operands["target"]
     if isinstance(target, Labels):
-        own["target"] = window(target, start, (x.shape[0], size), dtype_of(target, x))
+        own["target"] = target._replace(first=jnp.asarray(start, jnp.int32))
     else:
         own["target"] = part(target, 1)
     return (part(w, 0), None if bias is None else part(bias.reshape(1, -1), 1)), own
@@ -97,8 +97,10 @@ def _loss_of_chunk(
     if bias is not None:
         logits = logits + bias
     names = tuple(name for name in Operands._fields[2:] if name in own)
-    run = Plan(head.call, names, 0, False, fused=with_gradient)
-    given = (logits, own["target"], *(own[name] for name in names))
+    rest = [own[name] for name in names]
+    target = target_operands(own["target"], logits, rest)
+    run = Plan(head.call, names, 0, False, fused=with_gradient, parts=len(target))
+    given = (logits, *target, *rest)
     if with_gradient:
         return _pass(run, *given)
     return operators.loss_p.bind(*given, plan=run)[0], None
@@ -191,7 +193,7 @@ def _compute(
     shapes: dict[str, Any] = {name: arrays[name].shape for name in Operands._fields[2:6] if name in arrays}
     target = arrays["target"]
     if isinstance(target, Labels):
-        of_target, shape_of_target = "bool" if target.values is None else target.values.dtype.name, shape
+        of_target, shape_of_target = target.dtype.name, shape
     else:
         target = arrays["target"] = checked("target", target)
         of_target, shape_of_target = target.dtype.name, target.shape
@@ -258,7 +260,7 @@ def linear_binary_cross_entropy_with_logits(
     Args:
         input: [N, D]; float16, bfloat16, float32 or float64.
         linear_weight: [C, D], of the input's dtype; one row for each label.
-        target: [N, C], as in ``binary_cross_entropy_with_logits``. Or sparse, and each chunk scatters its own part of
+        target: [N, C], as in ``binary_cross_entropy_with_logits``. Or sparse, and each chunk reads its own part of
             it: ``IndexTargets``, or outside of ``jax.jit`` SciPy's matrices in CSR format.
         linear_bias: [C]; or one number for all labels, of shape ().
         weight, pos_weight, mask: broadcast to [N, C], as there.

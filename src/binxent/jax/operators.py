@@ -59,7 +59,15 @@ def _define(primitive: Primitive, fun: Callable[..., Any]) -> None:
     primitive.def_abstract_eval(lambda *types, plan: _types_of_results(fun, plan, *types))
     mlir.register_lowering(primitive, mlir.lower_fun(fun, multiple_results=True))
 
+    def bind_dense(*operands: Any, plan: Plan) -> Any:
+        first = 0 if primitive is loss_p else 1 + plan.fused
+        plan, given = program.dense(plan, operands[first:])
+        return primitive.bind(*operands[:first], *given, plan=plan)
+
     def batch(operands: Any, axes: Any, *, plan: Plan) -> Any:
+        if plan.parts > 1:  # the kernel reads the labels of one item only
+            results = jax.vmap(functools.partial(bind_dense, plan=plan), axes)(*operands)
+            return results, [0] * len(results)
         moved = [a[None] if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(operands, axes, strict=True)]
         results = primitive.bind(*moved, plan=plan._replace(outer=plan.outer + 1))
         return results, [0] * len(results)
@@ -103,7 +111,8 @@ def _tangent_of(fun: Callable[..., Any], operands: Given, tangents: Any) -> Any:
 
 def _tangents_along_others(plan: Plan, operands: Given, tangents: Any) -> list[Array]:
     """The changes of the loss along the other operands, except the mask, by the closed formulas."""
-    moving = zip(("target", *plan.given), tangents[1:], strict=True)
+    own = (tangents[1], *tangents[1 + plan.parts :])  # the parts of a sparse target have no tangents
+    moving = zip(("target", *plan.given), own, strict=True)
     return [
         program.tangent(name, along, *operands, plan=plan) for name, along in moving if name != "mask" and _moves(along)
     ]

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 
 from binxent import definition, formula
 from binxent.call import Call, Operands
+from binxent.jax import sparse
 from binxent.jax.arrays import Array, Arrays
 
-# input, target, and the operands that the plan names; of one rank, each axis 1 or full
+# input, target, and the operands that the plan names; of one rank, each axis 1 or full. A sparse target has its parts
+# in the target's place.
 Given = tuple[Any, ...]
 
 
@@ -23,9 +25,18 @@ class Plan(NamedTuple):
     outer: int  # how many leading axes are not summed: all for "none", and those of vmap
     may_fuse: bool  # whether the kernel may make the gradient along with a loss that is differentiated
     fused: bool = False  # whether the kernel does that
+    parts: int = 1  # of how many operands the target is made: those of ``sparse.Labels``, if of several
 
     def divided_by(self, divisor: float) -> Plan:
         return self._replace(call=self.call._replace(divisor=divisor))
+
+
+def dense(plan: Plan, given: Given) -> tuple[Plan, Given]:
+    """The same, with a target that has all its elements."""
+    if plan.parts == 1:
+        return plan, given
+    x, labels, rest = given[0], sparse.Labels(*given[1 : 1 + plan.parts]), given[1 + plan.parts :]
+    return plan._replace(parts=1), (x, sparse.dense(labels, x.shape, x.dtype), *rest)
 
 
 def full_shape(*arrays: Any) -> tuple[int, ...]:
@@ -48,12 +59,14 @@ def reduced(plan: Plan, xp: Arrays, values: definition.Values, each: Array) -> A
 
 
 def loss(*given: Any, plan: Plan) -> Array:
+    plan, given = dense(plan, given)
     xp, values = prepared(plan, given)
     return reduced(plan, xp, values, definition.elements(xp, plan.call, values))
 
 
 def tangent(name: str, along: Array, *given: Any, plan: Plan) -> Array:
     """What the loss changes by, to first order, as the operand of that name changes by ``along``."""
+    plan, given = dense(plan, given)
     xp, values = prepared(plan, given, along)
     change = formula.only(xp, values.keep, xp.widen(along, plan.call.dtype))
     return reduced(plan, xp, values, definition.slope(xp, plan.call, values, name) * change)
@@ -61,6 +74,7 @@ def tangent(name: str, along: Array, *given: Any, plan: Plan) -> Array:
 
 def gradient(incoming: Array, *given: Any, plan: Plan) -> Array:
     """The gradient to the input, the transpose of ``tangent``. ``incoming`` has the operands' rank."""
+    plan, given = dense(plan, given)
     xp, values = prepared(plan, given, incoming)
     dtype = given[0].dtype.name
     result: Array = definition.gradient(xp, plan.call, named(plan, given), values, "input", dtype, incoming)

@@ -1,6 +1,6 @@
 """Sparse targets in JAX: ``IndexTargets``, which are a pytree here, and SciPy's matrices in CSR format.
 
-A program has the target as a scatter into zeros of the input's shape, which XLA or the kernel then read.
+The kernel reads their labels as they are. Where XLA computes the formula, a program scatters them into zeros.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
 
 from binxent import sparse
 from binxent.targets import IndexTargets, rebuilt
@@ -46,12 +47,24 @@ def is_target(target: object) -> bool:
 
 
 class Labels(NamedTuple):
-    """The places of a sparse target that are not 0. A column outside of the target is not seen."""
+    """A sparse target as the kernel reads it: ``SparseRows`` without its shape, as a pytree.
 
-    row: Array
-    column: Array
-    values: Array | None  # None: all are 1
-    spoilt: Array | None  # the rows that had a wrong label, and are NaN; None: none had
+    Between the last offset and the end there may be more indices, which are not seen.
+    """
+
+    offsets: Array
+    indices: Array
+    first: Array  # the label that column 0 stands for, which may be an operand of a program
+    values: Array | None = None
+
+    @property
+    def dtype(self) -> Any:
+        """The target's dtype."""
+        return np.dtype(bool) if self.values is None else self.values.dtype
+
+    def parts(self) -> list[Array]:
+        """The operands of a program that make the target."""
+        return [part for part in self if part is not None]
 
 
 def labels(target: Any, shape: Shape, ignore_index: object) -> Labels:
@@ -63,33 +76,42 @@ def labels(target: Any, shape: Shape, ignore_index: object) -> Labels:
     sparse.check(target, shape, ignore_index)
     if _is_at_hand(target):
         rows = sparse.rows(target, shape, ignore_index)
-        row = np.repeat(np.arange(shape[0]), np.diff(rows.offsets))
-        return Labels(jnp.asarray(row), jnp.asarray(rows.indices), rows.values, None)
-    offsets = target.offsets
-    if offsets is not None and offsets.shape[0] == shape[0]:
-        offsets = jnp.append(offsets, jnp.asarray(target.indices.shape[0], offsets.dtype))
-    found: Labels = _in_program(target.indices, offsets, target.padding, shape)
+        values = None if rows.values is None else jnp.asarray(_with_room(rows.values))
+        return Labels(jnp.asarray(rows.offsets), jnp.asarray(_with_room(rows.indices)), _first(), values)
+    indices, offsets = _undivided(target.indices), None if target.offsets is None else _undivided(target.offsets)
+    found: Labels = _in_program(indices, offsets, target.padding, shape)
     return found
 
 
-def window(labels: Labels, start: Any, shape: Shape, dtype: Any) -> Array:
-    """The columns from ``start`` on, so many as the shape has, with all their elements."""
-    row, column, values, spoilt = labels
+def dense(labels: Labels, shape: Shape, dtype: Any) -> Array:
+    """The target with all its elements: of its values' dtype, or of the one given, which has NaN for wrong rows."""
+    offsets, indices, first, values = labels
+    height, width = shape
     # What lies outside is dropped: an index that is negative would count from the end.
-    column = column - start
-    column = jnp.where((column < 0) | (column >= shape[1]), shape[1], column)
-    target = jnp.zeros(shape, dtype).at[row, column].set(1 if values is None else values, mode="drop")
-    return target if spoilt is None else jnp.where(spoilt[:, None], jnp.asarray(jnp.nan, dtype), target)
+    column = indices - first
+    column = jnp.where((column < 0) | (column >= width), width, column)
+    row = jnp.searchsorted(offsets, jnp.arange(indices.size, dtype=offsets.dtype), side="right") - 1
+    if values is not None:  # they are at hand, and so no row is wrong
+        return jnp.zeros(shape, values.dtype).at[row, column].set(values, mode="drop")
+    spoilt = jnp.zeros(height, bool).at[row].max(indices < 0, mode="drop")
+    target = jnp.zeros(shape, dtype).at[row, column].set(1, mode="drop")
+    return jnp.where(spoilt[:, None], jnp.asarray(jnp.nan, dtype), target)
 
 
-def dense(target: Any, input: Array, ignore_index: object) -> Array:
-    """The target with all its elements: in the dtype of its values, or in the input's, which has NaN for wrong rows."""
-    found = labels(target, tuple(input.shape), ignore_index)
-    return window(found, 0, tuple(input.shape), dtype_of(found, input))
+def _undivided(array: Any) -> Any:
+    """The array, whole on each device of a mesh of explicit axes, over which labels cannot be scattered."""
+    sharding = jax.typeof(array).sharding
+    return jax.sharding.reshard(array, NamedSharding(sharding.mesh, PartitionSpec())) if any(sharding.spec) else array
 
 
-def dtype_of(labels: Labels, input: Array) -> Any:
-    return input.dtype if labels.values is None else jnp.asarray(labels.values).dtype
+def _first() -> Array:
+    return jnp.zeros((), jnp.int32)
+
+
+def _with_room(stored: Any) -> Any:
+    """As many places as a power of two, so that eager code does not compile for each number of labels."""
+    room = 1 << max(len(stored) - 1, 0).bit_length()
+    return np.concatenate((stored, np.zeros(room - len(stored), stored.dtype)))
 
 
 def _is_at_hand(target: Any) -> bool:
@@ -103,16 +125,29 @@ def _is_at_hand(target: Any) -> bool:
 
 @functools.partial(jax.jit, static_argnames=("padding", "shape"), inline=True)
 def _in_program(indices: Array, offsets: Array | None, padding: int | None, shape: Shape) -> Labels:
+    """Labels in order. What pads becomes C, which is not seen; what is wrong becomes -1, which stands first."""
     height, width = shape
-    size, wrong_offsets = indices.size, jnp.zeros((), bool)
-    if offsets is None:
-        row = jnp.repeat(jnp.arange(height), indices.shape[1], total_repeat_length=size)
-    else:
-        row = jnp.searchsorted(offsets, jnp.arange(size, dtype=offsets.dtype), side="right") - 1
-        wrong_offsets = (offsets[0] != 0) | (offsets[-1] != size) | (jnp.diff(offsets) < 0).any()
-    indices = indices.reshape(-1)
+    if indices.dtype.itemsize < 4:  # C may not fit in it
+        indices = indices.astype(jnp.int32)
+    elif jnp.issubdtype(indices.dtype, jnp.unsignedinteger):
+        indices = jnp.minimum(indices, np.iinfo(jnp.int32).max).astype(jnp.int32)
     wrong = (indices < 0) | (indices >= width)
-    column = jnp.where(wrong, width, indices)
-    if padding is not None:
-        wrong &= indices != padding
-    return Labels(row, column, None, jnp.zeros(height, bool).at[row].max(wrong, mode="drop") | wrong_offsets)
+    found = jnp.where(wrong, -1, indices)
+    known = np.iinfo(indices.dtype)
+    if padding is not None and known.min <= padding <= known.max:
+        found = jnp.where(indices == padding, width, found)
+    if offsets is None:
+        bounds = jnp.arange(height + 1, dtype=jnp.int32) * indices.shape[1]
+        return Labels(bounds, jnp.sort(found, axis=1).reshape(-1), _first())
+    size = indices.size
+    if offsets.shape[0] == height:
+        offsets = jnp.append(offsets, jnp.asarray(size, offsets.dtype))
+    row = jnp.searchsorted(offsets, jnp.arange(size, dtype=offsets.dtype), side="right") - 1
+    # Each row has one more place, which is wrong where the offsets are, so that a row without labels is NaN too.
+    fits = (offsets[0] == 0) & (offsets[-1] == size) & (jnp.diff(offsets) >= 0).all()
+    rows = jnp.concatenate((row.astype(jnp.int32), jnp.arange(height, dtype=jnp.int32)))
+    more = jnp.full(height, width, found.dtype)
+    rows, found = jax.lax.sort((rows, jnp.concatenate((found, jnp.where(fits, more, -1)))), num_keys=2)
+    # The offsets that were given may lead out of memory; these do not.
+    bounds = jnp.searchsorted(rows, jnp.arange(height + 1, dtype=jnp.int32)).astype(jnp.int32)
+    return Labels(bounds, found, _first())
