@@ -12,6 +12,7 @@
 
 #include "core/memory.h"
 #include "core/run.h"
+#include "core/wrong.h"
 
 namespace binxent {
 namespace {
@@ -174,8 +175,9 @@ double scalar(const CallFrame& frame, int64_t index) {
 
 // XLA sorts attributes by name, so this is their order.
 enum Attribute {
-    divided_by, divisor, gamma, gradient, ignore_index, ignores, incoming, label_smoothing, loss, mask, outer,
-    parts, pos_weight, probabilities, saved, traced_gamma, traced_label_smoothing, traced_normalizer
+    checks_targets, divided_by, divisor, gamma, gamma_negative, gradient, ignore_index, ignores, incoming, label_smoothing,
+    loss, margin, mask, neg_weight, of_p_t, other_share, outer, parts, pos_weight, probabilities, saved, share, traced_gamma,
+    traced_label_smoothing, traced_normalizer
 };
 
 int64_t size_of(const xla::Buffer& buffer) { return product(buffer.dims, int(buffer.rank)); }
@@ -236,16 +238,19 @@ class Batch {
         View incoming;  // one number; not used for the loss of each element, where it is one more weight
     };
 
-    const bool has_incoming_, has_saved_, has_pos_weight_, has_mask_, want_loss_;
+    const bool has_incoming_, has_saved_, has_pos_weight_, has_mask_, has_neg_weight_, want_loss_;
     SparseParts sparse_;
     bool each_element_;
     std::vector<Batched, Allocator<Batched>> operands_, results_;
     Item pattern_;
     int64_t items_;
+    int64_t shape_[max_dims];  // of an item
+    int dims_;
 
     View& place(Item& item, int operand) const {
         Job& job = item.job;
-        const int after_weights = int(operands_.size()) - has_pos_weight_ - has_mask_;
+        const int last = int(operands_.size()) - has_neg_weight_, after_weights = last - has_pos_weight_ - has_mask_;
+        if (operand == last) return job.neg_weight;
         if (operand >= after_weights) return has_pos_weight_ && operand == after_weights ? job.pos_weight : job.mask;
         const int own = operand - has_incoming_;
         if (own < 0) return each_element_ ? job.weight[job.weights - 1] : item.incoming;
@@ -256,6 +261,11 @@ class Batch {
     View& place_result(Item& item, int result) const {
         if (result == 0 && want_loss_) return each_element_ ? item.job.loss : item.job.value;
         return item.job.gradient;
+    }
+
+    // An operand that is wrong ends the program, whose caller has asked for that.
+    void refuse(const Job& job, unsigned flags) const {
+        if (job.checks_targets && flags) throw std::invalid_argument(wrong_element(job, flags, shape_, dims_));
     }
 
     template <class Run>
@@ -274,6 +284,7 @@ class Batch {
           has_saved_(scalar(frame, saved) != 0),
           has_pos_weight_(scalar(frame, pos_weight) != 0),
           has_mask_(scalar(frame, mask) != 0),
+          has_neg_weight_(scalar(frame, neg_weight) != 0),
           want_loss_(scalar(frame, loss) != 0) {
         const xla::Buffers &arguments = frame.arguments, &results = frame.results;
         const int64_t target_parts = int64_t(scalar(frame, parts)), target = 1 + has_incoming_ + has_saved_;
@@ -284,6 +295,12 @@ class Batch {
         Job& job = pattern_.job;
         job.input = scalar(frame, probabilities) != 0 ? Input::probabilities : Input::logits;
         job.ignores = scalar(frame, ignores) != 0;
+        job.checks_targets = scalar(frame, checks_targets) != 0;
+        job.gamma_negative = scalar(frame, gamma_negative);
+        job.margin = scalar(frame, margin);
+        job.of_p_t = scalar(frame, of_p_t) != 0;
+        job.share = scalar(frame, share);
+        job.other_share = scalar(frame, other_share);
         job.ignore_index = scalar(frame, ignore_index);
         job.divided_by = Divisor(int(scalar(frame, divided_by)));
         job.divisor = scalar(frame, divisor);
@@ -303,12 +320,15 @@ class Batch {
         if (each_element_) job.divided_by = Divisor::given;
         const int batch_dims = each_element_ ? 0 : batch_axes;
         items_ = product(full.size, batch_dims);
-        job.size = product(full.size + batch_dims, full.dims - batch_dims);
+        dims_ = full.dims - batch_dims;
+        std::copy_n(full.size + batch_dims, dims_, shape_);
+        job.size = product(shape_, dims_);
         if (target_parts > 1) {
             job.sparse_target = read_sparse(arguments.buffers + target, target_parts, full, batch_dims);
             job.target.dtype = job.sparse_target.dtype;
         }
-        const int others = 1 + int(target_parts) + has_saved_ + has_pos_weight_ + has_mask_ + (has_incoming_ && !each_element_);
+        const int others = 1 + int(target_parts) + has_saved_ + has_pos_weight_ + has_mask_ + has_neg_weight_ +
+                           (has_incoming_ && !each_element_);
         job.weights = int(arrays) - others;
         if (job.weights < 0 || job.weights > max_weights || results.size != want_loss_ + (scalar(frame, gradient) != 0))
             throw std::invalid_argument("no such number of operands or results");
@@ -324,18 +344,26 @@ class Batch {
     void run() {
         const int64_t size = pattern_.job.size, share = size < serial_size ? serial_size / std::max<int64_t>(1, size) : 0;
         if (share == 0 || items_ <= share)
-            return run_items(pattern_, 0, items_, [](Job& job) { binxent::run(job, lend_xla_threads); });
+            return run_items(pattern_, 0, items_, [this](Job& job) { refuse(job, binxent::run(job, lend_xla_threads)); });
+        struct Context {
+            const Batch* batch;
+            int64_t share;
+            std::atomic<unsigned> flags{0};
+        };
         const auto run_share = [](int64_t begin, int64_t end, void* self, char* workspace) noexcept {
-            const auto [batch, share] = *static_cast<std::pair<const Batch*, int64_t>*>(self);
+            auto& [batch, share, flags] = *static_cast<Context*>(self);
             Item item = batch->pattern_;
             const int64_t last = std::min(end * share, batch->items_);
-            batch->run_items(item, begin * share, last, [&](Job& job) { run_alone(job, workspace); });
+            batch->run_items(item, begin * share, last, [&](Job& job) { flags |= run_alone(job, workspace); });
         };
-        std::pair<const Batch*, int64_t> context{this, share};
+        Context context{this, share};
         const size_t bytes = workspace_size(pattern_.job);
         Workspace workspace(bytes);
         if (!workspace.data()) throw OutOfMemory(bytes);
         parallel_for((items_ + share - 1) / share, run_share, &context, {workspace.data(), bytes}, lend_xla_threads);
+        // A task cannot throw: the item that is wrong is found by running them once more.
+        if (pattern_.job.checks_targets && context.flags)
+            run_items(pattern_, 0, items_, [this](Job& job) { refuse(job, binxent::run(job, nullptr)); });
     }
 };
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from binxent import definition
 
 if TYPE_CHECKING:
-    from binxent.call import Call
+    from binxent.call import Call, Operands
 
 Array = jax.Array
 
@@ -70,4 +70,8 @@ class Arrays:
 
     def probability(self, call: Call, x: Array, y: Array) -> Array:
         result: Array = definition.nan_outside(self, call, x, y)
+        return result
+
+    def checked(self, call: Call, x: Array, y: Array, operands: Operands, keep: Array | None) -> Array:
+        result: Array = definition.nan_where_wrong(self, call, x, y, operands, keep)
         return result

@@ -14,20 +14,22 @@ from jax.interpreters.partial_eval import DynamicJaxprTracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 from binxent import definition, formula, options
-from binxent.call import FLOATING, Operands, normalized, plan
+from binxent.call import FLOATING, Operands, averaged_axes, normalized, plan
 from binxent.jax import cpu, operators, sparse
 from binxent.jax.arrays import Array, Arrays
-from binxent.jax.program import Plan
+from binxent.jax.program import ORDER, Plan
 from binxent.jax.sparse import Labels
 from binxent.kernels import native
-from binxent.options import Terms
+from binxent.options import NO_FOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from binxent.call import Call
     from binxent.formula import Loss
+    from binxent.options import Focal
 
-_BROADCAST = ("weight", "sample_weight", "pos_weight", "mask")
+_BROADCAST = ("weight", "sample_weight", "pos_weight", "mask", "neg_weight")
 _LEARNT = ("label_smoothing", "gamma")
 
 
@@ -84,16 +86,28 @@ def _known(number: Any) -> Any:
     return float(value) if isinstance(value, float) else value  # JAX has a subclass that carries a dtype
 
 
-def static_terms(ignore_index: Any, label_smoothing: Any, gamma: Any, target: Any) -> options.Terms | None:
+def static_terms(
+    ignore_index: Any, label_smoothing: Any, gamma: Any, target: Any, focal: Focal = NO_FOCAL
+) -> options.Terms | None:
     """The static options, which are part of a compiled program's key."""
     if isinstance(ignore_index, Tracer):
         given = "ignore_index: expected a number, got one that is traced"
         raise TypeError(f"{given}; pass it as a static argument of jax.jit, or close over it")
     dtype = "" if ignore_index is None else str(getattr(target, "dtype", "float32"))
-    terms = options.terms(ignore_index, _known(label_smoothing), _known(gamma), dtype)
+    if isinstance(gamma, Tracer):
+        options.check_gammas(gamma, focal)
+    terms = options.terms(ignore_index, _known(label_smoothing), _known(gamma), dtype, focal)
     if terms is not None and terms.ignore_index != terms.ignore_index:
         return terms._replace(ignore_index=math.nan)  # one NaN object for all calls, by which the key is found again
     return terms
+
+
+def planned(
+    loss: Loss, reduction: str, dtypes: Any, shape: Any, target: Any, shapes: Any, terms: options.Terms | None
+) -> Call:
+    """The call of these terms, which ``static_terms`` has checked."""
+    ignore_index = None if terms is None else terms.ignore_index
+    return plan(loss, reduction, dtypes, shape, target, **shapes, ignore_index=ignore_index)._replace(terms=terms)
 
 
 def number_operand(name: str, value: Any, rank: int) -> Array:
@@ -134,7 +148,7 @@ def target_operands(target: Any, x: Array, others: Sequence[Array]) -> list[Arra
     return target.parts()
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "reduction", "terms", "may_fuse"), inline=True)
+@functools.partial(jax.jit, static_argnames=("loss", "reduction", "terms", "checks", "may_fuse"), inline=True)
 def _compute(
     input: Any,
     target: Any,
@@ -145,27 +159,30 @@ def _compute(
     label_smoothing: Any,
     gamma: Any,
     normalizer: Any,
+    neg_weight: Any,
     *,
     loss: Loss,
     reduction: str,
     terms: options.Terms | None,
+    checks: bool,
     may_fuse: bool,
 ) -> Array:
-    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma, normalizer)
+    operands = Operands(
+        input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma, normalizer, neg_weight
+    )
     arrays: dict[str, Any] = {
         name: operand if isinstance(operand, Labels) else checked(name, operand, floating=name == "input")
-        for name, operand in operands._asdict().items()
-        if operand is not None
+        for name in ("input", "target", *ORDER)
+        if (operand := getattr(operands, name)) is not None
     }
     x, y = arrays["input"], arrays["target"]
     is_sparse = isinstance(y, Labels)
     if not is_sparse and y.dtype.name in FLOATING:
         dtype = jnp.result_type(x, y)  # a Python number takes the other's type, as everywhere in JAX
         x, y = (a.astype(dtype) if jax.typeof(a).weak_type else a for a in (x, y))
-    shapes = (arrays[name].shape if name in arrays else None for name in _BROADCAST)
-    shape_of_target = x.shape if is_sparse else y.shape
-    meant: Any = ((x.dtype.name, y.dtype.name), x.shape, shape_of_target, *shapes, *(terms or Terms()))
-    call = plan(loss, reduction, *meant)
+    shapes: Any = {name: arrays[name].shape for name in _BROADCAST if name in arrays}
+    dtypes, shape_of_target = (x.dtype.name, y.dtype.name), x.shape if is_sparse else y.shape
+    call = planned(loss, reduction, dtypes, x.shape, shape_of_target, shapes, terms)._replace(checks_targets=checks)
     if normalizer is not None:
         call = normalized(call, None)
         arrays["normalizer"] = jax.lax.stop_gradient(arrays["normalizer"]).reshape(())
@@ -219,28 +236,95 @@ def compute(
     label_smoothing: Any,
     gamma: Any,
     normalizer: Any,
+    neg_weight: Any = None,
+    focal: Focal = NO_FOCAL,
+    check_targets: bool = False,
 ) -> Array:
-    options.check_reduction(reduction)
+    if options.check_reduction(reduction) in options.BY_AXIS:
+        given = (weight, pos_weight, sample_weight, mask, ignore_index, label_smoothing, gamma)
+        return _by_axis(loss, reduction, input, target, given, normalizer, neg_weight, focal, check_targets)
     if sparse.is_target(target):
         target = sparse.labels(target, checked("input", input, floating=True).shape, ignore_index)
-    terms = static_terms(ignore_index, label_smoothing, gamma, target)
+    terms = static_terms(ignore_index, label_smoothing, gamma, target, focal)
     numbers = {"label_smoothing": label_smoothing, "gamma": gamma}
     traced = {name: number for name, number in numbers.items() if isinstance(number, Tracer)}
     if terms is not None:
         terms = terms._replace(**dict.fromkeys(traced, 0.0))
     if normalizer is not None:
         normalizer = divisor_operand(normalizer, reduction)
-    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, **traced, normalizer=normalizer)
+    more = {**traced, "normalizer": normalizer, "neg_weight": neg_weight}
+    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, **more)
     for name in ("input", "target"):
         if getattr(operands, name) is None:
             checked(name, None)
     # Under one jit the backward is in the same program, and can take over the gradient that the loss has made. Outside,
     # that gradient would have to be copied.
     may_fuse = any(map(_under_jit, jax.tree.leaves(operands))) and not cpu.several_devices()
-    result: Array = _compute(*operands, loss=loss, reduction=reduction, terms=terms, may_fuse=may_fuse)
+    static: Any = {"loss": loss, "reduction": reduction, "terms": terms, "checks": bool(check_targets)}
+    if check_targets and not any(isinstance(_primal(leaf), Tracer) for leaf in jax.tree.leaves(operands)):
+        return _checked(operands, static, may_fuse)
+    result: Array = _compute(*operands, **static, may_fuse=may_fuse)
     if loss.probabilities:
         _refuse_out_of_range(*map(_primal, (result, input, target, mask)), ignore_index=terms and terms.ignore_index)
     return result
+
+
+def _checked(operands: Operands, static: Any, may_fuse: bool) -> Array:
+    """The loss of operands whose values are at hand; raises ValueError for what ``check_targets`` refuses."""
+
+    def refuse() -> None:
+        known = Operands(*map(_primal, operands))
+        if isinstance(known.target, Labels):
+            x = jnp.asarray(known.input)
+            known = known._replace(target=sparse.dense(known.target, x.shape, x.dtype))
+        seen = Operands(*(None if operand is None else np.asarray(operand) for operand in known))
+        terms = static["terms"]
+        mask = None if seen.mask is None else seen.mask != 0
+        keep = formula.kept(seen.target, mask, terms and terms.ignore_index)
+        if wrong := definition.wrong_element(seen, keep):
+            raise ValueError(wrong)
+        if static["loss"].probabilities and formula.only(np, keep, ~formula.in_unit(seen.input)).any():
+            raise ValueError(definition.refusal_of_probability("input", seen.input, keep))
+
+    try:
+        result: Array = jax.block_until_ready(_compute(*operands, **static, may_fuse=may_fuse))
+    except RuntimeError:  # the kernel's own refusal, whose words are those for a compiled program
+        refuse()
+        raise
+    if np.isnan(_primal(result)).any():  # the definition's
+        refuse()
+    return result
+
+
+def _by_axis(
+    loss: Loss,
+    reduction: str,
+    input: Any,
+    target: Any,
+    given: Any,
+    normalizer: Any,
+    *more: Any,
+) -> Array:
+    """The means over all axes but one, in operations of JAX on the losses of the elements."""
+    if normalizer is not None:
+        options.check_normalizer(reduction)
+    weight, pos_weight, sample_weight, mask, ignore_index, *numbers = given
+    x = checked("input", input, floating=True)
+    axes = averaged_axes(reduction, x.ndim)
+    each = compute(
+        loss, x, target, weight, "none", pos_weight, sample_weight, mask, ignore_index, *numbers, None, *more
+    )
+    keep = jnp.ones((), bool) if mask is None else checked("mask", mask) != 0
+    if ignore_index is not None:
+        if sparse.is_target(target):
+            target = sparse.dense(sparse.labels(target, x.shape, ignore_index), x.shape, x.dtype)
+        y = checked("target", target)
+        keep = keep & (~jnp.isnan(y) if ignore_index != ignore_index else y != ignore_index)
+    kept = jnp.broadcast_to(keep, x.shape).sum(axes, dtype=jnp.uint32)
+    wide = jnp.promote_types(each.dtype, jnp.float32)
+    counts = jnp.maximum(kept, 1).astype(wide)
+    total = each.sum(axes, dtype=wide)
+    return (total / jax.lax.stop_gradient(counts)).astype(each.dtype)
 
 
 def _refuse_out_of_range(loss: Any, input: Any, target: Any, mask: Any, *, ignore_index: float | None) -> None:

@@ -37,19 +37,27 @@ def _call(plan: Plan, results: tuple[Any, ...], operands: Given, *given: str, **
     flags = {name: name in given for name in ("incoming", "saved", "loss", "gradient")}
     from_data = isinstance(call.divisor, str)
     ignores = terms.ignore_index is not None
+    share = 1.0 if terms.alpha is None else terms.alpha
     return jax.ffi.ffi_call("binxent", results, **more)(
         *operands,
+        checks_targets=call.checks_targets,
         divided_by=np.int64((GIVEN, KEPT, WEIGHTS).index(call.divisor) if from_data else 0),
         divisor=np.float64(1 if from_data else call.divisor),
         gamma=np.float64(terms.gamma),
+        gamma_negative=np.float64(-1 if terms.gamma_negative is None else terms.gamma_negative),
         ignore_index=np.float64(terms.ignore_index if ignores else 0),
         ignores=ignores,
         label_smoothing=np.float64(terms.label_smoothing),
+        margin=np.float64(terms.margin),
         mask="mask" in plan.given,
+        neg_weight="neg_weight" in plan.given,
+        of_p_t=terms.focal == "p_t",
+        other_share=np.float64(1 if terms.alpha is None else 1 - share),
         outer=np.int64(plan.outer),
         parts=np.int64(plan.parts),
         pos_weight="pos_weight" in plan.given,
         probabilities=call.loss.probabilities,
+        share=np.float64(share),
         traced_gamma="gamma" in plan.given,
         traced_label_smoothing="label_smoothing" in plan.given,
         traced_normalizer="normalizer" in plan.given,

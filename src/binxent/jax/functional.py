@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from binxent import options
 from binxent.formula import LOGITS, PROBABILITIES
 from binxent.jax.calls import compute
 
@@ -23,7 +24,14 @@ def binary_cross_entropy_with_logits(
     ignore_index: float | None = None,
     label_smoothing: Any = 0.0,
     gamma: Any = 0.0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Any = None,
     normalizer: Any = None,
+    check_targets: bool = False,
 ) -> Array:
     """Binary cross-entropy of logits.
 
@@ -36,7 +44,8 @@ def binary_cross_entropy_with_logits(
             [0, 1], which is not enforced. Or a sparse target of [N, C], such as ``binxent.IndexTargets``.
         weight: broadcasts to the input.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
-            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count). It is
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count); ``"per_label"``
+            and ``"per_sample"``, the mean over all axes but the last, and but the first, of what is kept there. It is
             static under ``jax.jit``, as is ``ignore_index``.
         pos_weight: broadcasts to the input; multiplies the loss of positives.
         sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
@@ -47,6 +56,19 @@ def binary_cross_entropy_with_logits(
         gamma: γ ≥ 0 of the focal loss (Lin et al., 2017); each term is multiplied by (probability given to the wrong
             class)^γ. Numbers for it and ``label_smoothing`` are part of a compiled program; traced ones are its
             operands, with derivatives, and make the loss NaN if they are out of range.
+        alpha: α in [0, 1] of the focal loss: positives are multiplied by α, negatives by 1 − α, after smoothing.
+        gamma_positive, gamma_negative: in place of ``gamma``, one for each class (Ridnik et al., 2021); one that is not
+            given is 0.
+        margin: m in [0, 1); max(p − m, 0) stands for the probability p where it is a negative's.
+        focal: for soft targets, what γ is the power of. ``"branch"``: of 1 − p for the positive share of a target, and
+            of p for the negative one. ``"p_t"``: of 1 − p_t, for the whole, p_t = p·y + (1−p)·(1−y), as torchvision,
+            Keras, fvcore and optax have it; α_t = α·y + (1−α)·(1−y) then multiplies the whole. It and the options
+            from ``alpha`` to here are static under ``jax.jit``.
+        neg_weight: broadcasts to the input; multiplies the loss of negatives.
+        check_targets: whether a target outside [0, 1], a negative ``pos_weight`` or ``neg_weight``, and a mask that is
+            neither 0 nor 1 are refused; ignored elements may hold anything. Outside of ``jax.jit`` the loss is waited
+            for. In compiled programs on CPU the program ends with an error; elsewhere, and where no kernel runs, the
+            loss is NaN.
         normalizer: what ``"mean"``, ``"batchmean"`` or ``"weighted_mean"`` divides by, in place of this batch's own
             divisor, such as the ``jax.lax.psum`` of ``count`` over devices: a number, or an array of one element. It is
             an operand of the compiled program in either case, without a derivative. 0 gives a loss and gradients of 0.
@@ -70,7 +92,8 @@ def binary_cross_entropy_with_logits(
         >>> print(f"{loss:.4f}", gradient.shape)
         0.2014 (10, 64)
     """
-    numbers = (ignore_index, label_smoothing, gamma, normalizer)
+    family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
+    numbers = (ignore_index, label_smoothing, gamma, normalizer, neg_weight, family, check_targets)
     return compute(LOGITS, input, target, weight, reduction, pos_weight, sample_weight, mask, *numbers)
 
 
@@ -86,7 +109,14 @@ def binary_cross_entropy(
     ignore_index: float | None = None,
     label_smoothing: Any = 0.0,
     gamma: Any = 0.0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Any = None,
     normalizer: Any = None,
+    check_targets: bool = False,
 ) -> Array:
     """Binary cross-entropy of probabilities.
 
@@ -102,5 +132,6 @@ def binary_cross_entropy(
         >>> binary_cross_entropy(jnp.array([0.5, 0.9]), jnp.array([1, 1]), reduction="none").round(4)
         Array([0.6931, 0.1054], dtype=float32)
     """
-    numbers = (ignore_index, label_smoothing, gamma, normalizer)
+    family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
+    numbers = (ignore_index, label_smoothing, gamma, normalizer, neg_weight, family, check_targets)
     return compute(PROBABILITIES, input, target, weight, reduction, pos_weight, sample_weight, mask, *numbers)

@@ -14,15 +14,16 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from binxent import linear
-from binxent.call import GIVEN, KEPT, WEIGHTS, Call, Operands, normalized, plan
+from binxent.call import GIVEN, KEPT, WEIGHTS, Call, Operands, normalized
 from binxent.formula import LOGITS
 from binxent.jax import operators, program
-from binxent.jax.calls import checked, divisor_operand, number_operand, static_terms, target_operands
+from binxent.jax.calls import checked, divisor_operand, number_operand, planned, static_terms, target_operands
 from binxent.jax.counting import count
 from binxent.jax.program import Plan
 from binxent.jax.sparse import Labels, is_target
 from binxent.jax.sparse import labels as sparse_labels
 from binxent.options import RefusalError
+from binxent.options import focal as given_family
 
 if TYPE_CHECKING:
     from binxent.jax.arrays import Array
@@ -96,7 +97,7 @@ def _loss_of_chunk(
     logits = _product(x, w, (1, 1), x.dtype)
     if bias is not None:
         logits = logits + bias
-    names = tuple(name for name in Operands._fields[2:] if name in own)
+    names = tuple(name for name in program.ORDER if name in own)
     rest = [own[name] for name in names]
     target = target_operands(own["target"], logits, rest)
     run = Plan(head.call, names, 0, False, fused=with_gradient, parts=len(target))
@@ -190,15 +191,15 @@ def _compute(
             raise TypeError(f"{name}: dtype {array.dtype}; expected the input's, {x.dtype}")
     arrays = {name: array if name == "target" else checked(name, array) for name, array in given.items()}
     _, labels = shape = linear.shape_of_logits(x.shape, w.shape, None if bias is None else bias.shape)
-    shapes: dict[str, Any] = {name: arrays[name].shape for name in Operands._fields[2:6] if name in arrays}
+    names = (*Operands._fields[2:6], "neg_weight")
+    shapes: dict[str, Any] = {name: arrays[name].shape for name in names if name in arrays}
     target = arrays["target"]
     if isinstance(target, Labels):
         of_target, shape_of_target = target.dtype.name, shape
     else:
         target = arrays["target"] = checked("target", target)
         of_target, shape_of_target = target.dtype.name, target.shape
-    numbers: dict[str, Any] = dict(terms._asdict()) if terms is not None else {}
-    call = plan(LOGITS, reduction, (x.dtype.name, of_target), shape, shape_of_target, **shapes, **numbers)
+    call = planned(LOGITS, reduction, (x.dtype.name, of_target), shape, shape_of_target, shapes, terms)
     dtype = call.dtype
     made_for = linear.made_for(x.dtype.name, reduction, labels)
     if "normalizer" in arrays:
@@ -248,6 +249,12 @@ def linear_binary_cross_entropy_with_logits(
     ignore_index: float | None = None,
     label_smoothing: Any = 0.0,
     gamma: Any = 0.0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Any = None,
     reduction: str = "mean",
     normalizer: Any = None,
     options: LinearBCEOptions | None = None,
@@ -265,6 +272,7 @@ def linear_binary_cross_entropy_with_logits(
         linear_bias: [C]; or one number for all labels, of shape ().
         weight, pos_weight, mask: broadcast to [N, C], as there.
         sample_weight: [N].
+        alpha, gamma_positive, gamma_negative, margin, focal, neg_weight: as there.
         ignore_index, label_smoothing, gamma, normalizer: as there. The divisor of a mean is that of all labels.
         reduction: ``"mean"``, ``"sum"``, ``"batchmean"`` or ``"weighted_mean"``. ``"none"`` is refused.
         options: how it is computed; see ``LinearBCEOptions``. ``allow_retain_graph`` has no meaning here.
@@ -292,7 +300,8 @@ def linear_binary_cross_entropy_with_logits(
         bias = None if linear_bias is None else jnp.shape(linear_bias)
         target = sparse_labels(target, linear.shape_of_logits(x.shape, w.shape, bias), ignore_index)
     values = target.values if isinstance(target, Labels) else target
-    terms = static_terms(ignore_index, label_smoothing, gamma, values)
+    family = given_family(alpha, gamma_positive, gamma_negative, margin, focal)
+    terms = static_terms(ignore_index, label_smoothing, gamma, values, family)
     traced = {
         name: option
         for name, option in (("label_smoothing", label_smoothing), ("gamma", gamma))
@@ -300,7 +309,8 @@ def linear_binary_cross_entropy_with_logits(
     }
     if terms is not None:
         terms = terms._replace(**dict.fromkeys(traced, 0.0))
-    optional = {"weight": weight, "sample_weight": sample_weight, "pos_weight": pos_weight, "mask": mask, **traced}
+    optional = {"weight": weight, "sample_weight": sample_weight, "pos_weight": pos_weight, "mask": mask}
+    optional |= {"neg_weight": neg_weight, **traced}
     given = {"target": target, **{name: array for name, array in optional.items() if array is not None}}
     if normalizer is not None:
         given["normalizer"] = divisor_operand(normalizer, reduction)

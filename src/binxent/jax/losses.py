@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from binxent.jax.arrays import Array
 
-_PARAMETERS = ("weight", "reduction", "pos_weight", *options.Terms._fields)
+_PARAMETERS = ("weight", "reduction", "pos_weight", "neg_weight", *options.DEFAULTS, "check_targets")
 _L = TypeVar("_L", bound="_Loss")
 
 
 class _Loss:
-    """Base of the two classes. They are pytrees: ``weight`` and ``pos_weight`` are leaves, other parameters static.
+    """Base of the two classes. They are pytrees: the three weights are leaves, the other parameters static.
 
     ``label_smoothing`` and ``gamma`` are leaves too if they are given as arrays.
     """
@@ -35,27 +35,48 @@ class _Loss:
     ignore_index: float | None
     label_smoothing: Any
     gamma: Any
+    alpha: float | None
+    gamma_positive: float | None
+    gamma_negative: float | None
+    margin: float
+    focal: str
+    neg_weight: Any
+    check_targets: bool
     _leaves: tuple[str, ...]
+
+    def _family(self) -> options.Focal:
+        return options.focal(self.alpha, self.gamma_positive, self.gamma_negative, self.margin, self.focal)
 
     def __post_init__(self) -> None:
         options.check_reduction(self.reduction)
-        terms = static_terms(self.ignore_index, self.label_smoothing, self.gamma, None)
+        terms = static_terms(self.ignore_index, self.label_smoothing, self.gamma, None, self._family())
         if terms is not None and terms.ignore_index is math.nan:
             object.__setattr__(self, "ignore_index", math.nan)
         numbers = (name for name in ("label_smoothing", "gamma") if isinstance(getattr(self, name), jax.Array))
         # Stored now: what JAX later puts in the place of a leaf need not be an array.
-        object.__setattr__(self, "_leaves", ("weight", "pos_weight", *numbers))
+        object.__setattr__(self, "_leaves", ("weight", "pos_weight", "neg_weight", *numbers))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.__post_init__()  # a pickled NaN is another object than math.nan, by which a key is found
 
     def __call__(
-        self, input: Any, target: Any, *, sample_weight: Any = None, mask: Any = None, normalizer: Any = None
+        self,
+        input: Any,
+        target: Any,
+        *,
+        weight: Any = None,
+        pos_weight: Any = None,
+        sample_weight: Any = None,
+        mask: Any = None,
+        normalizer: Any = None,
     ) -> Array:
-        given = (self.weight, self.reduction, self.pos_weight, sample_weight, mask)
+        weight = self.weight if weight is None else weight
+        pos_weight = self.pos_weight if pos_weight is None else pos_weight
+        given = (weight, self.reduction, pos_weight, sample_weight, mask)
         numbers = (self.ignore_index, self.label_smoothing, self.gamma, normalizer)
-        return compute(self.loss, input, target, *given, *numbers)
+        more = (self.neg_weight, self._family(), self.check_targets)
+        return compute(self.loss, input, target, *given, *numbers, *more)
 
     def count(self, target: Any, *, sample_weight: Any = None, mask: Any = None) -> Array:
         """What the mean of these targets divides by; see the function of that name."""
@@ -70,7 +91,8 @@ class _Loss:
 
     def __repr__(self) -> str:
         given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
-        for name, default in {"weight": None, "pos_weight": None, **options.Terms()._asdict()}.items():
+        weights = dict.fromkeys(("weight", "pos_weight", "neg_weight"))
+        for name, default in {**weights, **options.DEFAULTS, "check_targets": False}.items():
             value = getattr(self, name)
             if name in self._leaves and hasattr(value, "dtype"):
                 given[name] = f"{value.dtype}{list(value.shape)}"
@@ -120,6 +142,13 @@ class BCEWithLogitsLoss(_Loss):
     ignore_index: float | None = None
     label_smoothing: Any = 0.0
     gamma: Any = 0.0
+    alpha: float | None = None
+    gamma_positive: float | None = None
+    gamma_negative: float | None = None
+    margin: float = 0
+    focal: str = "branch"
+    neg_weight: Any = None
+    check_targets: bool = False
 
 
 @_pytree
@@ -142,3 +171,10 @@ class BCELoss(_Loss):
     ignore_index: float | None = None
     label_smoothing: Any = 0.0
     gamma: Any = 0.0
+    alpha: float | None = None
+    gamma_positive: float | None = None
+    gamma_negative: float | None = None
+    margin: float = 0
+    focal: str = "branch"
+    neg_weight: Any = None
+    check_targets: bool = False

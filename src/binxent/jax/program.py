@@ -19,9 +19,13 @@ from binxent.jax.arrays import Array, Arrays
 Given = tuple[Any, ...]
 
 
+# Arrays, then options that are one number: the kernel takes the last operands for those.
+ORDER = ("weight", "sample_weight", "pos_weight", "mask", "neg_weight", "label_smoothing", "gamma", "normalizer")
+
+
 class Plan(NamedTuple):
     call: Call
-    given: tuple[str, ...]  # the names of the operands after input and target, in the order of ``Operands``
+    given: tuple[str, ...]  # the names of the operands after input and target, in the order of ``ORDER``
     outer: int  # how many leading axes are not summed: all for "none", and those of vmap
     may_fuse: bool  # whether the kernel may make the gradient along with a loss that is differentiated
     fused: bool = False  # whether the kernel does that

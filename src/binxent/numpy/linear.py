@@ -11,7 +11,7 @@ from binxent.call import KEPT, WEIGHTS, Operands, known_plan, normalized
 from binxent.formula import LOGITS
 from binxent.kernels import Outputs, native
 from binxent.numpy.eager import Array, Numbers, checked, described, known_normalizer, new_array, target_operand
-from binxent.options import focal as family
+from binxent.options import focal as given_family
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -174,7 +174,7 @@ def linear_binary_cross_entropy_with_logits(
         "neg_weight": neg_weight,
     }
     numbers = Numbers(
-        ignore_index, label_smoothing, gamma, family(alpha, gamma_positive, gamma_negative, margin, focal)
+        ignore_index, label_smoothing, gamma, given_family(alpha, gamma_positive, gamma_negative, margin, focal)
     )
     given = (input, linear_weight, target, linear_bias, others, numbers)
     return _compute(*given, reduction, normalizer, options, ())[0]
@@ -235,7 +235,7 @@ def linear_value_and_grad(
         "neg_weight": neg_weight,
     }
     numbers = Numbers(
-        ignore_index, label_smoothing, gamma, family(alpha, gamma_positive, gamma_negative, margin, focal)
+        ignore_index, label_smoothing, gamma, given_family(alpha, gamma_positive, gamma_negative, margin, focal)
     )
     given = (input, linear_weight, target, linear_bias, others, numbers)
     return _compute(*given, reduction, normalizer, options, tuple(gradients_to))
