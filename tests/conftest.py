@@ -8,7 +8,10 @@ import hypothesis
 import pytest
 
 from binxent import kernel
+from tests.conformance.differences import Library
 from tests.conformance.faces import FACES, Face
+from tests.conformance.faults import Program
+from tests.conformance.modes import Mode
 
 # No deadline: the first call of a process makes the pool, and the machine may be busy.
 hypothesis.settings.register_profile("default", deadline=None, max_examples=100)
@@ -24,14 +27,22 @@ def pytest_report_header() -> str:
     return "faces: " + ", ".join(f"{face.name}{'' if face.available else ' (not installed)'}" for face in FACES)
 
 
+def faces_of(item: pytest.Item) -> set[str]:
+    """The faces that a test's parameters name; none if it is not asked of every face alike."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    names = {str(parameters[name]) for name in ("face", "framework") if isinstance(parameters.get(name), str)}
+    names |= {value.name for value in parameters.values() if isinstance(value, (Face, Library))}
+    names |= {value.face for value in parameters.values() if isinstance(value, Mode)}
+    return names | {value.framework for value in parameters.values() if isinstance(value, Program)}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     asked = config.getoption("--face")
     if asked is None:
         return
     kept, others = [], []
     for item in items:
-        face = item.callspec.params.get("face") if hasattr(item, "callspec") else None
-        (others if isinstance(face, Face) and face.name != asked else kept).append(item)
+        (kept if faces_of(item) <= {asked} else others).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = kept
 

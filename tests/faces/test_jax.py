@@ -20,7 +20,7 @@ from binxent import kernel
 from binxent import numpy as numpy_face
 from binxent.call import plan as planned
 from binxent.formula import LOGITS, PROBABILITIES
-from binxent.jax import program
+from binxent.jax import operators, program
 from tests import kernel_calls, processes
 from tests.reference import DTYPES, INTEGER_TARGETS, Array, assert_close, bits, expected, tolerance
 
@@ -361,6 +361,43 @@ def test_the_formula_agrees() -> None:
             assert actual.dtype == gradient.dtype
             scale = np.abs(np.float64(gradient)).max()
             np.testing.assert_allclose(np.float64(actual), np.float64(gradient), rtol=rtol, atol=1e-6 * scale + 6e-8)
+
+
+# The rule of each primitive, the formula that is traced, and how many arrays come before the operands.
+TYPES = {
+    "loss": (operators._types_of_loss, operators._loss, 0),
+    "tangent": (operators._types_of_tangent, operators._tangent, 1),
+    "gradient": (operators._types_of_gradient, operators._gradient, 1),
+}
+
+
+@both_inputs
+@pytest.mark.parametrize("fused", [False, True], ids=["separate", "fused"])
+@pytest.mark.parametrize(("outer", "rows"), [(0, 1), (2, 1), (1, 4)], ids=["mean", "none", "vmap"])
+@pytest.mark.parametrize("dtypes", [("float32", "float32"), ("bfloat16", "float16"), ("float16", "int32")], ids=str)
+@pytest.mark.parametrize("name", TYPES)
+def test_types_of_results_are_those_of_the_formula(
+    name: str, dtypes: tuple[str, str], outer: int, rows: int, fused: bool, probabilities: bool
+) -> None:
+    """They are given by a rule where nothing but shapes and dtypes matters."""
+    types_of, traced, before = TYPES[name]
+    call = planned(PROBABILITIES if probabilities else LOGITS, "mean", dtypes, (4, 5), (4, 5), (5,), None, None)
+    plan = program.Plan(call, ("weight",), outer, may_fuse=fused, fused=fused)
+    x, y = (jax.core.ShapedArray((4, 5), DTYPES.get(dtype, np.dtype(dtype))) for dtype in dtypes)
+    w = jax.core.ShapedArray((rows, 5), np.dtype("float32"))
+    along = {"tangent": x, "gradient": jax.core.ShapedArray((4 if outer else 1, 1), np.dtype(call.dtype))}
+    first = [along[name]] if before else []
+    saved = [x] if fused and before else []
+    given = (*first, *saved, x, y, w)
+    assert all(map(operators._is_shape_and_dtype, given))
+    assert tuple(types_of(*given, plan=plan)) == tuple(operators._traced_types(traced, plan, *given))
+
+
+def test_a_type_with_a_mesh_is_more_than_shape_and_dtype() -> None:
+    mesh = jax.make_mesh((1,), ("a",), axis_types=(jax.sharding.AxisType.Explicit,))
+    divided = jax.device_put(jnp.ones((4, 5)), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("a")))
+    assert not operators._is_shape_and_dtype(jax.typeof(divided))
+    assert operators._is_shape_and_dtype(jax.typeof(jnp.ones((4, 5))))
 
 
 def compiled(function: Any, *operands: Any) -> Any:

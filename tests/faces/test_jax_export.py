@@ -54,9 +54,11 @@ def assert_alike(actual: Any, wanted: Any) -> None:
 def test_any_batch_size(name: str, reduction: str, chosen: str, masked: bool) -> None:
     program = step(name, reduction, OPTIONS[chosen], masked=masked)
     exported = export.export(program)(*types(N))
-    for again in (exported, export.deserialize(exported.serialize())):
-        for n in (1, 4):
-            assert_alike(again.call(*operands(n)), program(*operands(n)))
+    again = export.deserialize(exported.serialize())
+    # The very program: compiling it twice would tell no more, and takes most of the time.
+    assert again.mlir_module() == exported.mlir_module()
+    for n in (1, 4):
+        assert_alike(again.call(*operands(n)), program(*operands(n)))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

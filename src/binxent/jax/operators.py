@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax._src.dispatch import prim_requires_devices_during_lowering
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
@@ -48,15 +49,43 @@ def _gradient(incoming: Any, *operands: Any, plan: Plan) -> list[Array]:
     return [program.gradient(incoming, *operands[plan.fused :], plan=plan)]
 
 
+def _types_of_loss(*operands: Any, plan: Plan) -> list[Any]:
+    shape = program.full_shape(*operands)
+    loss = jax.core.ShapedArray(shape[: plan.outer], np.dtype(plan.call.dtype))
+    return [loss, jax.core.ShapedArray(shape, operands[0].dtype)] if plan.fused else [loss]
+
+
+def _types_of_tangent(along: Any, *operands: Any, plan: Plan) -> list[Any]:
+    shape = program.full_shape(along, *operands[plan.fused :])
+    return [jax.core.ShapedArray(shape[: plan.outer], np.dtype(plan.call.dtype))]
+
+
+def _types_of_gradient(incoming: Any, *operands: Any, plan: Plan) -> list[Any]:
+    given = operands[plan.fused :]
+    return [jax.core.ShapedArray(program.full_shape(incoming, *given), given[0].dtype)]
+
+
+def _is_shape_and_dtype(aval: Any) -> bool:
+    """Whether a type says nothing of devices, meshes or memories."""
+    same: bool = aval.strip_weak_type() == jax.core.ShapedArray(aval.shape, aval.dtype)
+    return same
+
+
 @functools.lru_cache(maxsize=4096)
-def _types_of_results(fun: Callable[..., Any], plan: Plan, *types: Any) -> Any:
+def _traced_types(fun: Callable[..., Any], plan: Plan, *types: Any) -> Any:
     return jax.make_jaxpr(functools.partial(fun, plan=plan))(*types).out_avals
 
 
-def _define(primitive: Primitive, fun: Callable[..., Any]) -> None:
+def _define(primitive: Primitive, fun: Callable[..., Any], types_of: Callable[..., list[Any]]) -> None:
+    def types_of_results(*types: Any, plan: Plan) -> Any:
+        # Tracing the formula for its types would take more than half of the time in which a call is traced.
+        if all(map(_is_shape_and_dtype, types)):
+            return types_of(*types, plan=plan)
+        return _traced_types(fun, plan, *types)
+
     primitive.multiple_results = True
     primitive.def_impl(functools.partial(xla.apply_primitive, primitive))
-    primitive.def_abstract_eval(lambda *types, plan: _types_of_results(fun, plan, *types))
+    primitive.def_abstract_eval(types_of_results)
     mlir.register_lowering(primitive, mlir.lower_fun(fun, multiple_results=True))
 
     def bind_dense(*operands: Any, plan: Plan) -> Any:
@@ -75,9 +104,9 @@ def _define(primitive: Primitive, fun: Callable[..., Any]) -> None:
     batching.primitive_batchers[primitive] = batch
 
 
-_define(loss_p, _loss)
-_define(tangent_p, _tangent)
-_define(gradient_p, _gradient)
+_define(loss_p, _loss, _types_of_loss)
+_define(tangent_p, _tangent, _types_of_tangent)
+_define(gradient_p, _gradient, _types_of_gradient)
 mlir.register_lowering(loss_p, cpu.lowering(cpu.loss_of_shard, _loss), platform="cpu")
 mlir.register_lowering(gradient_p, cpu.lowering(cpu.gradient_of_shard, _gradient), platform="cpu")
 
