@@ -154,9 +154,21 @@ def by_kernel(call: Call) -> Outcome:
     return loss, gradient
 
 
-def given_options() -> list[tuple[str, ...]]:
-    """Each alone, each with each other, and all together."""
-    return [*(c for n in range(3) for c in itertools.combinations(OPTIONS, n)), OPTIONS]
+def given_options(of_pairs: int) -> list[Any]:
+    """Each option alone, all together and none, with every reduction; each pair with so many of them, in turn.
+
+    They are parameters for ``given`` and ``reduction``. Pairs with every option meet each reduction.
+    """
+    alone = [(given, reduction) for given in ((), *((o,) for o in OPTIONS), OPTIONS) for reduction in ALL_REDUCTIONS]
+    pairs = [
+        (given, ALL_REDUCTIONS[(number + 2 * turn) % len(ALL_REDUCTIONS)])
+        for number, given in enumerate(itertools.combinations(OPTIONS, 2))
+        for turn in range(of_pairs)
+    ]
+    return [
+        pytest.param(given, reduction, id=f"{'+'.join(given) or 'nothing'}-{reduction}")
+        for given, reduction in (*alone, *pairs)
+    ]
 
 
 @pytest.mark.parametrize("face", parameters(FACES))
@@ -181,8 +193,7 @@ class TestTable:
         for reduction in REDUCTIONS:
             check(face, Call(**operands((9, 5), dtype, target_dtype, probabilities=probabilities), reduction=reduction))
 
-    @pytest.mark.parametrize("given", given_options(), ids="+".join)
-    @pytest.mark.parametrize("reduction", ALL_REDUCTIONS)
+    @pytest.mark.parametrize(("given", "reduction"), given_options(2))
     def test_options(self, face: Face, probabilities: bool, reduction: str, given: tuple[str, ...]) -> None:
         for shape in ((6, 5), (40, 300)):
             arguments = operands(shape, "float32", "float32", probabilities=probabilities, given=given)

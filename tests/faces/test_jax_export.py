@@ -47,8 +47,7 @@ def assert_alike(actual: Any, wanted: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), actual, wanted)
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["no mask", "mask"])
-@pytest.mark.parametrize("chosen", OPTIONS)
+@pytest.mark.parametrize(("chosen", "masked"), [("no option", False), ("options", True)])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_any_batch_size(name: str, reduction: str, chosen: str, masked: bool) -> None:
