@@ -101,10 +101,8 @@ class _Options(torch.nn.Module):
                 "that requires a gradient would need one from every rank; pass normalizer= or .detach() the weights"
             )
 
-        if self.ignore_index is not None and sparse.is_target(target):
-            raise NotImplementedError("process_group: ignore_index with a sparse target; pass normalizer=, or a mask")
-        # No other divisor depends on the targets.
-        like: Any = input if sparse.is_target(target) else target
+        # Without ignore_index no divisor depends on the targets, and IndexTargets do not always tell their shape.
+        like: Any = input if sparse.is_target(target) and self.ignore_index is None else target
 
         def counted() -> Tensor:
             return self.count(like, sample_weight=sample_weight, mask=mask)
@@ -147,7 +145,9 @@ class _Options(torch.nn.Module):
         shown |= self._shown_options()
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
-    def count(self, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def count(
+        self, target: Tensor | IndexTargets, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """What the mean of these targets divides by; see the function of that name."""
         return count(
             target,
