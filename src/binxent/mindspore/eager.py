@@ -218,7 +218,9 @@ def is_sparse(target: object) -> bool:
 def _rows(target: Any, shape: tuple[int, ...] | None, ignore_index: float | None) -> SparseRows:
     """The rows of a sparse target, in NumPy's arrays. Each index is checked. Without logits there is no shape."""
     try:
-        return sparse.rows(target, shape or sparse.shape_to_count(target, ignore_index), ignore_index)
+        if shape is None:
+            shape = sparse.shape_to_count(target, ignore_index)
+        return sparse.rows(target, shape, ignore_index)
     except RefusalError as refusal:
         raise ValueError(str(refusal)) from None
 
