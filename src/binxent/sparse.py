@@ -45,6 +45,22 @@ def check(target: Any, shape: Shape, ignore_index: object) -> None:
     raise RefusalError("target", f"{given}, but the input's shape is {tuple(shape)}; expected {shape[0]}")
 
 
+def shape_to_count(target: Any, ignore_index: object) -> Shape:
+    """The shape of a sparse target that is counted by itself. A list of labels does not always tell it."""
+    if not isinstance(target, IndexTargets):
+        shape: Shape = tuple(target.shape)
+    elif target.num_labels is None:
+        missing = "IndexTargets without num_labels do not tell how many labels are absent"
+        raise RefusalError("target", f"{missing}; pass num_labels=, or the logits in the target's place")
+    elif target.offsets is not None:
+        missing = "IndexTargets with offsets do not tell whether the last of them begins a row"
+        raise RefusalError("target", f"{missing}; pass the logits in the target's place")
+    else:
+        shape = (target.indices.shape[0], target.num_labels)
+    check(target, shape, ignore_index)
+    return shape
+
+
 def rows(target: Any, shape: Shape, ignore_index: object = None) -> SparseRows:
     """The rows of ``IndexTargets``, or of a matrix of SciPy, that fit an input of that shape."""
     check(target, shape, ignore_index)
@@ -133,6 +149,14 @@ def _refusal(fault: int, row: int, label: int, padding: int | None, shape: Shape
         )
     hint = "; what pads is named by padding=" if label < 0 and padding is None else ""
     return RefusalError("target", f"row {row} has label {label}; expected 0 to {shape[1] - 1}{hint}")
+
+
+_ANYTHING = np.zeros((), bool)
+
+
+def logits_to_count(shape: Shape) -> native.Operand:
+    """An operand of that shape in the logits' place, where what is counted depends on none of them."""
+    return (*_described(_ANYTHING)[:2], shape, (0,) * len(shape))
 
 
 def dense(rows: SparseRows) -> Array:

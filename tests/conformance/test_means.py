@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from binxent import kernel
+from binxent import IndexTargets, kernel
 from tests.conformance.derivatives import DERIVE, DIFFERENTIABLE, Wanted
 from tests.conformance.differences import LIBRARIES, LOGITS, PROBABILITIES, Library
 from tests.conformance.faces import FACES, Call, Face, parameters
 from tests.conformance.test_conformance import operands
 from tests.conformance.test_derivatives import assert_near, call_of, incoming_for, names_of
+from tests.linear_heads import Csr
 from tests.reference import Array, assert_close, bits, error, expected, tolerance
 
 MEANS = ("mean", "batchmean", "weighted_mean")
@@ -55,6 +56,51 @@ def part(options: dict[str, Any], begin: int, end: int) -> dict[str, Any]:
     """The options of these rows of the batch."""
     along_rows = ("sample_weight", "mask")
     return {name: value[begin:end] if name in along_rows else value for name, value in options.items()}
+
+
+def padded(dense: Array) -> Array:
+    """The indices of the positives, in as many places as the largest row needs."""
+    indices = np.full((len(dense), max(1, *map(int, (dense != 0).sum(1)))), -1)
+    for row, elements in enumerate(dense):
+        labels = np.flatnonzero(elements)
+        indices[row, : len(labels)] = labels
+    return indices
+
+
+@libraries
+@pytest.mark.parametrize("reduction", MEANS)
+@pytest.mark.parametrize("names", [(), ("mask",), ("weight",), ("sample_weight", "mask"), ROWS])
+def test_sparse_targets_are_counted_as_dense_ones(library: Library, reduction: str, names: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(3)
+    values = np.where(rng.random((7, 600)) < 0.02, rng.choice(np.float32([1, 0.5]), (7, 600)), 0).astype(np.float32)
+    options: dict[str, Any] = {
+        "mask": rng.random((7, 600)) < 0.7,
+        "weight": rng.random(600).astype(np.float32),
+        "sample_weight": rng.random(7).astype(np.float32),
+    }
+    options = {name: options[name] for name in names}
+    tensors = {name: library.tensor(value, value.dtype.name) for name, value in options.items()}
+    for ignored in ({}, {"ignore_index": 0}, {"ignore_index": 1}):
+        wanted = count(library, values, reduction, options | ignored)
+        found = library.face.count(Csr(values), reduction=reduction, **tensors, **ignored)
+        assert str(found.dtype) == str(wanted.dtype)
+        assert float(found) == pytest.approx(float(wanted), rel=1e-6 if reduction == "weighted_mean" else 0)
+    targets = IndexTargets(padded(values), padding=-1, num_labels=600)
+    found = library.face.count(targets, reduction=reduction, **tensors)
+    assert float(found) == pytest.approx(float(count(library, values, reduction, options)), rel=1e-6)
+    assert library.face.BCEWithLogitsLoss(reduction=reduction).count(targets) == (
+        7 if reduction == "batchmean" else 4200
+    )
+
+
+@libraries
+def test_a_sparse_target_that_does_not_tell_its_shape_is_not_counted(library: Library) -> None:
+    for targets, words in (
+        (IndexTargets([[1]]), "without num_labels"),
+        (IndexTargets([1, 2], offsets=[0, 1], num_labels=3), "with offsets"),
+    ):
+        with pytest.raises(ValueError, match=f"target: IndexTargets {words} do not tell .* the logits"):
+            library.face.count(targets)
 
 
 # Micro-batches

@@ -5,13 +5,14 @@ The checks are in torch_ranks.py. All of them run in one process group for each 
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from binxent.torch import BCEWithLogitsLoss, binary_cross_entropy_with_logits, count
+from binxent.torch import BCEWithLogitsLoss, LinearBCEWithLogitsLoss, binary_cross_entropy_with_logits, count
 from tests.faces import torch_ranks
 from tests.processes import run_module
 
@@ -106,8 +107,9 @@ def test_normalizers_that_are_none(options: dict, error: type[Exception], words:
     ],
 )
 def test_settings_that_have_no_meaning_together(settings: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        BCEWithLogitsLoss(**settings)
+    for loss in (BCEWithLogitsLoss, functools.partial(LinearBCEWithLogitsLoss, 2, 2)):
+        with pytest.raises(ValueError, match=words):
+            loss(**settings)
 
 
 def test_counts() -> None:

@@ -10,12 +10,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
 from binxent import IndexTargets, kernel  # noqa: E402
 from binxent.torch import (  # noqa: E402
     BCELoss,
     BCEWithLogitsLoss,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
+    count,
 )
 from binxent.torch import sparse as torch_sparse  # noqa: E402
 from binxent.torch.arrays import dense as dense_of  # noqa: E402
@@ -340,8 +343,26 @@ def test_compiled_code_takes_other_sizes() -> None:
         same(step(x, IndexTargets(indices)), binary_cross_entropy_with_logits(x, IndexTargets(indices)))
 
 
+class Seen(TorchDispatchMode):
+    """A mode that sees all operations, so that none may be a kernel's."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return function(*args, **(kwargs or {}))
+
+
+def test_tensors_of_torch_are_counted() -> None:
+    soft = torch.where(torch.rand(5, 700) < 0.01, 0.5, 0.0)
+    soft[2, 3] = 1
+    for ignored, dtype in itertools.product((None, 0, 1), (torch.float32, torch.bfloat16)):
+        given = {"ignore_index": ignored, "mask": torch.rand(5, 700) < 0.5}
+        csr = soft.to_sparse_csr().to(dtype)
+        assert torch.equal(count(csr, **given), count(soft.to(dtype), **given))
+        with Seen():
+            assert torch.equal(count(csr, **given), count(soft.to(dtype), **given))
+
+
 def test_the_divisor_of_several_ranks() -> None:
-    """A process group of one: what it divides by is counted without looking at the targets."""
+    """A process group of one. What it divides by depends on the labels with ignore_index only."""
     import torch.distributed as distributed
 
     if not distributed.is_available():
@@ -352,7 +373,7 @@ def test_the_divisor_of_several_ranks() -> None:
         mask = torch.rand(ROWS, COLUMNS) > 0.5
         loss = BCEWithLogitsLoss(process_group=group, gradients="averaged")
         same(loss(logits(), TARGETS["padded"](), mask=mask), loss(logits(), dense(), mask=mask))
-        with pytest.raises(NotImplementedError, match="normalizer="):
-            BCEWithLogitsLoss(ignore_index=0, process_group=group, gradients="averaged")(logits(), TARGETS["csr"]())
+        ignoring = BCEWithLogitsLoss(ignore_index=0, process_group=group, gradients="averaged")
+        same(ignoring(logits(), TARGETS["csr"]()), ignoring(logits(), dense()))
     finally:
         distributed.destroy_process_group()

@@ -106,6 +106,31 @@ def loss_and_gradient(ranks: Ranks) -> None:
 
 
 @check
+def a_linear_head(ranks: Ranks) -> None:
+    """Its chunks divide by what all ranks count of all labels; sparse targets too."""
+    dense = ranks.target.where(ranks.target > 0, 0)
+    for reduction, gradients, is_sparse in product(MEANS, ("averaged", "summed"), (False, True)):
+        heads = [
+            face.LinearBCEWithLogitsLoss(
+                FEATURES, LABELS, dtype=torch.float64, weight=ranks.weight, reduction=reduction, ignore_index=0,
+                **group, options=face.LinearBCEOptions(max_chunk_bytes=1),
+            )
+            for group in ({}, {"process_group": dist.group.WORLD, "gradients": gradients})
+        ]  # fmt: skip
+        found = []
+        for head, rows in zip(heads, (slice(None), ranks.own), strict=True):
+            with torch.no_grad():
+                head.linear.weight.copy_(ranks.start)
+            target = dense[rows].to_sparse_csr() if is_sparse else dense[rows]
+            loss = head(ranks.features[rows], target, **ranks.rest(rows))
+            loss.backward()
+            found.append((loss.detach(), head.linear.weight.grad))
+        share = ranks.world if gradients == "averaged" else 1
+        for exact, own in zip(*found, strict=True):
+            assert_near(total(own) / share, exact)
+
+
+@check
 def groups_of_every_kind(ranks: Ranks) -> None:
     exact, _ = ranks.whole("mean")
     mesh = init_device_mesh("cpu", (ranks.world,))

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from binxent import definition, options
+from binxent import definition, options, sparse
 from binxent.call import KEPT, WEIGHTS, Operands, plan
 from binxent.formula import LOGITS
 from binxent.jax.arrays import Arrays
 from binxent.jax.calls import checked, divide_alike, static_terms
+from binxent.jax.sparse import dense, is_target, labels
 
 if TYPE_CHECKING:
     from binxent.jax.arrays import Array
@@ -61,7 +62,8 @@ def count(
     ``normalizer=`` with which their losses add up to the mean over all of them.
 
     Args:
-        target, mask, ignore_index, weight, sample_weight: as in ``binary_cross_entropy_with_logits``.
+        target, mask, ignore_index, weight, sample_weight: as in ``binary_cross_entropy_with_logits``. ``IndexTargets``
+            need ``num_labels`` here, and no offsets.
         reduction: ``"mean"``, ``"batchmean"`` or ``"weighted_mean"``; static under ``jax.jit``, as is ``ignore_index``.
 
     Returns:
@@ -78,6 +80,11 @@ def count(
         Array(3., dtype=float32)
     """
     options.check_countable(reduction)
+    if is_target(target):
+        shape, absent = sparse.shape_to_count(target, ignore_index), jnp.zeros((), bool)
+        # Without ignore_index nothing depends on the labels.
+        ignores = ignore_index is not None
+        target = dense(labels(target, shape, ignore_index), shape, bool) if ignores else jnp.broadcast_to(absent, shape)
     terms = static_terms(ignore_index, 0.0, 0.0, target)
     result: Array = _count(target, weight, sample_weight, mask, reduction=reduction, terms=terms)
     return result

@@ -210,7 +210,7 @@ def _compute(
         if isinstance(target, Labels):
             if ignored is not None:
                 raise RefusalError(
-                    "ignore_index", "beside a sparse target what is kept is not counted; pass normalizer="
+                    "ignore_index", "beside a sparse target what is kept is not counted; pass normalizer=count(…)"
                 )
             target = jnp.broadcast_to(jnp.zeros((), bool), shape)
         arrays["normalizer"] = count(target, reduction=reduction, ignore_index=ignored, **counted)

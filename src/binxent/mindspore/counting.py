@@ -5,12 +5,13 @@ MindSpore compiles it into graphs from this source.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mindspore import Tensor, ops
 
 from binxent import definition
 from binxent.call import ROWS, SIZE, WEIGHTS
+from binxent.mindspore import eager
 from binxent.mindspore.arrays import ARRAYS, column
 from binxent.mindspore.operands import checked_reduction, checked_terms, planned_count
 from binxent.mindspore.operators import kind_of
@@ -25,6 +26,11 @@ def _planned(reduction: str, ignores: bool, ignore_index: float | None, *kinds: 
     if ignores and ignore_index is None:
         raise TypeError("ignore_index: expected a number, and that a graph's is constant, got a variable")
     return planned_count(checked_reduction(reduction), checked_terms(ignore_index, 0.0, 0.0), *kinds)
+
+
+@ops.constexpr(check=False)
+def _is_sparse(target: Any) -> bool:
+    return eager.is_sparse(target)
 
 
 def count(
@@ -43,7 +49,8 @@ def count(
     ``normalizer=`` with which their losses add up to the mean over all of them.
 
     Args:
-        target, mask, ignore_index, weight, sample_weight: as in ``binary_cross_entropy_with_logits``.
+        target, mask, ignore_index, weight, sample_weight: as in ``binary_cross_entropy_with_logits``. ``IndexTargets``
+            need ``num_labels`` here, and no offsets.
         reduction: ``"mean"``, ``"batchmean"`` or ``"weighted_mean"``, in upper or lower case.
 
     Returns:
@@ -58,6 +65,8 @@ def count(
         >>> print(count(mindspore.tensor([[1, 0], [1, -100]]), ignore_index=-100))
         3
     """
+    if _is_sparse(target):
+        return eager.count(target, reduction, ignore_index, weight, sample_weight, mask)
     ignores = ignore_index is not None
     call = _planned(
         reduction, ignores, ignore_index, kind_of(target), kind_of(weight), kind_of(sample_weight), kind_of(mask)

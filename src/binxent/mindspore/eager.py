@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
@@ -12,11 +13,23 @@ from mindspore.common._grad_function import _Function
 from mindspore.ops.primitive import _pynative_executor
 
 from binxent import definition, sparse
-from binxent.call import Operands
+from binxent.call import ROWS, SIZE, WEIGHTS, Operands
 from binxent.kernels import Outputs, native
 from binxent.mindspore import arrays
 from binxent.mindspore.arrays import ARRAYS, column
-from binxent.mindspore.operands import DTYPE, FLOATING, NAME, NAMES, TAG, Kind, checked_kind, planned
+from binxent.mindspore.operands import (
+    DTYPE,
+    FLOATING,
+    NAME,
+    NAMES,
+    TAG,
+    Kind,
+    checked_kind,
+    checked_reduction,
+    checked_terms,
+    planned,
+    planned_count,
+)
 from binxent.options import RefusalError
 from binxent.targets import IndexTargets, SparseRows
 
@@ -198,19 +211,40 @@ def _kind(operand: Any) -> Kind:
     return None if operand is None else type(operand).__name__
 
 
-def _rows(target: Any, input: Any, terms: Terms | None) -> SparseRows:
-    """The rows of a sparse target, in NumPy's arrays. Each index is checked."""
-    shape, _ = checked_kind("input", _kind(input))
+def is_sparse(target: object) -> bool:
+    return isinstance(target, IndexTargets) or sparse.is_scipy(target)
+
+
+def _rows(target: Any, shape: tuple[int, ...] | None, ignore_index: float | None) -> SparseRows:
+    """The rows of a sparse target, in NumPy's arrays. Each index is checked. Without logits there is no shape."""
     try:
-        return sparse.rows(target, shape, terms and terms.ignore_index)
+        if shape is None:
+            shape = sparse.shape_to_count(target, ignore_index)
+        return sparse.rows(target, shape, ignore_index)
     except RefusalError as refusal:
         raise ValueError(str(refusal)) from None
 
 
+def count(target: Any, reduction: str, ignore_index: float | None, *others: Tensor | None) -> Tensor:
+    """What the mean of a sparse target divides by; the others are weight, sample_weight and mask."""
+    rows = _rows(target, None, ignore_index)
+    terms = checked_terms(ignore_index, 0.0, 0.0)
+    call = planned_count(checked_reduction(reduction), terms, *map(_kind, (rows, *others)))
+    if call.divisor in (ROWS, SIZE):
+        return Tensor(rows.shape[0] if call.divisor == ROWS else math.prod(rows.shape), ms.int64)
+    weight, sample_weight, mask = others
+    described = {name: _described(o) for name, o in (("weight", weight), ("mask", mask)) if o is not None}
+    if sample_weight is not None:
+        described["sample_weight"] = _described_column(sample_weight, 2)
+    counted = native.measure(call, Operands(sparse.logits_to_count(rows.shape), _described(rows), **described))
+    return Tensor(counted, ms.float64 if call.divisor == WEIGHTS else ms.int64)
+
+
 def loss(loss: Loss, reduction: str, terms: Terms | None, given: tuple[Any, ...]) -> Tensor:
     """The loss of input, target, weight, sample_weight, pos_weight, mask and normalizer."""
-    if isinstance(given[1], IndexTargets) or sparse.is_scipy(given[1]):
-        given = (given[0], _rows(given[1], given[0], terms), *given[2:])
+    if is_sparse(given[1]):
+        shape, _ = checked_kind("input", _kind(given[0]))
+        given = (given[0], _rows(given[1], shape, terms and terms.ignore_index), *given[2:])
     call = planned(loss, reduction, terms, tuple(map(_kind, given)))
     node = _Loss(call, Operands(**dict(zip(NAMES, given, strict=True))))
     if not _pynative_executor.requires_grad():

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from binxent import options
+from binxent import options, sparse
 from binxent.call import KEPT, WEIGHTS, Operands, plan
 from binxent.formula import LOGITS
 from binxent.kernels import native
-from binxent.numpy.eager import Array, checked, described
+from binxent.numpy.eager import Array, checked, described, is_sparse, target_operand
 
 
 def count(
-    target: Array,
+    target: Any,
     *,
     reduction: str = "mean",
     mask: Array | None = None,
@@ -29,7 +29,8 @@ def count(
     ``normalizer=`` with which their losses add up to the mean over all of them.
 
     Args:
-        target, mask, ignore_index, weight, sample_weight: as in ``binary_cross_entropy_with_logits``.
+        target, mask, ignore_index, weight, sample_weight: as in ``binary_cross_entropy_with_logits``. ``IndexTargets``
+            need ``num_labels`` here, and no offsets.
         reduction: ``"mean"``, ``"batchmean"`` or ``"weighted_mean"``.
 
     Returns:
@@ -45,16 +46,19 @@ def count(
         np.int64(3)
     """
     options.check_countable(reduction)
-    target = checked("target", target)
+    input = target  # of which the shape alone is looked at
+    if is_sparse(target):
+        input = np.broadcast_to(np.False_, sparse.shape_to_count(target, ignore_index))
+    input = checked("target", input)
+    read, dtype, shape = target_operand(target, input, ignore_index)
     given = {"weight": weight, "sample_weight": sample_weight, "mask": mask}
     arrays = {name: checked(name, array) for name, array in given.items() if array is not None}
     shapes: dict[str, Any] = {name: array.shape for name, array in arrays.items()}
-    dtypes = ("float64", target.dtype.name)
-    call = plan(LOGITS, reduction, dtypes, target.shape, target.shape, **shapes, ignore_index=ignore_index)
+    call = plan(LOGITS, reduction, ("float64", dtype), shape, shape, **shapes, ignore_index=ignore_index)
     if call.divisor not in (KEPT, WEIGHTS):
         return np.int64(call.divisor)
     if "sample_weight" in arrays:
-        arrays["sample_weight"] = arrays["sample_weight"].reshape((-1,) + (1,) * (target.ndim - 1))
-    operands = Operands(*map(described, (target, target)), **{name: described(a) for name, a in arrays.items()})
+        arrays["sample_weight"] = arrays["sample_weight"].reshape((-1,) + (1,) * (len(shape) - 1))
+    operands = Operands(*map(described, (input, read)), **{name: described(a) for name, a in arrays.items()})
     counted = native.measure(call, operands)
     return np.float64(counted) if call.divisor == WEIGHTS else np.int64(counted)

@@ -55,9 +55,13 @@ def described(array: Array | SparseRows) -> native.Operand:
     return array.ctypes.data, native.TAGS[array.dtype.name], array.shape, array.strides
 
 
+def is_sparse(target: object) -> bool:
+    return isinstance(target, IndexTargets) or sparse.is_scipy(target)
+
+
 def target_operand(value: object, x: Array, ignore_index: object) -> tuple[Array | SparseRows, str, tuple[int, ...]]:
     """The target as an operand, its dtype and its shape."""
-    if not isinstance(value, IndexTargets) and not sparse.is_scipy(value):
+    if not is_sparse(value):
         array = checked("target", value)
         return array, array.dtype.name, array.shape
     rows = sparse.rows(value, x.shape, ignore_index)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from binxent import linear
-from binxent.call import KEPT, WEIGHTS, Operands, known_plan, normalized
+from binxent.call import KEPT, WEIGHTS, normalized
 from binxent.formula import LOGITS
 from binxent.kernels import Outputs, native
-from binxent.numpy.eager import Array, Numbers, checked, described, known_normalizer, new_array, target_operand
+from binxent.numpy.eager import Array, Numbers, checked, described, described_all, new_array, planned
 from binxent.options import focal as given_family
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from binxent.linear import LinearBCEOptions
     from binxent.targets import IndexTargets
@@ -30,16 +30,12 @@ class LinearGradients(NamedTuple):
     linear_bias: Any = None
 
 
-def _described(operands: Operands) -> Operands:
-    return Operands(*(None if operand is None else described(operand) for operand in operands))
-
-
 def _compute(
     input: object,
     linear_weight: object,
     target: object,
     linear_bias: object,
-    others: Mapping[str, object],
+    others: tuple[object, object, object, object, object],  # weight, sample_weight, pos_weight, mask, neg_weight
     numbers: Numbers,
     reduction: str,
     normalizer: object,
@@ -57,26 +53,14 @@ def _compute(
     for name, array in (("linear_weight", w), ("linear_bias", bias)):
         if array is not None and array.dtype != x.dtype:
             raise TypeError(f"{name}: dtype {array.dtype}; expected the input's, {x.dtype}")
-    given: dict[str, Any] = {name: checked(name, array) for name, array in others.items() if array is not None}
     rows, labels = shape = linear.shape_of_logits(x.shape, w.shape, None if bias is None else bias.shape)
     # NumPy's own products of half types take hundreds of times as long as those of float32.
     wide = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
-    whole = np.broadcast_to(np.zeros((), wide), shape)  # in the place of all logits, of which there is only the shape
-    given["target"], of_target, shape_of_target = target_operand(target, whole, numbers.ignore_index)
-    *shapes, neg_weight = (given[name].shape if name in given else None for name in others)
-    ignore_index, label_smoothing, gamma, *beyond = numbers
-    arguments = (LOGITS, reduction, (x.dtype.name, of_target), shape, shape_of_target, *shapes)
-    planned = known_plan(*arguments, ignore_index, label_smoothing, gamma, neg_weight, *beyond)
-
-    call, divisor = linear.call_of_chunks(planned), None
-    if "sample_weight" in given:
-        given["sample_weight"] = given["sample_weight"].reshape(-1, 1)
-    operands = Operands(whole, **given)
-    if normalizer is not None:
-        divisor = known_normalizer(normalizer, reduction)
-        call = normalized(call, divisor)
-    elif call.divisor in (KEPT, WEIGHTS):
-        divisor = float(native.measure(call, _described(operands)))
+    whole = np.broadcast_to(np.zeros((), x.dtype), shape)  # in the logits' place, of which there is only the shape
+    of_whole, operands, divisor = planned(LOGITS, reduction, (whole, target, *others), numbers, normalizer)
+    call = linear.call_of_chunks(of_whole)
+    if call.divisor in (KEPT, WEIGHTS):
+        divisor = float(native.measure(call, described_all(operands)))
         call = normalized(call, divisor)
 
     to_input, to_weight, to_bias = (name in wanted for name in LinearGradients._fields)
@@ -93,7 +77,7 @@ def _compute(
         np.matmul(factor, own.T, out=logits)
         if bias is not None:
             logits += linear.window(bias, start, stop)
-        part = _described(linear.operands_of_chunk(operands, logits, start, stop))
+        part = described_all(linear.operands_of_chunk(operands, logits, start, stop))
         gradient = part.input if to_input or to_weight or to_bias else None  # in the logits' place
         native.compute(call, part, Outputs(None, described(totals[number, ...]), gradient), divisor)
         if of_weight is not None and of_weight.dtype == wide:
@@ -107,7 +91,7 @@ def _compute(
                 of_bias[start:stop] = logits.sum(0)
             else:
                 of_bias += logits.sum()
-    dtype = x.dtype if planned.dtype == x.dtype.name else np.dtype(planned.dtype)
+    dtype = x.dtype if of_whole.dtype == x.dtype.name else np.dtype(of_whole.dtype)
     narrow = (None if array is None else array.astype(x.dtype, copy=False)[()] for array in (of_input, of_bias))
     of_input, of_bias = narrow
     return totals.sum().astype(dtype), LinearGradients(of_input, of_weight, of_bias)
@@ -166,13 +150,7 @@ def linear_binary_cross_entropy_with_logits(
         >>> print(f"{linear_binary_cross_entropy_with_logits(np.ones((2, 4)), np.zeros((3, 4)), target):.4f}")
         0.6931
     """
-    others: dict[str, object] = {
-        "weight": weight,
-        "sample_weight": sample_weight,
-        "pos_weight": pos_weight,
-        "mask": mask,
-        "neg_weight": neg_weight,
-    }
+    others = (weight, sample_weight, pos_weight, mask, neg_weight)
     numbers = Numbers(
         ignore_index, label_smoothing, gamma, given_family(alpha, gamma_positive, gamma_negative, margin, focal)
     )
@@ -227,13 +205,7 @@ def linear_value_and_grad(
         >>> print(f"{loss:.4f}", gradients.input.shape, gradients.linear_weight.shape)
         0.6931 (2, 4) (3, 4)
     """
-    others: dict[str, object] = {
-        "weight": weight,
-        "sample_weight": sample_weight,
-        "pos_weight": pos_weight,
-        "mask": mask,
-        "neg_weight": neg_weight,
-    }
+    others = (weight, sample_weight, pos_weight, mask, neg_weight)
     numbers = Numbers(
         ignore_index, label_smoothing, gamma, given_family(alpha, gamma_positive, gamma_negative, margin, focal)
     )

@@ -12,6 +12,8 @@ from binxent.options import RefusalError
 from binxent.targets import IndexTargets, SparseRows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from paddle import Tensor
 
     from binxent.call import Operands
@@ -26,10 +28,23 @@ def rows(where: str, label: Any, input: Any, ignore_index: object) -> SparseRows
     if not isinstance(input, paddle.Tensor) or not paddle.in_dynamic_mode():
         given = type(label).__name__
         raise TypeError(f"{where}(): argument 'label' is {given}, which the dynamic graph alone takes")
+    return _tensors(_in_paddles_words(where, sparse.rows, label, tuple(input.shape), ignore_index))
+
+
+def rows_to_count(where: str, label: Any, ignore_index: object) -> SparseRows:
+    """The rows of a label that ``is_target`` and has no logits beside it."""
+    shape = _in_paddles_words(where, sparse.shape_to_count, label, ignore_index)
+    return _tensors(_in_paddles_words(where, sparse.rows, label, shape, ignore_index))
+
+
+def _in_paddles_words(where: str, find: Callable[..., Any], *given: Any) -> Any:
     try:
-        found = sparse.rows(label, tuple(input.shape), ignore_index)
+        return find(*given)
     except RefusalError as refusal:
         raise ValueError(f"{where}(): {refusal}") from None
+
+
+def _tensors(found: SparseRows) -> SparseRows:
     cpu = paddle.CPUPlace()
     offsets, indices, values = (None if part is None else paddle.to_tensor(part, place=cpu) for part in found[:3])
     return found._replace(offsets=offsets, indices=indices, values=values)

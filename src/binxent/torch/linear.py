@@ -16,6 +16,7 @@ from binxent.linear import FUNCTION, LinearBCEOptions
 from binxent.torch import linear_chunks, linear_operators, shards, sparse
 from binxent.torch.arrays import ARRAYS, DTYPE, LOGITS, NAME, dtype_of_target, tensors
 from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_tracing
+from binxent.torch.grouped import Grouped
 from binxent.torch.linear_chunks import HALVES, Head, Linear
 from binxent.torch.operands import OFF, check, split_normalizer, split_options
 
@@ -190,7 +191,7 @@ class Prediction(NamedTuple):
     labels: Tensor
 
 
-class LinearBCEWithLogitsLoss(torch.nn.Module):
+class LinearBCEWithLogitsLoss(Grouped):
     """A linear layer and ``linear_binary_cross_entropy_with_logits`` of its logits, which are never stored.
 
     The layer is ``self.linear``, a ``torch.nn.Linear``, so that the state has ``linear.weight`` and ``linear.bias``.
@@ -199,6 +200,7 @@ class LinearBCEWithLogitsLoss(torch.nn.Module):
     Args:
         in_features, num_labels, bias, device, dtype: of the linear layer.
         weight, reduction, pos_weight, ignore_index, label_smoothing, gamma, options: as in the function.
+        process_group, gradients: as in ``BCEWithLogitsLoss``.
 
     The call takes input and target, and ``sample_weight``, ``mask`` and ``normalizer``.
 
@@ -212,7 +214,6 @@ class LinearBCEWithLogitsLoss(torch.nn.Module):
         torch.Size([4, 5])
     """
 
-    weight: Tensor | None
     pos_weight: Tensor | None
 
     def __init__(
@@ -229,6 +230,8 @@ class LinearBCEWithLogitsLoss(torch.nn.Module):
         ignore_index: float | None = None,
         label_smoothing: float = 0,
         gamma: float = 0,
+        process_group: Any = None,
+        gradients: str | None = None,
         options: LinearBCEOptions | None = None,
     ) -> None:
         super().__init__()
@@ -237,6 +240,7 @@ class LinearBCEWithLogitsLoss(torch.nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("pos_weight", pos_weight)
         self.reduction, self.ignore_index = reduction, ignore_index
+        self._set_group(process_group, gradients)
         self.label_smoothing, self.gamma = label_smoothing, gamma
         self.options = linear.checked_options(options)
 
@@ -249,6 +253,9 @@ class LinearBCEWithLogitsLoss(torch.nn.Module):
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
+        if self.process_group is not None:
+            logits = input.new_empty(()).expand(*input.shape[:-1], self.linear.out_features)
+            normalizer = self._normalizer(normalizer, logits, target, sample_weight, mask)
         return linear_binary_cross_entropy_with_logits(
             input,
             self.linear.weight,
@@ -291,7 +298,7 @@ class LinearBCEWithLogitsLoss(torch.nn.Module):
     def extra_repr(self) -> str:
         """Only what is not the default."""
         shown = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
-        shown |= options.shown_terms(self)
+        shown |= options.shown_terms(self) | self._shown_group()
         if self.options != LinearBCEOptions():
             shown["options"] = repr(self.options)
         return ", ".join(f"{name}={value}" for name, value in shown.items())

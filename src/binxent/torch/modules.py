@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -13,9 +12,8 @@ from torch.nn import BCELoss as TorchBCELoss
 from torch.nn import BCEWithLogitsLoss as TorchBCEWithLogitsLoss
 
 from binxent import options
-from binxent.torch import groups, shards, sparse
-from binxent.torch.counting import count
 from binxent.torch.functional import binary_cross_entropy, binary_cross_entropy_with_logits
+from binxent.torch.grouped import Grouped
 from binxent.torch.operands import LEARNABLE, OFF
 
 if TYPE_CHECKING:
@@ -39,16 +37,11 @@ def _known(option: Any) -> Any:
     return OFF if option.is_meta else option.item()
 
 
-class _Options(torch.nn.Module):
+class _Options(Grouped):
     """What both modules have beyond torch's; a torch module that is made one of ours has the defaults."""
 
-    reduction: str
-    weight: Tensor | None
-    ignore_index: float | None = None
     label_smoothing: Any = _Off()
     gamma: Any = _Off()
-    process_group: Any = None
-    gradients: str | None = None
     flag: ClassVar[str]  # the name of another option, which is on or off
 
     def _set(
@@ -60,10 +53,7 @@ class _Options(torch.nn.Module):
         gradients: str | None,
         flag: bool,
     ) -> None:
-        groups.check(process_group, gradients, self.reduction)
-        if process_group is not None:
-            groups.resolved(process_group)
-            self.process_group, self.gradients = process_group, gradients
+        self._set_group(process_group, gradients)
         options.terms(ignore_index, _known(label_smoothing), _known(gamma), "float32")
         self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
         setattr(self, self.flag, flag)
@@ -76,87 +66,19 @@ class _Options(torch.nn.Module):
         else:
             super().register_parameter(name, param)
 
-    def _normalizer(
-        self,
-        given: float | Tensor | None,
-        input: Tensor,
-        target: Tensor | IndexTargets,
-        sample_weight: Tensor | None,
-        mask: Tensor | None,
-    ) -> Any:
-        """What the mean divides by, if that is not this rank's own batch."""
-        if self.process_group is None:
-            return given
-        groups.check(self.process_group, self.gradients, self.reduction)  # any of them may have been set since
-        for name, operand in (("input", input), ("target", target), ("sample_weight", sample_weight), ("mask", mask)):
-            if shards.is_sharded(operand):
-                raise RuntimeError(
-                    f"process_group: the {name} is a DTensor, and the mean of DTensors is over all shards already; "
-                    "pass no process_group"
-                )
-        learnt = any(weight is not None and weight.requires_grad for weight in (self.weight, sample_weight))
-        if self.reduction == "weighted_mean" and learnt and given is None and torch.is_grad_enabled():
-            raise RuntimeError(
-                "process_group: with reduction='weighted_mean' the divisor has the weights of all ranks, and a weight "
-                "that requires a gradient would need one from every rank; pass normalizer= or .detach() the weights"
-            )
-
-        if self.ignore_index is not None and sparse.is_target(target):
-            raise NotImplementedError("process_group: ignore_index with a sparse target; pass normalizer=, or a mask")
-        # No other divisor depends on the targets.
-        like: Any = input if sparse.is_target(target) else target
-
-        def counted() -> Tensor:
-            return self.count(like, sample_weight=sample_weight, mask=mask)
-
-        return groups.normalizer(given, counted, self.process_group, self.reduction, str(self.gradients))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A process group cannot be pickled; whoever uses the loss again is told so."""
-        state = vars(self).copy()
-        if self.process_group is not None:
-            state["process_group"] = groups.Dropped()
-        return state
-
-    def __copy__(self) -> Any:
-        """A copy has the same process group, which copy.copy would drop: it asks for what a pickle holds."""
-        copied = type(self).__new__(type(self))
-        vars(copied).update(vars(self))
-        return copied
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A copy has the same process group."""
-        copied = type(self).__new__(type(self))
-        memo[id(self)] = copied
-        memo[id(self.process_group)] = self.process_group
-        vars(copied).update(copy.deepcopy(vars(self), memo))
-        return copied
-
     def _shown_options(self) -> dict[str, str]:
         """Each option's repr; of a learnt one the type, since on the meta device it has no value."""
         learnt = {
             name: type(option).__name__ for name in LEARNABLE if isinstance(option := getattr(self, name), Tensor)
         }
-        group = {} if self.process_group is None else {"process_group": "…", "gradients": repr(self.gradients)}
         flag = {self.flag: "True"} if getattr(self, self.flag) else {}
-        return options.shown_terms(self, learnt) | group | flag
+        return options.shown_terms(self, learnt) | self._shown_group() | flag
 
     def extra_repr(self) -> str:
         """Only what is not the default, so that a plain module prints as torch's own."""
         shown = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
         shown |= self._shown_options()
         return ", ".join(f"{name}={value}" for name, value in shown.items())
-
-    def count(self, target: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """What the mean of these targets divides by; see the function of that name."""
-        return count(
-            target,
-            reduction=self.reduction,
-            mask=mask,
-            ignore_index=self.ignore_index,
-            weight=self.weight,
-            sample_weight=sample_weight,
-        )
 
     def _check_scriptable(self) -> None:
         beyond = list(self._shown_options())
