@@ -14,7 +14,7 @@ import numpy as np
 
 from binxent.arrays import Array, as_array, is_arrow, is_sparse
 from binxent.label_counts import LabelCounts, add
-from binxent.label_names import are_places, reordering
+from binxent.label_names import are_places, numbered, reordering
 
 __all__ = ["LabelCounts", "count_labels"]
 
@@ -118,7 +118,7 @@ def _count_file(path: str | os.PathLike[str], ignore_index: float | None, header
                 f"{table.path}: its first line, {table.unclear}, may name the labels or be a row; "
                 "say header=True or header=False"
             )
-        names = table.names or [str(i) for i in range(table.columns)]
+        names = table.names or numbered(table.columns)
         nothing = np.zeros(table.columns, np.int64)
         total = LabelCounts(nothing, nothing, names)
         for load in table.parts(max(1, _CHUNK // max(1, table.columns))):

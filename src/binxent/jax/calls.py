@@ -13,11 +13,12 @@ from jax.core import Tracer
 from jax.interpreters.partial_eval import DynamicJaxprTracer
 from jax.sharding import NamedSharding, PartitionSpec
 
-from binxent import definition, formula, options
+from binxent import definition, formula, options, sparse
 from binxent.call import FLOATING, Operands, normalized, plan
-from binxent.jax import cpu, operators, sparse
+from binxent.jax import cpu, operators
 from binxent.jax.arrays import Array, Arrays
 from binxent.jax.program import Plan
+from binxent.jax.sparse import dense, is_target
 from binxent.kernels import native
 from binxent.options import Terms
 
@@ -31,12 +32,20 @@ _LEARNT = ("label_smoothing", "gamma")
 def checked(name: str, value: Any, *, floating: bool = False) -> Array:
     """An array that the kernel can read."""
     if not isinstance(value, (jax.Array, np.ndarray, np.generic, bool, int, float)):
-        raise TypeError(f"{name}: expected an array, got {type(value).__name__}; wrap it in jax.numpy.asarray(…)")
+        hint = options.to_dense(value) or "; wrap it in jax.numpy.asarray(…)"
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}{hint}")
     array = jnp.asarray(value)
     known = FLOATING if floating else tuple(native.TAGS)
     if array.dtype.name not in known:
         raise TypeError(f"{name}: dtype {array.dtype} is not supported; expected one of {', '.join(known)}")
     return array
+
+
+def refuse_sparse(operands: dict[str, Any]) -> None:
+    """Refuses matrices of SciPy, of which jax.jit says nothing but that they are no arrays."""
+    for name, operand in operands.items():
+        if not isinstance(operand, jax.Array) and sparse.is_scipy(operand):
+            checked(name, operand)
 
 
 def _vary_alike(first: Array, others: list[Array]) -> Array:
@@ -198,8 +207,8 @@ def compute(
     normalizer: Any,
 ) -> Array:
     options.check_reduction(reduction)
-    if sparse.is_target(target):
-        target = sparse.dense(target, checked("input", input, floating=True), ignore_index)
+    if is_target(target):
+        target = dense(target, checked("input", input, floating=True), ignore_index)
     terms = static_terms(ignore_index, label_smoothing, gamma, target)
     numbers = {"label_smoothing": label_smoothing, "gamma": gamma}
     traced = {name: number for name, number in numbers.items() if isinstance(number, Tracer)}
@@ -211,6 +220,7 @@ def compute(
     for name in ("input", "target"):
         if getattr(operands, name) is None:
             checked(name, None)
+    refuse_sparse(operands._asdict())
     # Under one jit the backward is in the same program, and can take over the gradient that the loss has made. Outside,
     # that gradient would have to be copied.
     may_fuse = any(map(_under_jit, operands)) and not cpu.several_devices()

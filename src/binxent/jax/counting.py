@@ -13,7 +13,7 @@ from binxent import definition, options
 from binxent.call import KEPT, WEIGHTS, Operands, plan
 from binxent.formula import LOGITS
 from binxent.jax.arrays import Arrays
-from binxent.jax.calls import checked, divide_alike, static_terms
+from binxent.jax.calls import checked, divide_alike, refuse_sparse, static_terms
 
 if TYPE_CHECKING:
     from binxent.jax.arrays import Array
@@ -79,5 +79,6 @@ def count(
     """
     options.check_countable(reduction)
     terms = static_terms(ignore_index, 0.0, 0.0, target)
+    refuse_sparse({"target": target, "weight": weight, "sample_weight": sample_weight, "mask": mask})
     result: Array = _count(target, weight, sample_weight, mask, reduction=reduction, terms=terms)
     return result

@@ -11,7 +11,7 @@ from mindspore._c_expression import MixedPrecisionType
 from binxent import options
 from binxent.mindspore import counting
 from binxent.mindspore.functional import binary_cross_entropy, binary_cross_entropy_with_logits
-from binxent.mindspore.operands import FLOATING, checked_terms
+from binxent.mindspore.operands import FLOATING, checked_reduction, checked_terms
 
 _PRECISION = {
     MixedPrecisionType.FP16: ms.float16,
@@ -21,7 +21,12 @@ _PRECISION = {
 
 
 def _for_base(reduction: Any) -> Any:
-    """The reduction for MindSpore's constructor, which knows three, and whose result for it is not used."""
+    """The reduction for MindSpore's constructor, which knows three, and whose result for it is not used.
+
+    Refuses what is none of ours either, where MindSpore's own refusal would not name all that there are.
+    """
+    if isinstance(reduction, str):
+        checked_reduction(reduction)
     return "sum" if str(reduction).lower() in ("batchmean", "weighted_mean") else reduction
 
 
