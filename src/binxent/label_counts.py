@@ -56,6 +56,14 @@ class LabelCounts:
         if len(self.names) != len(self.positives):
             raise ValueError(f"names: {len(self.names)}, but there are {len(self.positives)} labels")
 
+    def __repr__(self) -> str:
+        """A table, where rich is installed, which the extra ``cli`` brings."""
+        try:
+            from binxent.commands import table
+        except ImportError:
+            return f"LabelCounts(rows={self.rows}, labels={len(self.names)})"
+        return table.of_counts(self)
+
     def update(self, labels: Any, *, sample_weight: Any = None, ignore_index: float | None = None) -> None:
         """Counts more labels; arguments and errors are those of ``count_labels``. Columns that have names are matched
         by them."""

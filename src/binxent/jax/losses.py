@@ -53,6 +53,7 @@ class _Loss:
     def __call__(
         self, input: Any, target: Any, *, sample_weight: Any = None, mask: Any = None, normalizer: Any = None
     ) -> Array:
+        """The loss of input and target, as the function of this name computes it."""
         given = (self.weight, self.reduction, self.pos_weight, sample_weight, mask)
         numbers = (self.ignore_index, self.label_smoothing, self.gamma, normalizer)
         return compute(self.loss, input, target, *given, *numbers)

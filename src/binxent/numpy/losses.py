@@ -39,6 +39,7 @@ class _Loss:
         mask: Array | None = None,
         normalizer: float | Array | None = None,
     ) -> Any:
+        """The loss of input and target, as the function of this name computes it."""
         return compute(self.loss, self.reduction, *self._given(input, target, sample_weight, mask), normalizer)[0]
 
     def value_and_grad(

@@ -125,6 +125,14 @@ class Report:
         self._cells = Cells(count, calibration_bins)
         self._ranking = Ranking(count, probabilities, exact_scores, self.score_bins)
 
+    def __repr__(self) -> str:
+        """A table, where rich is installed, which the extra ``cli`` brings."""
+        try:
+            from binxent.commands import table
+        except ImportError:
+            return f"Report(rows={self.rows}, labels={len(self.names)})"
+        return table.of_report(self)
+
     def stop_keeping_scores(self) -> None:
         """Counts the scores in bins from now on, including those that have been stored."""
         self._ranking.stop_keeping()

@@ -249,6 +249,7 @@ class LinearBCEWithLogitsLoss(torch.nn.Module):
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
+        """See ``linear_binary_cross_entropy_with_logits``."""
         return linear_binary_cross_entropy_with_logits(
             input,
             self.linear.weight,

@@ -226,6 +226,7 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
+        """See ``binary_cross_entropy_with_logits``."""
         return binary_cross_entropy_with_logits(
             input,
             target,
@@ -293,6 +294,7 @@ class BCELoss(_Options, TorchBCELoss):
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
+        """See ``binary_cross_entropy``."""
         return binary_cross_entropy(
             input,
             target,
