@@ -104,7 +104,7 @@ def without(faces: list[str]) -> list[str]:
 @session()
 def tests(session: nox.Session) -> None:
     """Everything that needs no framework: the formula, the kernel, the options, the NumPy face, the commands."""
-    install(session, *group("test"), *extra("demo"), *extra("cli"))
+    install(session, *group("test", "frames"), *extra("demo"), *extra("cli"))
     pytest(session, "tests", *SIDE_BY_SIDE, *without(FRAMEWORKS), *session.posargs)
     modules = (
         "binxent.numpy",

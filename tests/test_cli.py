@@ -41,6 +41,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("click")
+def test_the_module_runs_as_the_command() -> None:
+    for arguments, code, stdout, stderr in (
+        (["--version"], 0, f"binxent {binxent.__version__}\n", ""),
+        (["no-such"], 2, "", "binxent: No such command 'no-such'.\n"),
+    ):
+        command = [sys.executable, "-m", "binxent", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert (done.returncode, done.stdout, done.stderr) == (code, stdout, stderr)
+
+
+@pytest.mark.usefixtures("click")
 @pytest.mark.parametrize("arguments", [[], ["--help"]], ids=["nothing", "--help"])
 def test_help_shows_the_commands_and_examples(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0

@@ -184,3 +184,37 @@ def test_a_forked_child_has_its_own() -> None:
         )
         == "apart"
     )
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="the limit of a process is Linux's")
+@pytest.mark.parametrize(
+    "asks",
+    [
+        "Report(10**8)",
+        "Report(1000, calibration_bins=10**9)",
+        "LabelCounts(np.broadcast_to(1, 10**8), np.broadcast_to(1, 10**8))",
+        "IndexTargets(range(10**9))",
+        "binary_cross_entropy_with_logits(large, large, reduction='none')",
+        "value_and_grad(large, large)",
+        "grad_and_hess(large, large)",
+        "linear_value_and_grad(large[:1024, :4], many_labels, IndexTargets(np.zeros((1024, 1), int)))",
+    ],
+)
+def test_a_memory_error_says_how_much_was_asked_for(asks: str) -> None:
+    processes.python(f"""
+        import re, resource
+        import numpy as np
+        from binxent import IndexTargets
+        from binxent.labels import LabelCounts
+        from binxent.numpy import *
+        from binxent.report import Report
+        large = np.broadcast_to(np.float32(0), (1 << 20, 1 << 12))
+        many_labels = np.broadcast_to(np.float32(0), (1 << 28, 4))
+        resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+        try:
+            {asks}
+        except MemoryError as error:
+            assert re.search(r"\\d [KMGT]iB|\\d bytes", str(error)), repr(error)
+        else:
+            raise SystemExit("there was enough memory")
+    """)

@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "memory.h"
+
 namespace binxent {
 namespace {
 
@@ -50,7 +52,8 @@ Findings check(const StoredLabels& stored) {
 
 Findings sort(const StoredLabels& stored, const SortedLabels& sorted) {
     Findings found;
-    std::vector<std::pair<int64_t, int64_t>> row_labels;  // with their places
+    using Label = std::pair<int64_t, int64_t>;  // with its place
+    std::vector<Label, Allocator<Label>> row_labels;
     int64_t written = 0;
     sorted.offsets[0] = 0;
     for (int64_t row = 0; row < stored.rows; ++row) {

@@ -156,14 +156,14 @@ class Tensor {
     }
 };
 
-// Makes a tensor of memory that free(data, context) will free.
-Tensor adopt(void* data, int64_t dims, const int64_t* sizes, const int64_t* strides, int32_t dtype,
+// Makes a tensor of memory, of so many bytes, that free(data, context) will free.
+Tensor adopt(void* data, size_t bytes, int64_t dims, const int64_t* sizes, const int64_t* strides, int32_t dtype,
              void (*free)(void* data, void* context), void* context) {
     Handle handle;
     // If torch had no memory left for this, nobody knows whether it has freed the data, which are better lost.
     if (torch.from_blob(data, dims, sizes, strides, 0, dtype, torch.cpu(), -1, &handle, torch.strided(), nullptr, 0,
                         free, context))
-        throw std::bad_alloc();
+        throw OutOfMemory(bytes);
     return Tensor(handle);
 }
 
@@ -177,7 +177,7 @@ Tensor new_tensor(int64_t dims, const int64_t* sizes, int32_t dtype, size_t byte
         std::unique_ptr<Memory> memory(new Memory(bytes));
         void* const data = memory->data();
         const auto free = [](void*, void* context) { delete static_cast<Memory*>(context); };
-        return adopt(data, dims, sizes, strides, dtype, free, memory.release());
+        return adopt(data, bytes, dims, sizes, strides, dtype, free, memory.release());
     }
     Handle handle;
     if (torch.empty_strided(dims, sizes, strides, dtype, torch.cpu(), -1, &handle)) throw OutOfMemory(bytes);
@@ -227,7 +227,7 @@ Tensor new_token(Tensor gradient, double made_for) {
     if (!token) return new_tensor(1, &one, dtype, 0);
     token->made_for = made_for;
     token->gradient = gradient.release();
-    return adopt(token, 1, &one, &one, dtype, free_token, nullptr);
+    return adopt(token, sizeof(Token), 1, &one, &one, dtype, free_token, nullptr);
 }
 
 Token* token_of(const Tensor& tensor) {

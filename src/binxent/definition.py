@@ -329,11 +329,11 @@ def gradient(
     return saturated(xp, call, xp.like(each, getattr(operands, name)), dtype)
 
 
-def refusal_of_probability(name: str, values: Any, keep: Any, *, hint: bool = True) -> str:
+def refusal_of_probability(name: str, values: Any, keep: Any) -> str:
     """The message for the first element outside [0, 1]; ``values`` and ``keep`` (or None) are NumPy arrays."""
     wrong = ~formula.in_unit(values)
     first = tuple(int(i) for i in np.argwhere(wrong if keep is None else wrong & keep)[0])
-    return no_probability(name, first, values[first], hint=hint)
+    return no_probability(name, first, values[first])
 
 
 # What ``check_targets`` asks of an operand: which elements of it are wrong.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from binxent import formula
-from binxent.label_names import are_places, listed, reordering
+from binxent.label_names import are_places, listed, numbered, reordering
 
 if TYPE_CHECKING:
     from binxent.arrays import Array
@@ -52,9 +52,17 @@ class LabelCounts:
         self.positives, self.negatives = np.asarray(self.positives), np.asarray(self.negatives)
         if self.positives.ndim != 1 or self.positives.shape != self.negatives.shape:
             raise ValueError(f"positives of shape {self.positives.shape}, negatives of shape {self.negatives.shape}")
-        self.names = [str(name) for name in self.names] or [str(i) for i in range(len(self.positives))]
+        self.names = [str(name) for name in self.names] or numbered(len(self.positives))
         if len(self.names) != len(self.positives):
             raise ValueError(f"names: {len(self.names)}, but there are {len(self.positives)} labels")
+
+    def __repr__(self) -> str:
+        """A table, where rich is installed, which the extra ``cli`` brings."""
+        try:
+            from binxent.commands import table
+        except ImportError:
+            return f"LabelCounts(rows={self.rows}, labels={len(self.names)})"
+        return table.of_counts(self)
 
     def update(self, labels: Any, *, sample_weight: Any = None, ignore_index: float | None = None) -> None:
         """Counts more labels; arguments and errors are those of ``count_labels``. Columns that have names are matched

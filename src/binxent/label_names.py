@@ -13,6 +13,15 @@ def are_places(names: Sequence[str]) -> bool:
     return list(names) == [str(i) for i in range(len(names))]
 
 
+def numbered(count: int) -> list[str]:
+    """Returns the names of labels that have none: their numbers."""
+    try:
+        return [str(i) for i in range(count)]
+    except MemoryError:  # of a list, which does not say how much it would have taken
+        size = 72 * count  # a short text takes 64 bytes, and its place in the list 8
+        raise MemoryError(f"binxent could not allocate {size} bytes for the names of {count} labels") from None
+
+
 def repeated(names: Sequence[str]) -> list[str]:
     """Returns the names that more than one label has."""
     return [name for name in dict.fromkeys(names) if names.count(name) > 1] if len(set(names)) < len(names) else []

@@ -1,20 +1,22 @@
 """Counts the positives and negatives of each label, which give its pos_weight.
 
-``count_labels`` takes arrays, sparse matrices, Arrow tables, files, tensors of any framework, and batches of these.
+``count_labels`` takes arrays, sparse matrices, tables of pandas, polars and Arrow, files, tensors of any framework, and
+batches of these.
 Files that are not sparse are counted in bounded memory. Counts of shards are added.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from binxent import frames
 from binxent.arrays import Array, as_array, is_arrow, is_sparse
 from binxent.label_counts import LabelCounts, add
-from binxent.label_names import are_places, reordering
+from binxent.label_names import are_places, numbered, reordering
 
 __all__ = ["LabelCounts", "count_labels"]
 
@@ -34,10 +36,11 @@ def count_labels(
 
     Args:
         labels: of shape [rows, labels], or [rows] for one label; each in [0, 1] (a soft one counts in parts) or not
-            known: NaN, a null of Arrow, or ``ignore_index``. Any of
+            known: NaN, a missing value of a table, or ``ignore_index``. Any of
 
             - a NumPy array, a memory map of a file included, or a tensor in the CPU's memory;
             - a sparse matrix or array of SciPy; csr, csc and coo are counted as they are, others through csr;
+            - a DataFrame or Series of pandas or polars, with a column for each label;
             - a ``pyarrow`` Table or RecordBatch with a column for each label, or a column;
             - the path of a .npy, .npz, .csv or .parquet file, read in batches (with the extra ``cli``);
             - an iterable of any of these, or a list of arrays: batches.
@@ -82,16 +85,22 @@ def _count(labels: Any, sample_weight: Any, ignore_index: float | None) -> Label
         if isinstance(labels, (str, os.PathLike)):
             return _count_file(labels, ignore_index, None)
         return _count_batches(iter(labels), ignore_index)
+    if frames.is_frame(labels):
+        frame, names = frames.as_table(labels), frames.names(labels)
+        weights = _weights(sample_weight, len(frame))
+        return _count_rows(lambda rows: frames.read(frame, rows), frame.shape, weights, ignore_index, names)
     array = as_array("labels", labels)
     if array.ndim not in (1, 2):
         raise ValueError(f"labels: shape {array.shape}; expected [rows, labels] or [rows]")
     matrix = array.reshape(len(array), -1) if array.size else array.reshape(len(array), *array.shape[1:] or (1,))
-    return _count_array(matrix, _weights(sample_weight, len(array)), ignore_index)
+    return _count_rows(lambda rows: matrix[rows], matrix.shape, _weights(sample_weight, len(array)), ignore_index)
 
 
 def _is_batches(labels: Any) -> bool:
     if isinstance(labels, (list, tuple)):
         return bool(labels) and (hasattr(labels[0], "shape") or is_arrow(labels[0]))
+    if frames.is_frame(labels):
+        return False
     return isinstance(labels, Iterable) and not hasattr(labels, "__array__") and not hasattr(labels, "__dlpack__")
 
 
@@ -118,7 +127,7 @@ def _count_file(path: str | os.PathLike[str], ignore_index: float | None, header
                 f"{table.path}: its first line, {table.unclear}, may name the labels or be a row; "
                 "say header=True or header=False"
             )
-        names = table.names or [str(i) for i in range(table.columns)]
+        names = table.names or numbered(table.columns)
         nothing = np.zeros(table.columns, np.int64)
         total = LabelCounts(nothing, nothing, names)
         for load in table.parts(max(1, _CHUNK // max(1, table.columns))):
@@ -150,17 +159,24 @@ def _refuse(first: int, part: Array, known: Array, names: list[str] | None) -> N
     raise ValueError(f"labels: {part[row, label]} in row {first + row}, column {label}{named}; expected 0 to 1, or NaN")
 
 
-def _count_array(matrix: Array, weights: Array | None, ignore_index: float | None) -> LabelCounts:
-    rows, labels = matrix.shape
+def _count_rows(
+    read: Callable[[slice], Array],
+    shape: tuple[int, ...],
+    weights: Array | None,
+    ignore_index: float | None,
+    names: list[str] | None = None,
+) -> LabelCounts:
+    """The counts of a matrix of that shape, whose rows are read in parts."""
+    rows, labels = shape
     positives = np.zeros(labels, np.int64 if weights is None else np.float64)
     negatives = np.zeros_like(positives)
     step = max(1, _CHUNK // max(1, labels))
     for first in range(0, rows, step):
-        part = matrix[first : first + step]
+        part = read(slice(first, first + step))
         w = None if weights is None else weights[first : first + step]
-        plus, minus = _count_part(first, part, w, ignore_index)
+        plus, minus = _count_part(first, part, w, ignore_index, names)
         positives, negatives = add(positives, plus), add(negatives, minus)
-    return LabelCounts(positives, negatives, rows=rows)
+    return LabelCounts(positives, negatives, names or [], rows=rows)
 
 
 def _count_part(

@@ -6,6 +6,7 @@ rewords the RefusalError.
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
@@ -254,12 +255,27 @@ def check_broadcast(name: str, shape: Sequence[int], to: Sequence[int]) -> None:
     lead = len(to) - len(shape)
     if lead >= 0 and all(s in (1, t) for s, t in zip(shape, to[lead:], strict=True)):
         return
-    hint = ""
-    if len(shape) == 1 and len(to) > 1 and shape[0] == to[0]:
-        column = ", ".join(["1"] * (len(to) - 1))
-        sample_weight = "pass sample_weight= or " if name == "weight" else ""
-        hint = f" For one {name} per sample, {sample_weight}reshape it to ({shape[0]}, {column})."
+    hint = _reshaping(name, shape, to)
     raise RefusalError(name, f"shape {shape} does not broadcast to the input's shape {to}.{hint}")
+
+
+def _reshaping(name: str, shape: tuple[int, ...], to: tuple[int, ...]) -> str:
+    """How an operand that has some of the input's axes, in their order, is made to broadcast; "" where it has not."""
+    if len(shape) == 1 and len(to) > 2 and shape[0] == to[1]:
+        # The classes of images and sequences. Where the batch is as large, it is still them that are meant:
+        # a batch of another size follows, and nothing would tell the reader what was wrong.
+        return f" For one {name} per class, reshape it to {(shape[0], *[1] * (len(to) - 2))}."
+    if len(shape) == 1 and len(to) > 1 and shape[0] == to[0]:
+        sample_weight = "pass sample_weight= or " if name == "weight" else ""
+        return f" For one {name} per sample, {sample_weight}reshape it to {(shape[0], *[1] * (len(to) - 1))}."
+    found: list[tuple[int, ...]] = []
+    for axes in itertools.combinations(range(len(to)), len(shape)):
+        if all(size in (1, to[axis]) for size, axis in zip(shape, axes, strict=True)):
+            sizes = dict(zip(axes, shape, strict=True))
+            reshaped = tuple(sizes.get(axis, 1) for axis in range(len(to)))
+            if reshaped not in found:
+                found.append(reshaped)
+    return f" If it has these axes, reshape it to {' or '.join(map(str, found))}." if found else ""
 
 
 def check_sample_weight(shape: Sequence[int], to: Sequence[int]) -> None:
@@ -270,11 +286,11 @@ def check_sample_weight(shape: Sequence[int], to: Sequence[int]) -> None:
         raise RefusalError("sample_weight", f"shape {shape}, but the input's shape is {to}; expected {expected}")
 
 
-def no_probability(name: str, index: Sequence[int], value: object, *, hint: bool = True) -> str:
+def no_probability(name: str, index: Sequence[int], value: object) -> str:
     """The message for the first element of ``name`` that lies outside [0, 1]."""
     element = f"{name}{list(index)}" if index else name
     message = f"all elements of {name} should be between 0 and 1, but {element} is {value!s}"
-    if hint and name == "input":
+    if name == "input" and value == value:  # a NaN is no logit either
         message += "; logits belong to binary_cross_entropy_with_logits"
     return message
 
@@ -293,3 +309,15 @@ def wrong_target(name: str, index: Sequence[int], value: object) -> str:
     elif number > 1 and number % 1 == 0:
         hint = "; class indices need one-hot targets, or IndexTargets"
     return f"{name}: {element} is {value!s}; expected a number between 0 and 1 in each element{hint}"
+
+
+TO_DENSE = "; make it dense by its .to_dense()"  # for a sparse tensor of a framework's own
+SPARSE_TARGET = "a sparse target is binxent.IndexTargets, or a matrix of SciPy in CSR"
+
+
+def to_dense(operand: object) -> str:
+    """How to make a sparse matrix of SciPy or JAX dense, for the end of a message; "" for what is none."""
+    for method in ("toarray", "todense"):
+        if hasattr(operand, method):
+            return f"; make it dense by its .{method}()"
+    return ""

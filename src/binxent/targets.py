@@ -156,6 +156,8 @@ def _integers(name: str, array: Any) -> Array:
         import numpy as np
 
         try:
+            if isinstance(array, range):  # of which NumPy would make a list first
+                return np.arange(array.start, array.stop, array.step)
             array = np.asarray(array) if len(array) else np.zeros(0, np.int64)
         except ValueError:
             raise ValueError(f"{name}: rows of several lengths; pass IndexTargets.from_lists(…)") from None

@@ -6,11 +6,13 @@ face's framework raises in its place.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from binxent import options
 from tests.conformance.differences import LOGITS, PROBABILITIES, Library
 
 NAN, INF = float("nan"), float("inf")
@@ -68,6 +70,22 @@ def numbers() -> list[Row]:
 
 
 NUMBERS = numbers()
+ALL_REDUCTIONS = "".join(f"(?=.*'{name}')" for name in options.REDUCTIONS)
+# An operand's name and shape, the input's shape, and what the message ends with.
+RESHAPINGS = [
+    *(
+        (name, (c,), (b, c, 4, 5), f"For one {name} per class, reshape it to ({c}, 1, 1).")
+        for name in ("pos_weight", "weight", "mask")
+        for b, c in ((2, 3), (3, 3))
+    ),
+    ("pos_weight", (3,), (2, 3, 4), "For one pos_weight per class, reshape it to (3, 1)."),
+    ("pos_weight", (2,), (2, 3, 4), "For one pos_weight per sample, reshape it to (2, 1, 1)."),
+    ("weight", (2,), (2, 3), "For one weight per sample, pass sample_weight= or reshape it to (2, 1)."),
+    ("mask", (2, 4), (2, 4, 3), "If it has these axes, reshape it to (2, 4, 1)."),
+    ("mask", (3, 3), (3, 3, 2), "If it has these axes, reshape it to (3, 3, 1)."),
+    ("mask", (2, 4, 5), (2, 3, 4, 5), "If it has these axes, reshape it to (2, 1, 4, 5)."),
+    ("weight", (2, 3), (2, 3, 3), "If it has these axes, reshape it to (2, 3, 1) or (2, 1, 3)."),
+]
 ROWS = [
     *NUMBERS,
     Row(
@@ -78,11 +96,14 @@ ROWS = [
         dtypes={"target": "bfloat16"},
         functions=(LOGITS,),
     ),
-    Row(
-        "reduction",
-        ValueError,
-        "average.* is not a valid value for reduction|'reduction'.*received average",
-        {"reduction": "average"},
+    *(
+        Row(
+            f"reduction={wrong!r}",
+            ValueError,
+            rf"(?=.*'?{wrong}'? is not a valid value for reduction|.*received {wrong}){ALL_REDUCTIONS}",
+            {"reduction": wrong},
+        )
+        for wrong in ("average", "avg")
     ),
     Row(
         "batchmean of a scalar",
@@ -101,6 +122,19 @@ ROWS = [
             errors={"torch": RuntimeError},
         )
         for name in ("weight", "pos_weight", "mask")
+    ),
+    *(
+        Row(
+            f"{name} {list(shape)} beside {list(to)}",
+            ValueError,
+            re.escape(f"shape {shape} does not broadcast to the input's shape {to}. {hint}")
+            + r"(\n|$)",  # JAX adds a note
+            {name: np.ones(shape)},
+            np.full(to, 0.5),
+            np.ones(to),
+            errors={"torch": RuntimeError},
+        )
+        for name, shape, to, hint in RESHAPINGS
     ),
     Row(
         "sample_weight of another shape",
@@ -137,7 +171,7 @@ ROWS = [
     Row(
         "a probability outside",
         ValueError,
-        r"input\[0, 1\] is 2",
+        r"input\[0, 1\] is 2\.0; logits belong to binary_cross_entropy_with_logits$",
         input=np.where(X == 0.5, 2.0, X),
         functions=(PROBABILITIES,),
         errors={"torch": RuntimeError},

@@ -40,6 +40,12 @@ PROGRAMS = {
             out = x.T.copy().T.copy().T
             for place in (None, out):
                 assert failing.check(lambda: value_and_grad(x.T, y.T, **given, **options, out=place)) > 0
+        from binxent import IndexTargets
+        from binxent.numpy import binary_cross_entropy_with_logits
+        def unsorted():
+            return [binary_cross_entropy_with_logits(x, IndexTargets(np.arange(499, -1, -1).repeat(2)[None]))]
+        x = np.zeros((1, 520))
+        assert failing.check(unsorted) > 0
         from binxent.report import Report
         def report():
             x, y, row, mask = data

@@ -932,8 +932,13 @@ def test_masked_arrays_are_refused() -> None:
     masked = np.ma.masked_greater(np.linspace(-1, 1, 5), 0)
     for argument in ("input", "target", "weight", "pos_weight", "sample_weight"):
         arguments = {"input": np.ones(5), "target": np.ones(5), argument: masked}
-        with pytest.raises(TypeError, match=rf"{argument}: the mask of a numpy.ma.MaskedArray would be ignored"):
+        with pytest.raises(
+            TypeError, match=rf"{argument}: the mask of a numpy.ma.MaskedArray would be ignored; .*mask="
+        ):
             face.binary_cross_entropy_with_logits(**arguments)
+    y = np.ones(5)
+    kept = face.binary_cross_entropy_with_logits(masked.data, y, mask=~np.ma.getmaskarray(masked))
+    assert kept == face.binary_cross_entropy_with_logits(masked.compressed(), y[: masked.count()])
 
 
 @both_inputs

@@ -89,7 +89,7 @@ def test_a_number_that_changes_compiles_twice_at_most() -> None:
         ({"normalizer": "3"}, TypeError, "normalizer: expected a number, got str"),
         ({"normalizer": torch.tensor(True)}, TypeError, "normalizer: expected a number, got a tensor of torch.bool"),
         ({"normalizer": torch.tensor(1 + 1j)}, NotImplementedError, "argument 'normalizer' is of dtype torch.complex"),
-        ({"normalizer": torch.ones(1).to_sparse()}, NotImplementedError, "argument 'normalizer' must be strided"),
+        ({"normalizer": torch.ones(1).to_sparse()}, NotImplementedError, "argument 'normalizer' has the layout"),
     ],
 )
 def test_normalizers_that_are_none(options: dict, error: type[Exception], words: str) -> None:

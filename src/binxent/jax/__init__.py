@@ -19,3 +19,8 @@ __all__ = [
     "count",
     "linear_binary_cross_entropy_with_logits",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, which a prompt then completes."""
+    return __all__

@@ -21,6 +21,7 @@ from binxent.jax.program import ORDER, Plan
 from binxent.jax.sparse import Labels
 from binxent.kernels import native
 from binxent.options import NO_FOCAL
+from binxent.sparse import is_scipy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,12 +37,20 @@ _LEARNT = ("label_smoothing", "gamma")
 def checked(name: str, value: Any, *, floating: bool = False) -> Array:
     """An array that the kernel can read."""
     if not isinstance(value, (jax.Array, np.ndarray, np.generic, bool, int, float)):
-        raise TypeError(f"{name}: expected an array, got {type(value).__name__}; wrap it in jax.numpy.asarray(…)")
+        hint = options.to_dense(value) or "; wrap it in jax.numpy.asarray(…)"
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}{hint}")
     array = jnp.asarray(value)
     known = FLOATING if floating else tuple(native.TAGS)
     if array.dtype.name not in known:
         raise TypeError(f"{name}: dtype {array.dtype} is not supported; expected one of {', '.join(known)}")
     return array
+
+
+def refuse_sparse(operands: dict[str, Any]) -> None:
+    """Refuses matrices of SciPy, of which jax.jit says nothing but that they are no arrays."""
+    for name, operand in operands.items():
+        if not isinstance(operand, jax.Array) and is_scipy(operand):
+            checked(name, operand)
 
 
 def _vary_alike(first: Array, others: list[Array]) -> Array:
@@ -257,6 +266,7 @@ def compute(
     for name in ("input", "target"):
         if getattr(operands, name) is None:
             checked(name, None)
+    refuse_sparse(operands._asdict())
     # Under one jit the backward is in the same program, and can take over the gradient that the loss has made. Outside,
     # that gradient would have to be copied.
     may_fuse = any(map(_under_jit, jax.tree.leaves(operands))) and not cpu.several_devices()

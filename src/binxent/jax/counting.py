@@ -13,7 +13,7 @@ from binxent import definition, options, sparse
 from binxent.call import KEPT, WEIGHTS, Operands, plan
 from binxent.formula import LOGITS
 from binxent.jax.arrays import Arrays
-from binxent.jax.calls import checked, divide_alike, static_terms
+from binxent.jax.calls import checked, divide_alike, refuse_sparse, static_terms
 from binxent.jax.sparse import dense, is_target, labels
 
 if TYPE_CHECKING:
@@ -86,5 +86,6 @@ def count(
         ignores = ignore_index is not None
         target = dense(labels(target, shape, ignore_index), shape, bool) if ignores else jnp.broadcast_to(absent, shape)
     terms = static_terms(ignore_index, 0.0, 0.0, target)
+    refuse_sparse({"target": target, "weight": weight, "sample_weight": sample_weight, "mask": mask})
     result: Array = _count(target, weight, sample_weight, mask, reduction=reduction, terms=terms)
     return result

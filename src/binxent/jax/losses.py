@@ -71,6 +71,7 @@ class _Loss:
         mask: Any = None,
         normalizer: Any = None,
     ) -> Array:
+        """The loss of input and target, as the function of this name computes it."""
         weight = self.weight if weight is None else weight
         pos_weight = self.pos_weight if pos_weight is None else pos_weight
         given = (weight, self.reduction, pos_weight, sample_weight, mask)

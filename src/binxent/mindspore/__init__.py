@@ -5,3 +5,8 @@ from binxent.mindspore.counting import count
 from binxent.mindspore.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 
 __all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "count"]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, which a prompt then completes."""
+    return __all__

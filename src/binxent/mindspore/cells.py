@@ -11,7 +11,7 @@ from mindspore._c_expression import MixedPrecisionType
 from binxent import options
 from binxent.mindspore import counting
 from binxent.mindspore.functional import binary_cross_entropy, binary_cross_entropy_with_logits
-from binxent.mindspore.operands import FLOATING, checked_terms
+from binxent.mindspore.operands import FLOATING, NAME, checked_reduction, checked_terms
 
 _PRECISION = {
     MixedPrecisionType.FP16: ms.float16,
@@ -21,7 +21,12 @@ _PRECISION = {
 
 
 def _for_base(reduction: Any) -> Any:
-    """The reduction for MindSpore's constructor, which knows three, and whose result for it is not used."""
+    """The reduction for MindSpore's constructor, which knows three, and whose result for it is not used.
+
+    Refuses what is none of ours either, where MindSpore's own refusal would not name all that there are.
+    """
+    if isinstance(reduction, str):
+        checked_reduction(reduction)
     return "sum" if str(reduction).lower() in ("batchmean", "weighted_mean") else reduction
 
 
@@ -63,8 +68,12 @@ class _Cell(nn.Cell):
         self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
 
     def extend_repr(self) -> str:
-        """The options that are not the default, so that a plain cell prints as MindSpore's own."""
+        """The parameters that are not the default, so that a plain cell prints as MindSpore's own."""
         given = {} if self.reduction == "mean" else {"reduction": repr(self.reduction)}
+        for name in ("weight", "pos_weight"):
+            if (tensor := getattr(self, name)) is not None:
+                shown = f"{NAME.get(tensor.dtype, tensor.dtype)}{list(tensor.shape)}"
+                given[name] = f"Parameter({shown})" if isinstance(tensor, ms.Parameter) else shown
         given |= options.shown_terms(self)
         return ", ".join(f"{name}={value}" for name, value in given.items())
 

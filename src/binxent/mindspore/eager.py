@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, mint
+from mindspore import COOTensor, CSRTensor, Tensor, mint
 from mindspore.common import np_dtype
 from mindspore.common._grad_function import _Function
 from mindspore.ops.primitive import _pynative_executor
 
-from binxent import definition, sparse
+from binxent import definition, options, sparse
 from binxent.call import ROWS, SIZE, WEIGHTS, Operands
 from binxent.kernels import Outputs, native
 from binxent.mindspore import arrays
@@ -208,7 +208,10 @@ def _kind(operand: Any) -> Kind:
         return operand.shape, operand.dtype
     if isinstance(operand, SparseRows):
         return operand.shape, DTYPE.get("bool" if operand.values is None else operand.values.dtype.name)
-    return None if operand is None else type(operand).__name__
+    if operand is None:
+        return None
+    hint = options.TO_DENSE if isinstance(operand, (COOTensor, CSRTensor)) else options.to_dense(operand)
+    return type(operand).__name__ + hint
 
 
 def is_sparse(target: object) -> bool:

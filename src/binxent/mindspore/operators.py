@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import COOTensor, CSRTensor, Tensor, nn, ops
 from mindspore.common.dtype import TensorType
 from mindspore.ops.primitive import jit_context
 
-from binxent import kernel
+from binxent import kernel, options
 from binxent.mindspore import arrays, compiled, eager
 from binxent.mindspore.arrays import no_constant
 from binxent.mindspore.operands import DTYPE, Kind, checked_normalizer, checked_reduction, checked_terms, planned
@@ -75,6 +75,8 @@ def kind_of(operand: Any) -> Kind:
     """What a graph's compiler knows of an operand."""
     if operand is None:
         return None
+    if isinstance(operand, (COOTensor, CSRTensor)):
+        return "a sparse tensor" + options.TO_DENSE
     if not isinstance(operand, Tensor):
         return "a constant"
     shape = (-2,) if ops.functional.is_sequence_value_unknown(operand.shape) else operand.shape

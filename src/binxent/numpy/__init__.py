@@ -23,3 +23,8 @@ __all__ = [
     "linear_value_and_grad",
     "value_and_grad",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, which a prompt then completes."""
+    return __all__

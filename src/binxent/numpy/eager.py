@@ -37,9 +37,11 @@ class Numbers(NamedTuple):
 def checked(name: str, value: object, *, floating: bool = False) -> Array:
     """An array that the kernel can read: of a dtype that it knows, in native byte order."""
     if not isinstance(value, (np.ndarray, np.generic)):
-        raise TypeError(f"{name}: expected a numpy.ndarray, got {type(value).__name__}; wrap it in numpy.asarray(…)")
+        hint = options.to_dense(value) or "; wrap it in numpy.asarray(…)"
+        raise TypeError(f"{name}: expected a numpy.ndarray, got {type(value).__name__}{hint}")
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: the mask of a numpy.ma.MaskedArray would be ignored; pass its .filled(…) or .data")
+        hint = "pass its .filled(…), or its .data and mask=~numpy.ma.getmaskarray(…)"
+        raise TypeError(f"{name}: the mask of a numpy.ma.MaskedArray would be ignored; {hint}")
     value = np.asarray(value)  # a subclass may report a shape, strides or dtype that its memory does not have
     known = FLOATING if floating else tuple(native.TAGS)
     if value.dtype.name not in known:

@@ -44,6 +44,7 @@ class _Loss:
         mask: Array | None = None,
         normalizer: float | Array | None = None,
     ) -> Any:
+        """The loss of input and target, as the function of this name computes it."""
         given = (input, target, weight, sample_weight, pos_weight, mask)
         return compute(self.loss, self.reduction, *self._given(*given), normalizer)[0]
 

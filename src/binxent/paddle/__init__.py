@@ -5,3 +5,8 @@ from binxent.paddle.functional import binary_cross_entropy, binary_cross_entropy
 from binxent.paddle.layers import BCELoss, BCEWithLogitsLoss
 
 __all__ = ["BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "count"]
+
+
+def __dir__() -> list[str]:
+    """The public names alone, which a prompt then completes."""
+    return __all__

@@ -46,7 +46,13 @@ def check(where: str, operands: dict[str, Any], kind: Any, no_kind: type[Excepti
             found = type(operand).__name__
             if type(operand).__module__ != "builtins":
                 found = f"{type(operand).__module__}.{found}"
-            raise no_kind(f"{where}(): argument '{name}' must be {kind.__name__}, but got {found}")
+            hint = options.to_dense(operand)
+            raise no_kind(f"{where}(): argument '{name}' must be {kind.__name__}, but got {found}{hint}")
+        if isinstance(operand, Tensor) and not operand.is_dense():
+            hint = options.TO_DENSE
+            if name == "label" and where != "count":
+                hint = f"; {options.SPARSE_TARGET}{hint.replace('; ', ', or ')}"
+            raise no_kind(f"{where}(): argument '{name}' is a sparse tensor{hint}")
         known = FLOATING if name in ("input", "logit") else tuple(native.TAGS)
         if NAME.get(operand.dtype) not in known:
             error = TypeError if name in _WEIGHTS else no_dtype

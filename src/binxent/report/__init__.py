@@ -14,6 +14,7 @@ import numpy as np
 from binxent import formula, kernel, options
 from binxent import numpy as face
 from binxent.arrays import Array, as_array
+from binxent.label_names import numbered
 from binxent.report import batch, measures
 from binxent.report.batch import Batch, InvalidValueError
 from binxent.report.cells import Cells
@@ -93,7 +94,7 @@ class Report:
         label_smoothing: float = 0.0,
         gamma: float = 0.0,
     ) -> None:
-        self.names = [str(i) for i in range(labels)] if isinstance(labels, int) else [str(name) for name in labels]
+        self.names = numbered(labels) if isinstance(labels, int) else [str(name) for name in labels]
         count = len(self.names)
         if count == 0:
             raise ValueError("labels: there is none")
@@ -123,6 +124,14 @@ class Report:
         self._losses, self._weights = LossSums(count), WeightSums()
         self._cells = Cells(count, calibration_bins)
         self._ranking = Ranking(count, probabilities, exact_scores, self.score_bins)
+
+    def __repr__(self) -> str:
+        """A table, where rich is installed, which the extra ``cli`` brings."""
+        try:
+            from binxent.commands import table
+        except ImportError:
+            return f"Report(rows={self.rows}, labels={len(self.names)})"
+        return table.of_report(self)
 
     def stop_keeping_scores(self) -> None:
         """Counts the scores in bins from now on, including those that have been stored."""

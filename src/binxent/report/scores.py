@@ -43,6 +43,14 @@ class Scores:
     average_precision: Array
     average_precision_error: Array
 
+    def __repr__(self) -> str:
+        """A table, where rich is installed, which the extra ``cli`` brings."""
+        try:
+            from binxent.commands import table
+        except ImportError:
+            return f"Scores(labels={len(self.loss)})"
+        return table.of_scores(self)
+
     def as_dict(self) -> dict[str, list[float | int | None]]:
         """Lists that JSON can hold: None in the place of NaN."""
         return {

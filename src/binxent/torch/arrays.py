@@ -55,7 +55,7 @@ def _as_numpy(tensor: Tensor) -> Any:
 
 def refusal_of_probability(name: str, tensor: Tensor, keep: Tensor | None = None) -> str:
     values, kept = _as_numpy(tensor.detach().double().cpu()), None if keep is None else _as_numpy(keep.cpu())
-    return definition.refusal_of_probability(name, values, kept, hint=False)
+    return definition.refusal_of_probability(name, values, kept)
 
 
 def refuse_out_of_range(name: str, tensor: Tensor, keep: Tensor | None = None) -> None:

@@ -52,7 +52,9 @@ def _torchs_reduction(size_average: bool | None, reduce: bool | None, reduction:
     """What torch makes of its deprecated arguments, or of a reduction that is none of ours."""
     if size_average is not None or reduce is not None:
         return _legacy_reduction(size_average, reduce)
-    torch_reduction.get_enum(reduction)  # raises torch's ValueError, or warns of 'elementwise_mean'
+    if reduction != "elementwise_mean":
+        options.check_reduction(reduction)  # a ValueError, as torch's, which knows only three of ours
+    torch_reduction.get_enum(reduction)  # warns of 'elementwise_mean'
     return "mean"
 
 
@@ -77,6 +79,12 @@ def _refuse(loss: Loss, refusal: options.RefusalError, input: Tensor, target: Te
     if refusal.argument in ("weight", "pos_weight", "mask"):
         raise RuntimeError(f"{_name(loss)}(): {refusal}") from None
     raise refusal
+
+
+def _check_all(loss: Loss, given: tuple[Any, ...]) -> None:
+    for name, operand in zip(NAMES, given, strict=True):
+        if (operand is not None or name in ("input", "target")) and not isinstance(operand, SparseRows):
+            check(_name(loss), name, operand)
 
 
 def _loss(
@@ -115,11 +123,14 @@ def _loss(
         if isinstance(input, Tensor) and sparse.is_target(target):
             target = sparse.rows(_name(loss), target, input, ignore_index, compiling)
             given, is_sparse = (input, target, *given[2:]), True
-        elif isinstance(input, Tensor) and isinstance(target, Tensor) and target.shape != input.shape:
+        elif (
+            isinstance(input, Tensor)
+            and isinstance(target, Tensor)
+            and not (input.is_nested or target.is_nested)  # whose sizes are not what is wrong
+            and target.shape != input.shape
+        ):
             raise _other_size(loss, input, target)
-        for name, operand in zip(NAMES, given, strict=True):
-            if (operand is not None or name in ("input", "target")) and not isinstance(operand, SparseRows):
-                check(_name(loss), name, operand)
+        _check_all(loss, given)
         if any(map(shards.is_sharded, given)):
             if is_sparse:
                 raise NotImplementedError(f"{_name(loss)}(): a sparse target, but another operand is a DTensor")
@@ -157,15 +168,18 @@ def _loss(
                 kernel = None
     operations = not compiling and (kernel is None or is_watched())  # whether torch's own operations compute it
     find = plan if compiling or operations else known_plan  # whoever watches may see sizes that are symbols
-    meant: tuple[Any, ...] = (loss, reduction, (NAME[input.dtype], target_dtype), input.shape, target.shape)
     alone = weight is sample_weight is pos_weight is mask is ignore_index is None
-    if not alone or label_smoothing is not OFF or gamma is not OFF:  # what is shorter is found in half the time
-        shapes = (None if operand is None else operand.shape for operand in (weight, sample_weight, pos_weight, mask))
-        meant = (*meant, *shapes, ignore_index, label_smoothing, gamma)
     try:
+        meant: tuple[Any, ...] = (loss, reduction, (NAME[input.dtype], target_dtype), input.shape, target.shape)
+        if not alone or label_smoothing is not OFF or gamma is not OFF:  # what is shorter is found in half the time
+            rest = (weight, sample_weight, pos_weight, mask)
+            meant = (*meant, *(o if o is None else o.shape for o in rest), ignore_index, label_smoothing, gamma)
         call = find(*meant)
     except options.RefusalError as refusal:
         _refuse(loss, refusal, input, target)
+    except RuntimeError:  # a nested tensor that is strided looks plain, but has no shape
+        _check_all(loss, given)
+        raise
     if normalizer is not None:
         call = normalized(call, number)
     if call.dtype in _HALF:

@@ -253,6 +253,7 @@ class LinearBCEWithLogitsLoss(Grouped):
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
+        """See ``linear_binary_cross_entropy_with_logits``."""
         if self.process_group is not None:
             logits = input.new_empty(()).expand(*input.shape[:-1], self.linear.out_features)
             normalizer = self._normalizer(normalizer, logits, target, sample_weight, mask)

@@ -148,6 +148,7 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
+        """See ``binary_cross_entropy_with_logits``."""
         return binary_cross_entropy_with_logits(
             input,
             target,
@@ -215,6 +216,7 @@ class BCELoss(_Options, TorchBCELoss):
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
+        """See ``binary_cross_entropy``."""
         return binary_cross_entropy(
             input,
             target,

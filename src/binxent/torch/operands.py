@@ -27,14 +27,21 @@ class NotATensorError(TypeError, AttributeError):
 def check(function: str, name: str, operand: Any) -> None:
     argument = f"{function}(): argument '{name}'"
     if not isinstance(operand, Tensor):
-        raise NotATensorError(f"{argument} must be Tensor, not {type(operand).__name__}")
+        hint = options.to_dense(operand)
+        raise NotATensorError(f"{argument} must be Tensor, not {type(operand).__name__}{hint}")
     if isinstance(operand, torch.masked.MaskedTensor):
-        raise TypeError(f"{argument}: the mask of a MaskedTensor would be ignored; pass its .to_tensor(…)")
+        hint = "pass its .get_data(), and mask=its .get_mask()"
+        raise TypeError(f"{argument}: the mask of a MaskedTensor would be ignored; {hint}")
     if operand.is_quantized:
         raise NotImplementedError(f"{argument} is quantized; pass its .dequantize()")
-    if operand.layout != torch.strided or operand.is_nested:
-        hint = "; a sparse target is one in CSR: pass its .to_sparse_csr()" if name == "target" else ""
-        raise NotImplementedError(f"{argument} must be strided, and not a nested tensor{hint}")
+    if operand.is_nested:
+        hint = "pass the .values() of every operand, or .to_padded_tensor(0.0) and mask="
+        raise NotImplementedError(f"{argument} is a nested tensor; {hint}")
+    if operand.layout != torch.strided:
+        hint = options.TO_DENSE
+        if name == "target" and operand.dim() == 2 and function != "count":
+            hint = f"; a sparse target is one in CSR: pass its .to_sparse_csr(){hint.replace('; ', ', or ')}"
+        raise NotImplementedError(f"{argument} has the layout {operand.layout}; expected torch.strided{hint}")
     if operand.is_complex() and (name != "target" or function == "binary_cross_entropy"):
         raise NotImplementedError(f"{argument} is of dtype {operand.dtype}; expected a real one")
     if operand.is_floating_point() and NAME[operand.dtype] not in FLOATING:
