@@ -146,13 +146,19 @@ def focal(
 _OFF = 0
 
 
+def check_one_gamma(gamma: object, given: Focal) -> None:
+    """Refuses a gamma for both branches, learnt ones included, beside one for each."""
+    if given.gamma_positive is given.gamma_negative is None or (isinstance(gamma, (int, float)) and gamma == 0):
+        return
+    name = "gamma_negative" if given.gamma_positive is None else "gamma_positive"
+    raise RefusalError(name, "and gamma are given; expected gamma for both branches, or one for each")
+
+
 def _with_focal(meant: Terms, gamma: object, given: Focal) -> Terms:
     """The terms with those of the focal family, in the form in which two equal losses have equal terms."""
+    check_one_gamma(gamma, given)
     positive, negative = given.gamma_positive, given.gamma_negative
     if not positive is negative is None:
-        name = "gamma_negative" if positive is None else "gamma_positive"
-        if not (isinstance(gamma, (int, float)) and gamma == 0):
-            raise RefusalError(name, "and gamma are given; expected gamma for both branches, or one for each")
         positive, negative = positive or 0.0, negative or 0.0
         meant = meant._replace(gamma=positive, gamma_negative=None if negative == positive else negative)
     return meant._replace(alpha=given.alpha, margin=given.margin, focal=given.focal)
