@@ -147,8 +147,8 @@ def focal(
 _OFF = 0
 
 
-def check_gammas(gamma: object, given: Focal) -> None:
-    """Refuses a gamma, be it a number or learnt, beside one for each branch."""
+def check_one_gamma(gamma: object, given: Focal) -> None:
+    """Refuses a gamma for both branches, learnt ones included, beside one for each."""
     if given.gamma_positive is given.gamma_negative is None or (isinstance(gamma, (int, float)) and gamma == 0):
         return
     name = "gamma_negative" if given.gamma_positive is None else "gamma_positive"
@@ -157,7 +157,7 @@ def check_gammas(gamma: object, given: Focal) -> None:
 
 def _with_focal(meant: Terms, gamma: object, given: Focal) -> Terms:
     """The terms with those of the focal family, in the form in which two equal losses have equal terms."""
-    check_gammas(gamma, given)
+    check_one_gamma(gamma, given)
     positive, negative = given.gamma_positive, given.gamma_negative
     if not positive is negative is None:
         positive, negative = positive or 0.0, negative or 0.0

@@ -104,7 +104,7 @@ def static_terms(
         raise TypeError(f"{given}; pass it as a static argument of jax.jit, or close over it")
     dtype = "" if ignore_index is None else str(getattr(target, "dtype", "float32"))
     if isinstance(gamma, Tracer):
-        options.check_gammas(gamma, focal)
+        options.check_one_gamma(gamma, focal)
     terms = options.terms(ignore_index, _known(label_smoothing), _known(gamma), dtype, focal)
     if terms is not None and terms.ignore_index != terms.ignore_index:
         return terms._replace(ignore_index=math.nan)  # one NaN object for all calls, by which the key is found again

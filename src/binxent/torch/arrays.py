@@ -9,24 +9,20 @@ mode of differentiation.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy as torch_binary_cross_entropy
 
-from binxent import definition, formula, options
+from binxent import definition, focal, formula, options
 from binxent.call import Call, Operands
+from binxent.options import Terms
 from binxent.targets import SparseRows
-from binxent.torch.context import (
-    in_transform,
-    is_autocast_available,
-    is_exporting,
-    is_tracing,
-    under_dispatch_mode,
-)
+from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_tracing
+from binxent.torch.values import refusal_of_probability, refusal_of_targets, values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,37 +31,14 @@ NAME = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values
 DTYPE = {name: dtype for dtype, name in NAME.items()}
 
 
-def _values(tensor: Tensor) -> Tensor | None:
-    """The tensor below the wrappers of torch.func's transforms, whose values Python may look at.
-
-    None where there are none: in a fake tensor, on the meta device or under a dispatch mode.
-    """
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    tensor = tensor.detach()
-    return tensor if type(tensor) is Tensor and not tensor.is_meta and not under_dispatch_mode() else None
-
-
-def _as_numpy(tensor: Tensor) -> Any:
-    """The values as NumPy's. A transform wraps what is made of a plain tensor too, and such a one has no memory."""
-    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        return np.array(tensor.tolist())
-    return tensor.numpy()
-
-
-def refusal_of_probability(name: str, tensor: Tensor, keep: Tensor | None = None) -> str:
-    values, kept = _as_numpy(tensor.detach().double().cpu()), None if keep is None else _as_numpy(keep.cpu())
-    return definition.refusal_of_probability(name, values, kept)
-
-
 def refuse_out_of_range(name: str, tensor: Tensor, keep: Tensor | None = None) -> None:
     raise RuntimeError(refusal_of_probability(name, tensor, keep))
 
 
 def _check_range(name: str, tensor: Tensor) -> None:
-    values = _values(tensor)
-    if values is not None and not bool(formula.in_unit(values).all()):
-        refuse_out_of_range(name, values)
+    seen = values(tensor)
+    if seen is not None and not bool(formula.in_unit(seen).all()):
+        refuse_out_of_range(name, seen)
 
 
 def check_range(call: Call, operands: Operands) -> None:
@@ -75,10 +48,18 @@ def check_range(call: Call, operands: Operands) -> None:
     operands = with_dense_target(operands)
     keep = definition.kept(ARRAYS, operands.target, operands.mask, call.terms and call.terms.ignore_index)
     for name in ("input", "target"):
-        values = getattr(operands, name).detach()
-        wrong = ~((values >= 0) & (values <= 1))
+        given = getattr(operands, name).detach()
+        wrong = ~((given >= 0) & (given <= 1))
         if bool((wrong if keep is None else wrong & keep).any()):
-            refuse_out_of_range(name, values, keep)
+            refuse_out_of_range(name, given, keep)
+
+
+def check_targets(call: Call, operands: Operands) -> None:
+    """Refuse what ``check_targets`` refuses. Waits for the device, once."""
+    operands = with_dense_target(operands)
+    y = ARRAYS.widen(operands.target, call.dtype)
+    keep = definition.kept(ARRAYS, y, operands.mask, call.terms and call.terms.ignore_index)
+    ARRAYS.checked(call, y, formula.only(ARRAYS, keep, y), operands, keep)
 
 
 class Arrays:
@@ -132,12 +113,27 @@ class Arrays:
             _check_range("target", y)
         return x
 
+    def checked(self, call: Call, x: Tensor, y: Tensor, operands: Operands, keep: Tensor | None) -> Tensor:
+        """x. What is wrong is refused; in a graph by an assertion on the processor, and by NaN elsewhere."""
+        if y.is_complex():
+            raise NotImplementedError(f"check_targets: a target of dtype {y.dtype}; expected a real one")
+        marked: Tensor = definition.nan_where_wrong(self, call, torch.zeros_like(x), y, operands, keep)
+        seen = None if is_tracing() else values(marked)
+        if seen is None:
+            if x.is_cpu and torch.compiler.is_compiling() and not in_transform():
+                _assert(~marked.isnan(), "check_targets: a target, a weight or a mask has an element that is refused")
+                return x
+            return x + marked
+        if bool(seen.isnan().any()):
+            raise RuntimeError(refusal_of_targets(operands, keep))
+        return x
+
 
 ARRAYS, CHECKING_ARRAYS = Arrays(), Arrays(check_range=True)
 
 
-def _assert_range(name: str, valid: Tensor) -> None:
-    torch.ops.aten._assert_async.msg(valid.all(), f"all elements of {name} should be between 0 and 1")
+def _assert(valid: Tensor, message: str) -> None:
+    torch.ops.aten._assert_async.msg(valid.all(), message)
 
 
 def _without_autocast(device: str) -> AbstractContextManager[None]:
@@ -147,24 +143,31 @@ def _without_autocast(device: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _probabilities_loss(
-    xp: Arrays, q: Tensor, y: Tensor, weight: Tensor | None, pos_weight: Tensor | None, label_smoothing: Any, gamma: Any
-) -> Tensor:
+def _logarithms(q: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """−log q and −log(1 − q), and 0 in each element; NaN where q or y lies outside [0, 1], and is not refused."""
     q_valid, y_valid = formula.in_unit(q), formula.in_unit(y)
     zeros, nan = torch.zeros_like(q), torch.full_like(q, torch.nan)
     if q.is_cpu:
         # torch's operation refuses what is out of range, in a graph too: a NaN stands for such a target.
         safe, ones = q, torch.where(y_valid, torch.ones_like(q), nan)
         if is_exporting():  # a decomposed operation does not
-            _assert_range("input", q_valid)
-            _assert_range("target", y_valid)
+            _assert(q_valid, "all elements of input should be between 0 and 1")
+            _assert(y_valid, "all elements of target should be between 0 and 1")
     else:  # it would abort the whole CUDA context
         safe, ones = torch.where(q_valid, q, torch.full_like(q, 0.5)), torch.ones_like(q)
     with _without_autocast(q.device.type):
         minus_log = torch_binary_cross_entropy(safe, ones, reduction="none")
         minus_log1m = torch_binary_cross_entropy(safe, zeros, reduction="none")
+    return minus_log, minus_log1m, torch.where(q_valid & y_valid, zeros, nan)
+
+
+def _probabilities_loss(
+    xp: Arrays, q: Tensor, y: Tensor, weight: Tensor | None, pos_weight: Any, label_smoothing: Any, gamma: Any,
+    neg_weight: Any,
+) -> Tensor:  # fmt: skip
+    minus_log, minus_log1m, valid = _logarithms(q, y)
     # The logarithms come first in each product: torch gives the result the input's strides.
-    positive, negative = formula.coefficients(y, pos_weight, label_smoothing)
+    positive, negative = formula.coefficients(y, pos_weight, label_smoothing, neg_weight)
     if not formula.is_off(gamma):
         minus_log, minus_log1m = (
             minus_log * formula.focal_power(xp, minus_log1m, gamma),
@@ -173,25 +176,58 @@ def _probabilities_loss(
     loss = minus_log * positive + minus_log1m * negative
     loss = loss if weight is None else loss * weight
     # NaN, and a gradient of NaN, where that is out of range.
-    checked: Tensor = loss + torch.where(q_valid & y_valid, zeros, nan) * (q + y)
+    checked: Tensor = loss + valid * (q + y)
     return checked
 
 
 def _probabilities_gradient(
-    xp: Arrays, q: Tensor, y: Tensor, weight: Tensor | None, pos_weight: Tensor | None, label_smoothing: Any, gamma: Any
-) -> Tensor:
+    xp: Arrays, q: Tensor, y: Tensor, weight: Tensor | None, pos_weight: Any, label_smoothing: Any, gamma: Any,
+    neg_weight: Any,
+) -> Tensor:  # fmt: skip
     """d/dq; its derivative in turn is that of torch's operation, as in the loss."""
     if not formula.is_off(gamma):
-        focal: Tensor = formula.probabilities_gradient(xp, q, y, weight, pos_weight, label_smoothing, gamma)
-        return focal
+        focal_gradient: Tensor = formula.probabilities_gradient(
+            xp, q, y, weight, pos_weight, label_smoothing, gamma, neg_weight
+        )
+        return focal_gradient
 
     def slope(target: Tensor) -> Tensor:
         result: Tensor = torch.ops.aten.binary_cross_entropy_backward(torch.ones_like(q), q, target, None, 0)
         return result
 
-    positive, negative = formula.coefficients(y, pos_weight, label_smoothing)
+    positive, negative = formula.coefficients(y, pos_weight, label_smoothing, neg_weight)
     both: Tensor = positive * slope(torch.ones_like(q)) + negative * slope(torch.zeros_like(q))
     return both if weight is None else weight * both
+
+
+@functools.lru_cache(maxsize=64)
+def _focal(terms: Terms) -> formula.Loss:
+    """The loss of probabilities that only ``focal`` defines, on torch's logarithms."""
+    kind: Any = focal.OfPt if terms.focal == "p_t" else focal.Asymmetric
+
+    def loss(
+        xp: Arrays, q: Tensor, y: Tensor, weight: Tensor | None, pos_weight: Any, label_smoothing: Any, gamma: Any,
+        neg_weight: Any,
+    ) -> Tensor:  # fmt: skip
+        minus_log, minus_log1m, valid = _logarithms(q, y)
+        at = focal.Point(xp, q, 1 - q, minus_log, minus_log1m)
+        bracket = kind(at, y, pos_weight, neg_weight, label_smoothing, gamma, terms, formula.LOG_CLAMP)
+        each: Tensor = bracket.loss() if weight is None else bracket.loss() * weight
+        return each + valid * (q + y)
+
+    return dataclasses.replace(focal.of(True, terms), loss=loss)
+
+
+def _on_torchs_logarithms(call: Call) -> Call:
+    """The call, whose loss is torch's if only ``focal`` defines it, of probabilities."""
+    terms = call.terms
+    if terms is None or not (call.loss.probabilities and terms.is_family):
+        return call
+    loss = _focal(terms._replace(ignore_index=None, label_smoothing=0, gamma=0))
+    # Its functions know these. The α of p_t is theirs too; any other is a part of pos_weight and neg_weight.
+    alpha = None if terms.focal == "p_t" else terms.alpha
+    rest = terms._replace(alpha=alpha, gamma_negative=None, margin=0, focal="branch")
+    return call._replace(loss=loss, terms=rest)
 
 
 LOGITS = formula.LOGITS
@@ -248,14 +284,15 @@ def with_values(call: Call, operands: Operands) -> Call:
     smoothing, gamma = operands.label_smoothing, operands.gamma
     if smoothing is None and gamma is None:
         return call
-    numbers = call.terms or options.Terms()
-    terms = options.terms(
+    numbers = call.terms or Terms()
+    checked = options.checked_terms(
         numbers.ignore_index,
         numbers.label_smoothing if smoothing is None else smoothing.item(),
         numbers.gamma if gamma is None else gamma.item(),
         dtype_of_target(operands.target),
     )
-    return call._replace(terms=terms)
+    terms = numbers._replace(label_smoothing=checked.label_smoothing, gamma=checked.gamma)
+    return call._replace(terms=None if terms == Terms() else terms)
 
 
 def like_elements(call: Call, operands: Operands) -> Tensor:
@@ -269,9 +306,9 @@ def check_options(call: Call, operands: Operands) -> None:
     """Refuses a label_smoothing or a gamma out of its range. Under vmap there are several of them."""
     for name in ("label_smoothing", "gamma"):
         option = getattr(operands, name)
-        values = None if option is None else _values(option)
-        if values is not None and values.is_cpu:
-            for value in values.flatten():
+        seen = None if option is None else values(option)
+        if seen is not None and seen.is_cpu:
+            for value in seen.flatten():
                 with_values(call, Operands(operands.input, operands.target, **{name: value}))
 
 
@@ -293,7 +330,7 @@ class _Saturating(torch.autograd.Function):
 
 def loss(call: Call, operands: Operands, check_range: bool = False) -> Tensor:
     """The loss by the definition, which autograd differentiates."""
-    operands = with_dense_target(operands)
+    operands, call = with_dense_target(operands), _on_torchs_logarithms(call)
     if not is_tracing():
         check_options(call, operands)
     if call.loss.probabilities and operands.input.dtype == torch.float16 and operands.input.requires_grad:
@@ -311,12 +348,14 @@ def gradients(
     call: Call, operands: Operands, incoming: Tensor, needed: Sequence[bool | None]
 ) -> tuple[Tensor | None, ...]:
     """The loss's gradient to each operand, times the incoming gradient: itself differentiable."""
-    operands = with_dense_target(operands)
-    values = definition.prepare(ARRAYS, call, operands)
+    operands, call = with_dense_target(operands), _on_torchs_logarithms(call)
+    if not is_tracing():
+        call = call._replace(checks_targets=False)  # the forward has; another look would wait for the device again
+    prepared = definition.prepare(ARRAYS, call, operands)
 
     def to(name: str, operand: Tensor) -> Tensor:
         dtype = NAME[operand.dtype]
-        gradient: Tensor = definition.gradient(ARRAYS, call, operands, values, name, dtype, incoming)
+        gradient: Tensor = definition.gradient(ARRAYS, call, operands, prepared, name, dtype, incoming)
         return gradient
 
     return tuple(

@@ -20,7 +20,7 @@ from binxent.call import GIVEN, KEPT, WEIGHTS, Call, Operands
 from binxent.targets import SparseRows
 from binxent.torch import arrays
 from binxent.torch.arrays import DTYPE, NAME, Arrays
-from binxent.torch.operands import lies_on
+from binxent.torch.operands import NAMES, lies_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,6 +43,10 @@ class _BlockArrays(Arrays):
         """What is out of range has been refused for the whole tensor, or will be NaN."""
         result: Tensor = definition.nan_outside(self, call, x, y)
         return result
+
+    def checked(self, call: Call, x: Tensor, y: Tensor, operands: Operands, keep: Tensor | None) -> Tensor:
+        """What is wrong has been refused for the whole tensor."""
+        return x
 
 
 ARRAYS = _BlockArrays()
@@ -102,8 +106,7 @@ def _blocks(operands: Operands) -> Iterator[tuple[Part, Operands]]:
     input = operands.input
     most = _BLOCK if input.is_cpu else _BLOCK_ELSEWHERE
     for part in _parts(input.shape, most):
-        names = [name for name in Operands._fields[:6] if name != "target"]
-        read = {name: _of(getattr(operands, name), part, input.dim()) for name in names}
+        read = {name: _of(getattr(operands, name), part, input.dim()) for name in NAMES if name != "target"}
         target = operands.target
         read["target"] = _dense_part(target, part) if isinstance(target, SparseRows) else _of(target, part, input.dim())
         yield part, operands._replace(**read)

@@ -16,6 +16,7 @@ from binxent.kernels import native
 from binxent.targets import SparseRows
 from binxent.torch import arrays
 from binxent.torch.arrays import ARRAYS, DTYPE
+from binxent.torch.values import refusal_of_targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +88,7 @@ def _run(
 ) -> None:
     """Write the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
     read = operands
-    dense = operands[:6] if type(operands[1]) is not SparseRows else (operands[0], *operands[2:6])
+    dense = operands if type(operands[1]) is not SparseRows else (operands[0], *operands[2:])
     for operand in dense:
         if operand is not None and _is_copied_when_written(operand):
             read = Operands(*map(_source, operands))
@@ -102,6 +103,8 @@ def _run(
         name = "input" if outside & native.INPUT_OUT_OF_RANGE else "target"
         operands = arrays.with_dense_target(operands)
         keep = definition.kept(ARRAYS, operands.target, operands.mask, call.terms and call.terms.ignore_index)
+        if call.checks_targets and (wrong := refusal_of_targets(operands, keep)):
+            raise RuntimeError(wrong)
         arrays.refuse_out_of_range(name, getattr(operands, name), keep)
 
 

@@ -62,7 +62,7 @@ def _may_read(tensor: Tensor) -> bool:
 
 
 def reads(given: Sequence[Any], compiling: bool) -> bool:
-    """Whether the kernel can compute a call of these operands, which are in the order of ``Operands``."""
+    """Whether the kernel can compute a call of these operands: input and target first, the others in any order."""
     input = given[0]
     if input is None or not _may_read(input):
         return False
@@ -73,6 +73,13 @@ def reads(given: Sequence[Any], compiling: bool) -> bool:
         )
     triton = _triton()
     return triton is not None and bool(triton.reads(Operands(*given)))
+
+
+def knows(call: Call, operands: Operands) -> bool:
+    """Whether the kernel has all options of the call. To be deleted as soon as it has."""
+    terms = call.terms
+    knows_terms = terms is None or (terms.alpha is None and not terms.is_family)
+    return knows_terms and operands.neg_weight is None and not call.checks_targets
 
 
 def reads_to_count(target: Tensor, others: Sequence[Tensor | None]) -> bool:

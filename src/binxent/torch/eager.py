@@ -25,10 +25,10 @@ _top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 _is_grad_enabled, _is_compiling = torch.is_grad_enabled, torch.compiler.is_compiling
 
+_ALL = len(Operands._fields)  # the tensors of a sparse target, which are three, come after them
 # Each None that autograd takes and keeps costs it time, and most losses have no operands but input and target: these
 # stand for the others.
-_NO_OTHERS = (None,) * 7
-_ALL = len(Operands._fields)  # the tensors of a sparse target, which are three, come after them
+_NO_OTHERS = (None,) * (_ALL - 2)
 _NO_GRADIENTS = (None,) * (_ALL - 1 + 3)  # to all but the input; autograd takes as many as it has use for
 
 _IN_PLACE, _SPENT = object(), object()  # in place of a gradient that was made
@@ -39,7 +39,7 @@ def _operands(given: tuple[Any, ...]) -> Operands:
     if len(given) > _ALL:
         offsets, indices, values = given[_ALL:]
         return Operands(given[0], SparseRows(offsets, indices, values, given[0].shape), *given[2:_ALL])
-    return tuple.__new__(Operands, (given + _NO_OTHERS)[:9])
+    return tuple.__new__(Operands, (given + _NO_OTHERS)[:_ALL])
 
 
 class KernelLoss(torch.autograd.Function):
@@ -47,7 +47,7 @@ class KernelLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *given: Any) -> Tensor:
-        """Takes input and target alone, all but the options, or all operands and the tensors of a sparse target."""
+        """Takes input and target alone, all to the mask, or all operands and the tensors of a sparse target."""
         ctx.save_for_backward(*given)
         ctx.call = call
         kernel, operands = ctx._forward_cls.kernel, _operands(given)
@@ -121,7 +121,7 @@ _APPLY_IN_PLACE = {kernel: _apply(_InPlaceLoss, kernel) for kernel in (cpu, cuda
 
 
 def loss(kernel: ModuleType, call: Call, operands: Operands, inplace: bool = False) -> Tensor:
-    input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma, normalizer = operands
+    input, target, weight, sample_weight, pos_weight, mask, label_smoothing, gamma, normalizer, neg_weight = operands
     result: Tensor
     if _is_grad_enabled() and (
         input.requires_grad
@@ -131,11 +131,12 @@ def loss(kernel: ModuleType, call: Call, operands: Operands, inplace: bool = Fal
         or (pos_weight is not None and pos_weight.requires_grad)
         or (label_smoothing is not None and label_smoothing.requires_grad)
         or (gamma is not None and gamma.requires_grad)
+        or (neg_weight is not None and neg_weight.requires_grad)
     ):
         if inplace:
             _check_inplace(operands)
         apply = (_APPLY_IN_PLACE if inplace else _APPLY)[kernel]
-        if not (label_smoothing is gamma is normalizer is None):
+        if not (label_smoothing is gamma is normalizer is neg_weight is None):
             result = apply(call, *operands)
         elif weight is sample_weight is pos_weight is mask is None:
             result = apply(call, input, target)

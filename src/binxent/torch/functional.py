@@ -7,6 +7,7 @@ is computed in torch's own operations.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -19,8 +20,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits as torch_binary
 from torch.overrides import handle_torch_function
 from torch.overrides import has_torch_function_variadic as has_torch_function
 
-from binxent import options
-from binxent.call import Operands, known_plan, normalized, plan
+from binxent import definition, options
+from binxent.call import Operands, averaged_axes, known_plan, normalized, plan, result_dtype
+from binxent.options import BY_AXIS, NO_FOCAL
 from binxent.targets import IndexTargets, SparseRows
 from binxent.torch import arrays, blocks, cpu, cuda, eager, operators, shards, sparse, sparse_operators
 from binxent.torch.arrays import LOGITS, NAME, PROBABILITIES, dtype_of_target, tensors
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from binxent.formula import Loss
+    from binxent.options import Focal
 
 _HALF = ("float16", "bfloat16")
 # Bound once: looking up an attribute of torch is measurable in a loss of 64 elements.
@@ -49,13 +52,21 @@ _legacy_reduction._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _torchs_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """What torch makes of its deprecated arguments, or of a reduction that is none of ours."""
+    """What torch makes of its deprecated arguments, or of a reduction that no kernel has."""
     if size_average is not None or reduce is not None:
         return _legacy_reduction(size_average, reduce)
+    if reduction in BY_AXIS:
+        return reduction
     if reduction != "elementwise_mean":
         options.check_reduction(reduction)  # a ValueError, as torch's, which knows only three of ours
     torch_reduction.get_enum(reduction)  # warns of 'elementwise_mean'
     return "mean"
+
+
+def _is_autocast(input: Tensor) -> bool:
+    """Whether both losses give float32, as autocast lists them."""
+    device = input.device.type
+    return is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _name(loss: Loss) -> str:
@@ -76,7 +87,7 @@ def _refuse(loss: Loss, refusal: options.RefusalError, input: Tensor, target: Te
     """Raise what torch raises."""
     if refusal.argument == "target":
         raise _other_size(loss, input, target) from None
-    if refusal.argument in ("weight", "pos_weight", "mask"):
+    if refusal.argument in ("weight", "pos_weight", "neg_weight", "mask"):
         raise RuntimeError(f"{_name(loss)}(): {refusal}") from None
     raise refusal
 
@@ -94,18 +105,22 @@ def _loss(
     ignore_index: float | None,
     label_smoothing: Any,
     gamma: Any,
+    focal: Focal | None,
     normalizer: Any,
+    check_targets: bool,
     inplace_backward: bool = False,
     check_range: bool = False,
+    wide: bool = False,
 ) -> Tensor:
+    """The loss; ``focal`` is None if none of its options is meant, and ``wide`` makes a half type float32."""
     compiling = _is_compiling()
-    input, target, weight, sample_weight, pos_weight, mask = given
+    input, target, weight, sample_weight, pos_weight, mask, neg_weight = given
     if (
         compiling
-        and weight is sample_weight is pos_weight is mask is ignore_index is normalizer is None
+        and weight is sample_weight is pos_weight is mask is neg_weight is ignore_index is normalizer is focal is None
         and label_smoothing is OFF
         and gamma is OFF
-        and not inplace_backward
+        and not (check_targets or inplace_backward or wide)
     ):
         found = native_loss(loss.probabilities, input, target, reduction)
         if found is not None:
@@ -119,6 +134,7 @@ def _loss(
         and (sample_weight is None or is_plain(sample_weight, compiling))
         and (pos_weight is None or is_plain(pos_weight, compiling))
         and (mask is None or is_plain(mask, compiling))
+        and (neg_weight is None or is_plain(neg_weight, compiling))
     ):
         if isinstance(input, Tensor) and sparse.is_target(target):
             target = sparse.rows(_name(loss), target, input, ignore_index, compiling)
@@ -137,8 +153,8 @@ def _loss(
 
             def of_shard(local: tuple[Any, ...], learnable: tuple[Any, Any], divisor: Any) -> Tensor:
                 smoothing, power = learnable
-                flags = inplace_backward, check_range
-                return _loss(loss, local, reduction, ignore_index, smoothing, power, divisor, *flags)
+                flags = check_targets, inplace_backward, check_range, wide
+                return _loss(loss, local, reduction, ignore_index, smoothing, power, focal, divisor, *flags)
 
             learnable = label_smoothing, gamma
             try:
@@ -157,7 +173,7 @@ def _loss(
     target_dtype = dtype_of_target(target) if is_sparse else NAME[target.dtype]
     if label_smoothing is not OFF or gamma is not OFF:
         label_smoothing, gamma, learnt_smoothing, learnt_gamma = split_options(
-            _name(loss), ignore_index, label_smoothing, gamma, target_dtype, compiling
+            _name(loss), ignore_index, label_smoothing, gamma, focal or NO_FOCAL, target_dtype, compiling
         )
     number = None
     if normalizer is not None:
@@ -168,12 +184,14 @@ def _loss(
                 kernel = None
     operations = not compiling and (kernel is None or is_watched())  # whether torch's own operations compute it
     find = plan if compiling or operations else known_plan  # whoever watches may see sizes that are symbols
-    alone = weight is sample_weight is pos_weight is mask is ignore_index is None
+    alone = weight is sample_weight is pos_weight is mask is neg_weight is ignore_index is focal is None
     try:
         meant: tuple[Any, ...] = (loss, reduction, (NAME[input.dtype], target_dtype), input.shape, target.shape)
-        if not alone or label_smoothing is not OFF or gamma is not OFF:  # what is shorter is found in half the time
-            rest = (weight, sample_weight, pos_weight, mask)
-            meant = (*meant, *(o if o is None else o.shape for o in rest), ignore_index, label_smoothing, gamma)
+        # What is shorter is found in half the time.
+        if not (alone and label_smoothing is OFF and gamma is OFF and not check_targets):
+            *rest, of_neg = (o if o is None else o.shape for o in (weight, sample_weight, pos_weight, mask, neg_weight))
+            beyond = of_neg, focal or NO_FOCAL, check_targets
+            meant = (*meant, *rest, ignore_index, label_smoothing, gamma, *beyond)
         call = find(*meant)
     except options.RefusalError as refusal:
         _refuse(loss, refusal, input, target)
@@ -182,13 +200,14 @@ def _loss(
         raise
     if normalizer is not None:
         call = normalized(call, number)
-    if call.dtype in _HALF:
-        device = input.device.type
-        if is_autocast_available(device) and torch.is_autocast_enabled(device):
-            call = call._replace(dtype="float32")  # autocast lists both losses so
+    if call.dtype in _HALF and (wide or _is_autocast(input)):
+        call = call._replace(dtype="float32")
     if sample_weight is not None:
         sample_weight = sample_weight.reshape((-1,) + (1,) * (input.dim() - 1))
-    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, learnt_smoothing, learnt_gamma, divisor)
+    learnt = learnt_smoothing, learnt_gamma
+    operands = Operands(input, target, weight, sample_weight, pos_weight, mask, *learnt, divisor, neg_weight)
+    if kernel is cuda and not cuda.knows(call, operands):
+        kernel = None if compiling else blocks
     if compiling:
         if inplace_backward:
             raise RuntimeError("inplace_backward: not under torch.compile; call the loss without it, or uncompiled.")
@@ -199,14 +218,53 @@ def _loss(
         return arrays.loss(call, operands, check_range)
     if check_range and kernel is not cpu:
         arrays.check_range(call, operands)
+    if check_targets and kernel is not cpu:
+        arrays.check_targets(call, operands)
     if is_sparse:
         return eager.sparse_loss(kernel, call, operands, inplace_backward)
     return eager.loss(kernel, call, operands, inplace_backward)
 
 
+def _by_axis(
+    loss: Loss,
+    given: tuple[Any, ...],
+    reduction: str,
+    ignore_index: float | None,
+    label_smoothing: Any,
+    gamma: Any,
+    focal: Focal | None,
+    normalizer: Any,
+    *flags: bool,
+) -> Tensor:
+    """The means over all axes but one of what is kept there, made of the losses of the elements."""
+    if normalizer is not None:
+        options.check_normalizer(reduction)
+    input, target, mask = given[0], given[1], given[5]
+    each = _loss(loss, given, "none", ignore_index, label_smoothing, gamma, focal, None, *flags, wide=True)
+    is_sparse = sparse.is_target(target)
+    dtype = result_dtype(NAME[input.dtype], sparse.dtype_of(target) if is_sparse else NAME[target.dtype])
+    axes = averaged_axes(reduction, each.dim())
+    if shards.is_sharded(each) and mask is not None:
+        mask = shards.beside(mask, each)
+    y = None
+    if ignore_index is not None:
+        if is_sparse:
+            target = arrays.dense(sparse.rows(_name(loss), target, input, ignore_index, _is_compiling()))
+        y = arrays.ARRAYS.widen(target, dtype)
+    keep = definition.kept(arrays.ARRAYS, y, mask, ignore_index)
+    kept: Any
+    if keep is None:
+        kept = max(1, math.prod(each.shape[axis] for axis in axes))
+    else:
+        kept = (keep.expand_as(each).sum(axes) if axes else keep.expand_as(each)).clamp(min=1)
+    means = (each.sum(axes) if axes else each) / kept
+    half = dtype in _HALF and not _is_autocast(input)
+    return arrays.ARRAYS.cast(means, dtype) if half else means
+
+
 def _beyond_defaults(ours: dict[str, Any]) -> dict[str, Any]:
     """What a subclass of Tensor must know of: one that stands in for torch's function knows none of our options."""
-    off = options.Terms()._asdict()
+    off = options.DEFAULTS
     given = {name: value for name, value in ours.items() if value is not None and value is not False}
     return {
         name: value
@@ -229,8 +287,15 @@ def binary_cross_entropy_with_logits(
     ignore_index: float | None = None,
     label_smoothing: float | Tensor = 0,  # not 0.0, which torch.compile would make a symbol, and trace twice
     gamma: float | Tensor = 0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Tensor | None = None,
     normalizer: float | Tensor | None = None,
     inplace_backward: bool = False,
+    check_targets: bool = False,
 ) -> Tensor:
     """Binary cross-entropy of logits; a drop-in for ``torch.nn.functional.binary_cross_entropy_with_logits``.
 
@@ -244,7 +309,8 @@ def binary_cross_entropy_with_logits(
         weight: broadcasts to the input.
         size_average, reduce: deprecated; either overrides ``reduction``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
-            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count).
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count); ``"per_label"``
+            and ``"per_sample"``, the mean over all axes but the last, and but the first, of what is kept there.
         pos_weight: broadcasts to the input; multiplies the loss of positives. In [N, C] input, one for each class.
         sample_weight: shape [N], along the input's first axis; multiplies ``weight``.
         mask: broadcasts to the input; an element where it is 0 or False is ignored: it adds 0 to the loss, to every
@@ -253,12 +319,24 @@ def binary_cross_entropy_with_logits(
         label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the target.
         gamma: of the focal loss, not negative; the loss of an element is multiplied by what the model gives the wrong
             answer, to this power. It and label_smoothing may be tensors of one element, which get their gradients.
+        alpha: α in [0, 1] of the focal loss: positives are multiplied by α, negatives by 1 − α, after smoothing. This
+            and the next four are numbers, constants under ``torch.compile``.
+        gamma_positive, gamma_negative: in place of ``gamma``, one for each class (Ridnik et al., 2021); one that is not
+            given is 0.
+        margin: m in [0, 1); max(p − m, 0) stands for the probability p where it is a negative's.
+        focal: for soft targets, what γ is the power of. ``"branch"``: of 1 − p for the positive share of a target, and
+            of p for the negative one. ``"p_t"``: of 1 − p_t, for the whole, p_t = p·y + (1−p)·(1−y), as torchvision,
+            Keras, fvcore and optax have it; α_t = α·y + (1−α)·(1−y) then multiplies the whole.
+        neg_weight: broadcasts to the input; multiplies the loss of negatives.
         normalizer: a number that ``"mean"``, ``"batchmean"`` or ``"weighted_mean"`` divides by, in place of this
             batch's own, such as the sum of ``count`` over micro-batches or machines; or a tensor of one element, on the
             input's device or the CPU. It has no gradient. 0 gives a loss and gradients of 0.
         inplace_backward: the backward overwrites the logits with their gradient, and no memory is allocated. Refused
             for leaves, views and expanded logits, under ``create_graph``, ``torch.func`` and ``torch.compile``; a
             second backward is an error. Whoever else needs the logits' values in the backward gets torch's own error.
+        check_targets: whether a target outside [0, 1], a negative ``pos_weight`` or ``neg_weight``, and a mask that is
+            neither 0 nor 1 are refused; ignored elements may hold anything. On an accelerator a check waits for the
+            device; under ``torch.compile`` the loss is NaN there.
 
     Returns:
         A scalar, or the input's shape for ``"none"``; of the wider floating dtype of input and target (float32 for
@@ -266,11 +344,13 @@ def binary_cross_entropy_with_logits(
 
     Raises:
         ValueError: target and input differ in shape, or the reduction is unknown.
-        RuntimeError: a weight does not broadcast to the input, or is on another device.
+        RuntimeError: a weight does not broadcast to the input, or is on another device; ``check_targets`` refuses an
+            element.
         TypeError, NotImplementedError: an argument is no tensor, or of a dtype or layout that is not supported.
 
     Differences from torch: integer and boolean targets; the wider dtype instead of the target's; exact tails; finite
-    results for infinite logits with the right target; gradients to ``weight`` and ``pos_weight``.
+    results for infinite logits with the right target; gradients to ``weight`` and ``pos_weight``; the parameters after
+    ``pos_weight``.
 
     Examples:
         >>> target = torch.ones([10, 64], dtype=torch.float32)  # 64 classes, batch size = 10
@@ -280,19 +360,26 @@ def binary_cross_entropy_with_logits(
         tensor(0.2014)
     """
     # Dynamo cannot trace the hand-over to a subclass, so that under compile it sees the formula's operations instead.
-    if has_torch_function(input, target, weight, sample_weight, pos_weight, mask) and not _is_compiling():
+    if has_torch_function(input, target, weight, sample_weight, pos_weight, mask, neg_weight) and not _is_compiling():
         ours: dict[str, Any] = {
             "sample_weight": sample_weight,
             "mask": mask,
             "ignore_index": ignore_index,
             "label_smoothing": label_smoothing,
             "gamma": gamma,
+            "alpha": alpha,
+            "gamma_positive": gamma_positive,
+            "gamma_negative": gamma_negative,
+            "margin": margin,
+            "focal": focal,
+            "neg_weight": neg_weight,
             "normalizer": normalizer,
             "inplace_backward": inplace_backward,
+            "check_targets": check_targets,
         }
         result: Tensor = handle_torch_function(
             binary_cross_entropy_with_logits,
-            (input, target, weight, sample_weight, pos_weight, mask),
+            (input, target, weight, sample_weight, pos_weight, mask, neg_weight),
             input,
             target,
             weight=weight,
@@ -303,17 +390,24 @@ def binary_cross_entropy_with_logits(
             **_beyond_defaults(ours),
         )
         return result
+    compute = _loss
     if size_average is not None or reduce is not None or reduction not in _REDUCTIONS:
         reduction = _torchs_reduction(size_average, reduce, reduction)
-    return _loss(
+        compute = _by_axis if reduction in BY_AXIS else _loss
+    family = None
+    if not (alpha is gamma_positive is gamma_negative is None and margin is OFF and focal == "branch"):
+        family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
+    return compute(
         LOGITS,
-        (input, target, weight, sample_weight, pos_weight, mask),
+        (input, target, weight, sample_weight, pos_weight, mask, neg_weight),
         reduction,
         ignore_index,
         label_smoothing,
         gamma,
+        family,
         normalizer,
-        inplace_backward=inplace_backward,
+        check_targets,
+        inplace_backward,
     )
 
 
@@ -331,8 +425,15 @@ def binary_cross_entropy(
     ignore_index: float | None = None,
     label_smoothing: float | Tensor = 0,
     gamma: float | Tensor = 0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Tensor | None = None,
     normalizer: float | Tensor | None = None,
     check_range: bool = False,
+    check_targets: bool = False,
 ) -> Tensor:
     """Binary cross-entropy of probabilities; a drop-in for ``torch.nn.functional.binary_cross_entropy``.
 
@@ -344,7 +445,8 @@ def binary_cross_entropy(
         input: probabilities, of any shape and floating dtype.
         target: of the input's shape; floating in [0, 1], integers 0 and 1, or bool. Or sparse, as with logits.
         weight, size_average, reduce, reduction, pos_weight: as with logits.
-        sample_weight, mask, ignore_index, label_smoothing, gamma, normalizer: likewise.
+        sample_weight, mask, ignore_index, label_smoothing, gamma, alpha, gamma_positive, gamma_negative: likewise.
+        margin, focal, neg_weight, normalizer, check_targets: likewise.
         check_range: on an accelerator, where a check waits for the device, raise for values outside [0, 1]; without
             it, such elements are NaN there. On CPU they are always refused.
 
@@ -363,7 +465,7 @@ def binary_cross_entropy(
         tensor([0.6931, 0.1054])
     """
     # Dynamo cannot trace the hand-over to a subclass, so that under compile it sees the formula's operations instead.
-    if has_torch_function(input, target, weight, sample_weight, pos_weight, mask) and not _is_compiling():
+    if has_torch_function(input, target, weight, sample_weight, pos_weight, mask, neg_weight) and not _is_compiling():
         ours: dict[str, Any] = {
             "pos_weight": pos_weight,
             "sample_weight": sample_weight,
@@ -371,12 +473,19 @@ def binary_cross_entropy(
             "ignore_index": ignore_index,
             "label_smoothing": label_smoothing,
             "gamma": gamma,
+            "alpha": alpha,
+            "gamma_positive": gamma_positive,
+            "gamma_negative": gamma_negative,
+            "margin": margin,
+            "focal": focal,
+            "neg_weight": neg_weight,
             "normalizer": normalizer,
             "check_range": check_range,
+            "check_targets": check_targets,
         }
         result: Tensor = handle_torch_function(
             binary_cross_entropy,
-            (input, target, weight, sample_weight, pos_weight, mask),
+            (input, target, weight, sample_weight, pos_weight, mask, neg_weight),
             input,
             target,
             weight=weight,
@@ -386,17 +495,25 @@ def binary_cross_entropy(
             **_beyond_defaults(ours),
         )
         return result
+    compute = _loss
     if size_average is not None or reduce is not None or reduction not in _REDUCTIONS:
         reduction = _torchs_reduction(size_average, reduce, reduction)
-    return _loss(
+        compute = _by_axis if reduction in BY_AXIS else _loss
+    family = None
+    if not (alpha is gamma_positive is gamma_negative is None and margin is OFF and focal == "branch"):
+        family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
+    return compute(
         PROBABILITIES,
-        (input, target, weight, sample_weight, pos_weight, mask),
+        (input, target, weight, sample_weight, pos_weight, mask, neg_weight),
         reduction,
         ignore_index,
         label_smoothing,
         gamma,
+        family,
         normalizer,
-        check_range=check_range,
+        check_targets,
+        False,
+        check_range,
     )
 
 

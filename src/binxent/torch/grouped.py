@@ -35,6 +35,7 @@ class Grouped(torch.nn.Module):
         given: float | Tensor | None,
         input: Tensor,
         target: Tensor | IndexTargets,
+        weight: Tensor | None,
         sample_weight: Tensor | None,
         mask: Tensor | None,
     ) -> Any:
@@ -42,13 +43,14 @@ class Grouped(torch.nn.Module):
         if self.process_group is None:
             return given
         groups.check(self.process_group, self.gradients, self.reduction)  # any of them may have been set since
-        for name, operand in (("input", input), ("target", target), ("sample_weight", sample_weight), ("mask", mask)):
+        operands = {"input": input, "target": target, "weight": weight, "sample_weight": sample_weight, "mask": mask}
+        for name, operand in operands.items():
             if shards.is_sharded(operand):
                 raise RuntimeError(
                     f"process_group: the {name} is a DTensor, and the mean of DTensors is over all shards already; "
                     "pass no process_group"
                 )
-        learnt = any(weight is not None and weight.requires_grad for weight in (self.weight, sample_weight))
+        learnt = any(one is not None and one.requires_grad for one in (weight, sample_weight))
         if self.reduction == "weighted_mean" and learnt and given is None and torch.is_grad_enabled():
             raise RuntimeError(
                 "process_group: with reduction='weighted_mean' the divisor has the weights of all ranks, and a weight "
@@ -59,7 +61,7 @@ class Grouped(torch.nn.Module):
         like: Any = input if sparse.is_target(target) and self.ignore_index is None else target
 
         def counted() -> Tensor:
-            return self.count(like, sample_weight=sample_weight, mask=mask)
+            return self._count(like, weight, sample_weight, mask)
 
         return groups.normalizer(given, counted, self.process_group, self.reduction, str(self.gradients))
 
@@ -91,11 +93,20 @@ class Grouped(torch.nn.Module):
         self, target: Tensor | IndexTargets, *, sample_weight: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """What the mean of these targets divides by; see the function of that name."""
+        return self._count(target, self.weight, sample_weight, mask)
+
+    def _count(
+        self,
+        target: Tensor | IndexTargets,
+        weight: Tensor | None,
+        sample_weight: Tensor | None,
+        mask: Tensor | None,
+    ) -> Tensor:
         return count(
             target,
             reduction=self.reduction,
             mask=mask,
             ignore_index=self.ignore_index,
-            weight=self.weight,
+            weight=weight,
             sample_weight=sample_weight,
         )

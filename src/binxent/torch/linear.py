@@ -13,6 +13,7 @@ from torch.overrides import has_torch_function_variadic as has_torch_function
 from binxent import formula, linear, options
 from binxent.call import FLOATING, Operands, known_plan, normalized, plan
 from binxent.linear import FUNCTION, LinearBCEOptions
+from binxent.options import focal as family_of
 from binxent.torch import linear_chunks, linear_operators, shards, sparse
 from binxent.torch.arrays import ARRAYS, DTYPE, LOGITS, NAME, dtype_of_target, tensors
 from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_tracing
@@ -66,6 +67,12 @@ def linear_binary_cross_entropy_with_logits(
     ignore_index: float | None = None,
     label_smoothing: float | Tensor = 0,
     gamma: float | Tensor = 0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Tensor | None = None,
     reduction: str = "mean",
     normalizer: float | Tensor | None = None,
     options: LinearBCEOptions | None = None,
@@ -83,6 +90,7 @@ def linear_binary_cross_entropy_with_logits(
         linear_bias: [C]; or one number for all labels, of shape ().
         weight, pos_weight, mask: broadcast to [N, C], as in ``binary_cross_entropy_with_logits``.
         sample_weight: [N].
+        alpha, gamma_positive, gamma_negative, margin, focal, neg_weight: as there.
         ignore_index, label_smoothing, gamma, normalizer: as there. The divisor of a mean is that of all labels.
         reduction: ``"mean"``, ``"sum"``, ``"batchmean"`` or ``"weighted_mean"``. ``"none"`` is refused.
         options: how it is computed; see ``LinearBCEOptions``.
@@ -110,7 +118,7 @@ def linear_binary_cross_entropy_with_logits(
         (tensor(0.6931), torch.Size([5, 3]))
     """
     compiling = torch.compiler.is_compiling()
-    given = (input, linear_weight, target, linear_bias, weight, pos_weight, sample_weight, mask)
+    given = (input, linear_weight, target, linear_bias, weight, pos_weight, sample_weight, mask, neg_weight)
     if has_torch_function(*given) and not compiling:
         result: Tensor = handle_torch_function(
             linear_binary_cross_entropy_with_logits,
@@ -126,6 +134,12 @@ def linear_binary_cross_entropy_with_logits(
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             gamma=gamma,
+            alpha=alpha,
+            gamma_positive=gamma_positive,
+            gamma_negative=gamma_negative,
+            margin=margin,
+            focal=focal,
+            neg_weight=neg_weight,
             reduction=reduction,
             normalizer=normalizer,
             options=options,
@@ -134,6 +148,7 @@ def linear_binary_cross_entropy_with_logits(
     options = linear.checked_options(options)
     linear.check_reduction(reduction)
     names = ("input", "linear_weight", "target", "linear_bias", "weight", "pos_weight", "sample_weight", "mask")
+    names = (*names, "neg_weight")
     is_sparse = sparse.is_target(target)
     tensor: Any
     for name, tensor in zip(names, given, strict=True):
@@ -150,23 +165,24 @@ def linear_binary_cross_entropy_with_logits(
         y = sparse.rows(FUNCTION, target, input.new_empty(()).expand(shape), ignore_index, compiling)
     product = _dtype_of_products(made_of)
 
+    family = family_of(alpha, gamma_positive, gamma_negative, margin, focal)
     learnt_smoothing = learnt_gamma = divisor = number = None
     if label_smoothing is not OFF or gamma is not OFF:
         for name, option in (("label_smoothing", label_smoothing), ("gamma", gamma)):
             if isinstance(option, Tensor):
                 _check(name, option)
         label_smoothing, gamma, learnt_smoothing, learnt_gamma = split_options(
-            FUNCTION, ignore_index, label_smoothing, gamma, dtype_of_target(y), compiling
+            FUNCTION, ignore_index, label_smoothing, gamma, family, dtype_of_target(y), compiling
         )
     if normalizer is not None:
         number, divisor = split_normalizer(FUNCTION, normalizer, reduction, input, compiling)
-    of_weight, rows, of_pos_weight, of_mask = (
-        None if each is None else each.shape for each in (weight, sample_weight, pos_weight, mask)
+    *shapes, of_neg_weight = (
+        None if each is None else each.shape for each in (weight, sample_weight, pos_weight, mask, neg_weight)
     )
     find = plan if compiling else known_plan
     call = find(
-        LOGITS, reduction, (NAME[product], dtype_of_target(y)), shape, y.shape, of_weight, rows, of_pos_weight, of_mask,
-        ignore_index, label_smoothing, gamma,
+        LOGITS, reduction, (NAME[product], dtype_of_target(y)), shape, y.shape, *shapes, ignore_index, label_smoothing,
+        gamma, of_neg_weight, family,
     )  # fmt: skip
     if normalizer is not None:
         call = normalized(call, number)
@@ -174,7 +190,8 @@ def linear_binary_cross_entropy_with_logits(
         call = call._replace(dtype="float32")  # as autocast has it
     if sample_weight is not None:
         sample_weight = sample_weight.reshape(-1, 1)
-    operands = Operands(None, y, weight, sample_weight, pos_weight, mask, learnt_smoothing, learnt_gamma, divisor)
+    learnt = learnt_smoothing, learnt_gamma
+    operands = Operands(None, y, weight, sample_weight, pos_weight, mask, *learnt, divisor, neg_weight)
     head = Head(call, product, DTYPE[options.accumulator(NAME[product])], options.max_chunk_bytes)
 
     every = (*made_of, *tensors(operands))
@@ -195,14 +212,16 @@ class LinearBCEWithLogitsLoss(Grouped):
     """A linear layer and ``linear_binary_cross_entropy_with_logits`` of its logits, which are never stored.
 
     The layer is ``self.linear``, a ``torch.nn.Linear``, so that the state has ``linear.weight`` and ``linear.bias``.
-    ``weight`` and ``pos_weight`` are buffers, as in ``BCEWithLogitsLoss``.
+    ``weight``, ``pos_weight`` and ``neg_weight`` are buffers, as in ``BCEWithLogitsLoss``.
 
     Args:
         in_features, num_labels, bias, device, dtype: of the linear layer.
         weight, reduction, pos_weight, ignore_index, label_smoothing, gamma, options: as in the function.
+        alpha, gamma_positive, gamma_negative, margin, focal, neg_weight: likewise.
         process_group, gradients: as in ``BCEWithLogitsLoss``.
 
-    The call takes input and target, and ``sample_weight``, ``mask`` and ``normalizer``.
+    The call takes input and target, and ``weight``, ``pos_weight``, ``sample_weight``, ``mask`` and ``normalizer``; the
+    first two replace the module's own.
 
     Examples:
         >>> head = LinearBCEWithLogitsLoss(16, 1000)
@@ -215,6 +234,12 @@ class LinearBCEWithLogitsLoss(Grouped):
     """
 
     pos_weight: Tensor | None
+    # Of modules that were pickled before.
+    alpha: float | None = None
+    gamma_positive: float | None = None
+    gamma_negative: float | None = None
+    margin: float = 0
+    focal: str = "branch"
 
     def __init__(
         self,
@@ -230,18 +255,27 @@ class LinearBCEWithLogitsLoss(Grouped):
         ignore_index: float | None = None,
         label_smoothing: float = 0,
         gamma: float = 0,
+        alpha: float | None = None,
+        gamma_positive: float | None = None,
+        gamma_negative: float | None = None,
+        margin: float = 0,
+        focal: str = "branch",
+        neg_weight: Tensor | None = None,
         process_group: Any = None,
         gradients: str | None = None,
         options: LinearBCEOptions | None = None,
     ) -> None:
         super().__init__()
-        _check_settings(reduction, ignore_index, label_smoothing, gamma)
+        family = family_of(alpha, gamma_positive, gamma_negative, margin, focal)
+        _check_settings(reduction, ignore_index, label_smoothing, gamma, family)
         self.linear = TorchLinear(in_features, num_labels, bias=bias, device=device, dtype=dtype)
         self.register_buffer("weight", weight)
         self.register_buffer("pos_weight", pos_weight)
+        self.register_buffer("neg_weight", neg_weight)
         self.reduction, self.ignore_index = reduction, ignore_index
         self._set_group(process_group, gradients)
         self.label_smoothing, self.gamma = label_smoothing, gamma
+        self.alpha, self.gamma_positive, self.gamma_negative, self.margin, self.focal = family
         self.options = linear.checked_options(options)
 
     def forward(
@@ -249,26 +283,35 @@ class LinearBCEWithLogitsLoss(Grouped):
         input: Tensor,
         target: Tensor | IndexTargets | Any,
         *,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
         """See ``linear_binary_cross_entropy_with_logits``."""
+        weight = self.weight if weight is None else weight
         if self.process_group is not None:
             logits = input.new_empty(()).expand(*input.shape[:-1], self.linear.out_features)
-            normalizer = self._normalizer(normalizer, logits, target, sample_weight, mask)
+            normalizer = self._normalizer(normalizer, logits, target, weight, sample_weight, mask)
         return linear_binary_cross_entropy_with_logits(
             input,
             self.linear.weight,
             target,
             linear_bias=self.linear.bias,
-            weight=self.weight,
-            pos_weight=self.pos_weight,
+            weight=weight,
+            pos_weight=self.pos_weight if pos_weight is None else pos_weight,
             sample_weight=sample_weight,
             mask=mask,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             gamma=self.gamma,
+            alpha=self.alpha,
+            gamma_positive=self.gamma_positive,
+            gamma_negative=self.gamma_negative,
+            margin=self.margin,
+            focal=self.focal,
+            neg_weight=getattr(self, "neg_weight", None),
             reduction=self.reduction,
             normalizer=normalizer,
             options=self.options,
@@ -305,6 +348,6 @@ class LinearBCEWithLogitsLoss(Grouped):
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
-def _check_settings(reduction: str, ignore_index: Any, label_smoothing: Any, gamma: Any) -> None:
+def _check_settings(reduction: str, ignore_index: Any, label_smoothing: Any, gamma: Any, focal: options.Focal) -> None:
     linear.check_reduction(options.check_reduction(reduction))
-    options.terms(ignore_index, label_smoothing, gamma, "float32")
+    options.terms(ignore_index, label_smoothing, gamma, "float32", focal)

@@ -65,13 +65,13 @@ def _dtype_of_chunks(product: torch.dtype, device: torch.device) -> torch.dtype:
     return torch.float32 if emulated else product
 
 
-def _kernel(operands: Operands, like: Tensor) -> ModuleType:
+def _kernel(call: Call, operands: Operands, like: Tensor) -> ModuleType:
     """The module that computes a chunk of these operands, whose logits lie where ``like`` does."""
     given = [tensor for tensor in arrays.tensors(operands)[1:] if tensor is not None]
     if not cuda.RUNS_ON_CPU and like.is_cpu and all(cpu.is_plain(operand, False) for operand in given):
         return cpu
-    numbers = [number for number in operands[6:] if number is not None and not number.is_cpu]
-    reads = cuda.reads((like, *operands[1:6], *numbers), False)
+    numbers = [number for number in operands[6:9] if number is not None and not number.is_cpu]
+    reads = cuda.knows(call, operands) and cuda.reads((like, *operands[1:6], operands.neg_weight, *numbers), False)
     return cuda if reads and (like.is_cpu or like.is_cuda) else blocks
 
 
@@ -143,7 +143,7 @@ def _compute(
     input, weight, bias = made_of
     to_input, to_weight, to_bias = needed
     rows, labels, device = len(input), len(weight), input.device
-    kernel, dtype = _kernel(operands, input), _dtype_of_chunks(head.product, device)
+    kernel, dtype = _kernel(head.call, operands, input), _dtype_of_chunks(head.product, device)
     wide = "float64" if dtype == torch.float64 else "float32"
     whole = input.new_empty(()).expand(rows, labels)
     call, operands = _of_the_whole(kernel, linear.call_of_chunks(head.call), operands, whole)
@@ -190,7 +190,7 @@ def add_product(added: Tensor, gradient: Tensor, weight: Tensor) -> None:
 
 def loss_and_gradients(head: Head, made_of: Linear, operands: Operands, needed: Sequence[bool]) -> tuple[Tensor, Made]:
     """The loss, and the gradients that are needed, made for the incoming gradient that is expected."""
-    kernel = _kernel(operands, made_of.input)
+    kernel = _kernel(head.call, operands, made_of.input)
     first = linear.made_for(NAME[head.product], head.call.reduction, len(made_of.weight))
     incoming = kernel.incoming_of_head(made_of.input, head.product, first)
     loss, gradients = compute(head, made_of, operands, needed, incoming)

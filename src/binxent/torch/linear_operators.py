@@ -21,23 +21,23 @@ from binxent.torch import arrays, linear_chunks
 from binxent.torch.arrays import DTYPE, LOGITS, NAME
 from binxent.torch.context import in_transform
 from binxent.torch.linear_chunks import Head, Linear
-from binxent.torch.operators import may_keep
+from binxent.torch.operators import TERMS, may_keep
 
 _TENSORS = (
     "Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor? target, Tensor? weight, Tensor? sample_weight, "
-    "Tensor? pos_weight, Tensor? mask, Tensor? label_smoothing, Tensor? gamma, Tensor? normalizer, Tensor? offsets, "
-    "Tensor? indices, Tensor? values"
+    "Tensor? pos_weight, Tensor? mask, Tensor? label_smoothing, Tensor? gamma, Tensor? normalizer, "
+    "Tensor? neg_weight, Tensor? offsets, Tensor? indices, Tensor? values"
 )
 _HEAD = (
-    "str reduction, ScalarType dtype, float? ignore_index, float smoothing_number, float gamma_number, "
-    "float? divisor_number, str? divisor_name, ScalarType product, ScalarType accumulator, int? max_chunk_bytes, "
-    "bool may_remake"
+    f"str reduction, ScalarType dtype, {TERMS}, float? divisor_number, str? divisor_name, ScalarType product, "
+    "ScalarType accumulator, int? max_chunk_bytes, bool may_remake"
 )
 _LINEAR = len(Linear._fields)
 _ROWS = _LINEAR + len(Operands._fields) - 1  # where a sparse target has its tensors, in place of a dense one
 _COUNT = _ROWS + 3
+_TERMS = len(Terms._fields)
 
-# Inductor's cache on disk goes by their names: change what one does, and give it another name.
+# Inductor's cache on disk goes by their names and arguments: change what one does, and give it another name.
 _library = torch.library.Library("binxent", "FRAGMENT")
 _library.define(f"head_loss({_TENSORS}, {_HEAD}) -> Tensor")
 _library.define(f"head_loss_and_gradients({_TENSORS}, {_HEAD}, bool[] needed) -> (Tensor loss, Tensor token)")
@@ -61,8 +61,9 @@ def _flat(head: Head, may_remake: bool) -> tuple[Any, ...]:
 
 
 def _read(arguments: tuple[Any, ...]) -> tuple[Head, Linear, Operands]:
-    reduction, dtype, ignore, smoothing, gamma, number, name, *rest = arguments[_COUNT:]
-    terms = Terms(ignore, smoothing, gamma)
+    reduction, dtype, *others = arguments[_COUNT:]
+    terms = Terms(*others[:_TERMS])
+    number, name, *rest = others[_TERMS:]
     call = Call(LOGITS, reduction, NAME[dtype], None if terms == Terms() else terms, number if name is None else name)
     made_of, operands = Linear(*arguments[:_LINEAR]), Operands(None, *arguments[_LINEAR:_ROWS])
     if operands.target is None:

@@ -17,6 +17,7 @@ from binxent.torch.grouped import Grouped
 from binxent.torch.operands import LEARNABLE, OFF
 
 if TYPE_CHECKING:
+    from binxent.options import Focal
     from binxent.targets import IndexTargets
 
 
@@ -28,6 +29,16 @@ class _Off:
 
     def __get__(self, module: Any, owner: type) -> Any:
         return OFF if module is None else module._parameters.get(self.name, OFF)
+
+
+class _NegWeight:
+    """A buffer or a parameter, as pos_weight is; None in a module that was torch's, or that was pickled before."""
+
+    def __get__(self, module: Any, owner: type) -> Any:
+        if module is None:
+            return None
+        found = module._buffers.get("neg_weight")
+        return module._parameters.get("neg_weight") if found is None else found
 
 
 def _known(option: Any) -> Any:
@@ -42,6 +53,13 @@ class _Options(Grouped):
 
     label_smoothing: Any = _Off()
     gamma: Any = _Off()
+    alpha: float | None = None
+    gamma_positive: float | None = None
+    gamma_negative: float | None = None
+    margin: float = 0
+    focal: str = "branch"
+    neg_weight: Any = _NegWeight()
+    check_targets: bool = False
     flag: ClassVar[str]  # the name of another option, which is on or off
 
     def _set(
@@ -49,18 +67,27 @@ class _Options(Grouped):
         ignore_index: float | None,
         label_smoothing: Any,
         gamma: Any,
+        focal: Focal,
+        neg_weight: Tensor | None,
         process_group: Any,
         gradients: str | None,
+        check_targets: bool,
         flag: bool,
     ) -> None:
         self._set_group(process_group, gradients)
-        options.terms(ignore_index, _known(label_smoothing), _known(gamma), "float32")
+        if isinstance(gamma, Tensor):
+            options.check_one_gamma(gamma, focal)
+        options.terms(ignore_index, _known(label_smoothing), _known(gamma), "float32", focal)
         self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
+        self.alpha, self.gamma_positive, self.gamma_negative, self.margin, self.focal = focal
+        self._buffers["neg_weight"] = None  # without which torch refuses a name that the class has
+        self.register_buffer("neg_weight", neg_weight)
+        self.check_targets = check_targets
         setattr(self, self.flag, flag)
 
     def register_parameter(self, name: str, param: torch.nn.Parameter | None) -> None:
         """Takes a learnt option, which torch would refuse because the class has an attribute of that name."""
-        if name in LEARNABLE and isinstance(param, torch.nn.Parameter):
+        if name in (*LEARNABLE, "neg_weight") and isinstance(param, torch.nn.Parameter):
             vars(self).pop(name, None)
             self._parameters[name] = param
         else:
@@ -71,8 +98,8 @@ class _Options(Grouped):
         learnt = {
             name: type(option).__name__ for name in LEARNABLE if isinstance(option := getattr(self, name), Tensor)
         }
-        flag = {self.flag: "True"} if getattr(self, self.flag) else {}
-        return options.shown_terms(self, learnt) | self._shown_group() | flag
+        flags = {name: "True" for name in (self.flag, "check_targets") if getattr(self, name)}
+        return options.shown_terms(self, learnt) | self._shown_group() | flags
 
     def extra_repr(self) -> str:
         """Only what is not the default, so that a plain module prints as torch's own."""
@@ -84,7 +111,9 @@ class _Options(Grouped):
         beyond = list(self._shown_options())
         if getattr(self, "pos_weight", None) is not None and isinstance(self, TorchBCELoss):
             beyond.append("pos_weight")
-        if self.reduction in ("batchmean", "weighted_mean"):
+        if self.neg_weight is not None:
+            beyond.append("neg_weight")
+        if self.reduction not in ("none", "mean", "sum"):
             beyond.append(f"reduction={self.reduction!r}")
         if beyond:
             raise NotImplementedError(
@@ -97,7 +126,8 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
     """``binary_cross_entropy_with_logits`` as a module; a drop-in for, and a subclass of, torch's own.
 
     Parameters, buffers, ``state_dict`` and ``repr`` are torch's; the options after ``pos_weight`` are as in the
-    function. The call takes ``sample_weight``, ``mask`` and ``normalizer``.
+    function. The call takes ``weight``, ``pos_weight``, ``sample_weight``, ``mask`` and ``normalizer``; the first two
+    replace the module's own.
 
     Args:
         process_group: the mean is over all ranks of this ``ProcessGroup``, ``DeviceMesh`` of one dimension, or ``(mesh,
@@ -132,36 +162,55 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
         ignore_index: float | None = None,
         label_smoothing: float | Tensor = 0,
         gamma: float | Tensor = 0,
+        alpha: float | None = None,
+        gamma_positive: float | None = None,
+        gamma_negative: float | None = None,
+        margin: float = 0,
+        focal: str = "branch",
+        neg_weight: Tensor | None = None,
         process_group: Any = None,
         gradients: str | None = None,
         inplace_backward: bool = False,
+        check_targets: bool = False,
     ) -> None:
         super().__init__(weight, size_average, reduce, reduction, pos_weight)
-        self._set(ignore_index, label_smoothing, gamma, process_group, gradients, inplace_backward)
+        family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
+        learnable, group = (label_smoothing, gamma), (process_group, gradients)
+        self._set(ignore_index, *learnable, family, neg_weight, *group, check_targets, inplace_backward)
 
     def forward(
         self,
         input: Tensor,
         target: Tensor | IndexTargets,
         *,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
         """See ``binary_cross_entropy_with_logits``."""
+        weight = self.weight if weight is None else weight
         return binary_cross_entropy_with_logits(
             input,
             target,
-            self.weight,
+            weight,
             reduction=self.reduction,
-            pos_weight=self.pos_weight,
+            pos_weight=self.pos_weight if pos_weight is None else pos_weight,
             sample_weight=sample_weight,
             mask=mask,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             gamma=self.gamma,
-            normalizer=self._normalizer(normalizer, input, target, sample_weight, mask),
+            alpha=self.alpha,
+            gamma_positive=self.gamma_positive,
+            gamma_negative=self.gamma_negative,
+            margin=self.margin,
+            focal=self.focal,
+            neg_weight=self.neg_weight,
+            normalizer=self._normalizer(normalizer, input, target, weight, sample_weight, mask),
             inplace_backward=self.inplace_backward,
+            check_targets=self.check_targets,
         )
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
@@ -174,7 +223,8 @@ class BCELoss(_Options, TorchBCELoss):
     """``binary_cross_entropy`` as a module; a drop-in for, and a subclass of, torch's own.
 
     Parameters, buffers, ``state_dict`` and ``repr`` are torch's; the other options are as in the function. The call
-    takes ``sample_weight``, ``mask`` and ``normalizer``.
+    takes ``weight``, ``pos_weight``, ``sample_weight``, ``mask`` and ``normalizer``; the first two replace the module's
+    own.
 
     ``process_group`` and ``gradients`` are those of ``BCEWithLogitsLoss``.
 
@@ -198,38 +248,57 @@ class BCELoss(_Options, TorchBCELoss):
         ignore_index: float | None = None,
         label_smoothing: float | Tensor = 0,
         gamma: float | Tensor = 0,
+        alpha: float | None = None,
+        gamma_positive: float | None = None,
+        gamma_negative: float | None = None,
+        margin: float = 0,
+        focal: str = "branch",
+        neg_weight: Tensor | None = None,
         process_group: Any = None,
         gradients: str | None = None,
         check_range: bool = False,
+        check_targets: bool = False,
     ) -> None:
         super().__init__(weight, size_average, reduce, reduction)
         if pos_weight is not None:  # only then, since torch's own module has no such key in its state
             self.register_buffer("pos_weight", pos_weight)
-        self._set(ignore_index, label_smoothing, gamma, process_group, gradients, check_range)
+        family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
+        learnable, group = (label_smoothing, gamma), (process_group, gradients)
+        self._set(ignore_index, *learnable, family, neg_weight, *group, check_targets, check_range)
 
     def forward(
         self,
         input: Tensor,
         target: Tensor | IndexTargets,
         *,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
         """See ``binary_cross_entropy``."""
+        weight = self.weight if weight is None else weight
         return binary_cross_entropy(
             input,
             target,
-            self.weight,
+            weight,
             reduction=self.reduction,
-            pos_weight=getattr(self, "pos_weight", None),
+            pos_weight=getattr(self, "pos_weight", None) if pos_weight is None else pos_weight,
             sample_weight=sample_weight,
             mask=mask,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             gamma=self.gamma,
-            normalizer=self._normalizer(normalizer, input, target, sample_weight, mask),
+            alpha=self.alpha,
+            gamma_positive=self.gamma_positive,
+            gamma_negative=self.gamma_negative,
+            margin=self.margin,
+            focal=self.focal,
+            neg_weight=self.neg_weight,
+            normalizer=self._normalizer(normalizer, input, target, weight, sample_weight, mask),
             check_range=self.check_range,
+            check_targets=self.check_targets,
         )
 
     def __prepare_scriptable__(self) -> torch.nn.Module:

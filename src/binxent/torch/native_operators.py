@@ -16,11 +16,14 @@ import torch
 from torch import Tensor
 
 from binxent import _native, kernels
+from binxent.call import Operands
 from binxent.kernels import native
-from binxent.torch import arrays, cpu
+from binxent.options import Terms
+from binxent.torch import cpu
+from binxent.torch.values import refusal_of_probability
 
 if TYPE_CHECKING:
-    from binxent.call import Call, Operands
+    from binxent.call import Call
 
 _CALL = "Tensor input, Tensor target, bool probabilities, bool mean, int dtype"
 
@@ -37,7 +40,7 @@ _REDUCTIONS = ("mean", "weighted_mean", "sum")  # without weights, the first two
 
 def _refusal_of_probability(values: Tensor, is_input: bool) -> Tensor:
     """The words that refuse these values, in UTF-8. An exception raised here would lose them on its way through C++."""
-    words = arrays.refusal_of_probability("input" if is_input else "target", values)
+    words = refusal_of_probability("input" if is_input else "target", values)
     return torch.tensor(list(words.encode()), dtype=torch.uint8)
 
 
@@ -57,7 +60,9 @@ def flat(call: Call, operands: Operands) -> tuple[Any, ...]:
 
 def as_others(input: Tensor, target: Tensor, probabilities: bool, mean: bool, dtype: int) -> tuple[Any, ...]:
     """The arguments of a native operator as those of the others."""
-    return (input, target, *(None,) * 7, probabilities, "mean" if mean else "sum", _DTYPE[dtype], None)
+    others = (None,) * (len(Operands._fields) - 2)
+    reduction = "mean" if mean else "sum"
+    return (input, target, *others, probabilities, reduction, _DTYPE[dtype], *Terms(), False)
 
 
 def _fake_loss(input: Tensor, target: Tensor, probabilities: bool, mean: bool, dtype: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,10 +14,13 @@ from binxent.kernels import READABLE
 from binxent.torch.arrays import NAME
 from binxent.torch.context import is_exporting, is_watched
 
-NAMES = ("input", "target", "weight", "sample_weight", "pos_weight", "mask")
+if TYPE_CHECKING:
+    from binxent.options import Focal
+
+NAMES = ("input", "target", "weight", "sample_weight", "pos_weight", "mask", "neg_weight")
 LEARNABLE = ("label_smoothing", "gamma")
 
-OFF = 0  # the default of label_smoothing and gamma: whatever else is given is looked at
+OFF = 0  # the default of label_smoothing, gamma and margin: whatever else is given is looked at
 
 
 class NotATensorError(TypeError, AttributeError):
@@ -99,19 +102,28 @@ def split_normalizer(
 
 
 def split_options(
-    function: str, ignore_index: object, label_smoothing: Any, gamma: Any, target_dtype: str, compiling: bool
+    function: str,
+    ignore_index: object,
+    label_smoothing: Any,
+    gamma: Any,
+    focal: Focal,
+    target_dtype: str,
+    compiling: bool,
 ) -> tuple[Any, Any, Tensor | None, Tensor | None]:
     """label_smoothing and gamma as numbers, and as tensors where they are operands; whichever is not meant is off.
 
     To Dynamo a number that changes is a tensor: as a number, each new value would compile the program anew.
     """
+    if isinstance(gamma, Tensor):  # which is no longer among the numbers where ``options`` looks at them
+        options.check_one_gamma(gamma, focal)
     numbers = {"label_smoothing": label_smoothing, "gamma": gamma}
     tensors: dict[str, Tensor | None] = {"label_smoothing": None, "gamma": None}
     for name, option in numbers.items():
         if isinstance(option, Tensor) and _must_stay_a_tensor(option, compiling):
             tensors[name], numbers[name] = _scalar(function, name, option), OFF
     if compiling and not is_exporting():
-        checked = options.checked_terms(ignore_index, numbers["label_smoothing"], numbers["gamma"], target_dtype)
+        given = numbers["label_smoothing"], numbers["gamma"]
+        checked = options.checked_terms(ignore_index, *given, target_dtype, focal)
         for name, number in numbers.items():
             if number is not OFF:
                 # A product, of which AOTAutograd makes one of tensors; in torch.full it would keep the number.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from binxent.call import Operands, known_plan, normalized, plan, result_dtype
+from binxent.options import Terms
 from binxent.torch import arrays, cpu, cuda, native_operators
 from binxent.torch.arrays import DTYPE, LOGITS, NAME, PROBABILITIES
 from binxent.torch.context import in_transform, is_exporting
@@ -30,12 +31,18 @@ if TYPE_CHECKING:
 
 OPERANDS = (
     "Tensor input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? pos_weight, Tensor? mask, "
-    "Tensor? label_smoothing, Tensor? gamma, Tensor? normalizer"
+    "Tensor? label_smoothing, Tensor? gamma, Tensor? normalizer, Tensor? neg_weight"
 )
-CALL = "bool probabilities, str reduction, ScalarType dtype, float? ignore_index"
+# The fields of ``Terms``.
+TERMS = (
+    "float? ignore_index, float smoothing_number, float gamma_number, float? alpha, float? gamma_negative, "
+    "float margin, str focal"
+)
+CALL = f"bool probabilities, str reduction, ScalarType dtype, {TERMS}, bool check_targets"
 
-# Inductor's cache on disk goes by their names: change what one does, and give it another name.
+# Inductor's cache on disk goes by their names and arguments: change what one does, and give it another name.
 _library = torch.library.Library("binxent", "DEF")
+_OPERANDS = len(Operands._fields)
 _library.define(f"loss_alone({OPERANDS}, {CALL}) -> Tensor")
 _library.define(f"loss_and_gradient({OPERANDS}, {CALL}) -> (Tensor loss, Tensor token)")
 _library.define(f"input_gradient(Tensor incoming, Tensor? token, {OPERANDS}, {CALL}) -> Tensor")
@@ -43,14 +50,16 @@ _library.define(f"input_gradient(Tensor incoming, Tensor? token, {OPERANDS}, {CA
 
 def flat(call: Call, operands: Operands) -> tuple[Any, ...]:
     """The operators' arguments, which ``read`` makes a call and operands again."""
-    ignore_index = None if call.terms is None else call.terms.ignore_index
-    return (*operands, call.loss.probabilities, call.reduction, DTYPE[call.dtype], ignore_index)
+    terms = call.terms or Terms()
+    return (*operands, call.loss.probabilities, call.reduction, DTYPE[call.dtype], *terms, call.checks_targets)
 
 
 def read(arguments: tuple[Any, ...], find: Any = known_plan) -> tuple[Call, Operands]:
     """The call and the operands; ``find`` is ``plan`` where sizes may be symbols."""
-    input, target, weight, sample_weight, pos_weight, mask = arguments[:6]
-    normalizer, probabilities, reduction, dtype, ignore = arguments[8:]
+    operands: Operands = tuple.__new__(Operands, arguments[:_OPERANDS])
+    input, target, weight, sample_weight, pos_weight, mask, _, _, normalizer, neg_weight = operands
+    probabilities, reduction, dtype, *numbers, check_targets = arguments[_OPERANDS:]
+    terms = Terms(*numbers)
     meant: tuple[Any, ...] = (
         PROBABILITIES if probabilities else LOGITS,
         reduction,
@@ -58,17 +67,20 @@ def read(arguments: tuple[Any, ...], find: Any = known_plan) -> tuple[Call, Oper
         input.shape,
         target.shape,
     )
-    if not (weight is sample_weight is pos_weight is mask is ignore is None):
+    if not (weight is sample_weight is pos_weight is mask is neg_weight is terms.ignore_index is None):
         rows = None if sample_weight is None else sample_weight.shape[:1]
-        shapes = (None if operand is None else operand.shape for operand in (weight, pos_weight, mask))
-        of_weight, of_pos_weight, of_mask = shapes
-        meant = (*meant, of_weight, rows, of_pos_weight, of_mask, ignore)
+        shapes = (None if operand is None else operand.shape for operand in (weight, pos_weight, mask, neg_weight))
+        of_weight, of_pos_weight, of_mask, of_neg_weight = shapes
+        meant = (*meant, of_weight, rows, of_pos_weight, of_mask, terms.ignore_index, 0, 0, of_neg_weight)
     call: Call = find(*meant)
+    if terms != Terms() or check_targets:  # which have been checked; a NaN of ``plan`` is one object for all calls
+        ignored = None if call.terms is None else call.terms.ignore_index
+        call = call._replace(terms=terms._replace(ignore_index=ignored), checks_targets=check_targets)
     if normalizer is not None:
         call = normalized(call, None)
     if DTYPE[call.dtype] is not dtype:
         call = call._replace(dtype=NAME[dtype])
-    return call, tuple.__new__(Operands, arguments[:9])
+    return call, operands
 
 
 # What the operators compute
@@ -168,7 +180,7 @@ class _OperatorLoss(torch.autograd.Function):
         # Grad mode is on under create_graph, where a backend keeps autograd's own backward.
         if in_transform() or torch.is_grad_enabled():
             return (None, None, *arrays.gradients(call, operands, incoming, needed))
-        rest: tuple[Tensor | None, ...] = (None,) * 8
+        rest: tuple[Tensor | None, ...] = (None,) * (_OPERANDS - 1)
         if True in needed[1:]:
             rest = arrays.gradients(call, operands, incoming, (False, *needed[1:]))[1:]
         to_input = None

@@ -42,12 +42,10 @@ def _local(name: str, operand: Tensor, input: DTensor) -> Tensor:
 
     An axis of size 1 is sharded where the input's own has size 1: most ranks have nothing of it then.
     """
-    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+    from torch.distributed.tensor import Partial, Replicate, Shard
 
-    mesh = input.device_mesh
-    if not isinstance(operand, DTensor):
-        operand = DTensor.from_local(operand, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    elif operand.device_mesh != mesh:
+    mesh, operand = input.device_mesh, beside(operand, input)
+    if operand.device_mesh != mesh:
         raise RuntimeError(f"{name}: its DeviceMesh {operand.device_mesh} is not the input's, {mesh}")
     lead = 0 if name == "sample_weight" else input.dim() - operand.dim()
     axes = range(0 if name in LEARNABLE else operand.dim())
@@ -69,6 +67,17 @@ def _local(name: str, operand: Tensor, input: DTensor) -> Tensor:
             f"{tuple(input.placements)} expected {tuple(own)}, or Replicate"
         )
     result: Tensor = operand.redistribute(mesh, own).to_local(grad_placements=of_gradient)
+    return result
+
+
+def beside(operand: Tensor, like: DTensor) -> DTensor:
+    """The operand as a DTensor. A plain tensor counts as replicated."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    if isinstance(operand, DTensor):
+        return operand
+    mesh = like.device_mesh
+    result: DTensor = DTensor.from_local(operand, mesh, [Replicate()] * mesh.ndim, run_check=False)
     return result
 
 
@@ -116,12 +125,11 @@ def loss(
     _check_whole("input", input)
     assert isinstance(input, DTensor)
     target, weight, sample_weight = others[:3]
-    of_weight, rows, of_pos_weight, of_mask = (None if other is None else other.shape for other in others[1:])
+    *shapes, of_neg_weight = (None if other is None else other.shape for other in others[1:])
     # Every rank refuses what does not fit, and not only the ranks whose shard shows it: the others would wait forever.
     dtype, shape = NAME[target.dtype], input.shape
-    call = plan(
-        LOGITS, reduction, (dtype, dtype), shape, target.shape, of_weight, rows, of_pos_weight, of_mask, ignore_index
-    )
+    of_target = (dtype, dtype), shape, target.shape
+    call = plan(LOGITS, reduction, *of_target, *shapes, ignore_index, neg_weight=of_neg_weight)
     placements, mesh = input.placements, input.device_mesh
     local: list[Any] = [input.to_local()]
     for name, operand in zip(NAMES[1:], others, strict=True):

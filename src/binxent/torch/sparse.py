@@ -26,6 +26,13 @@ def is_target(target: object) -> bool:
     return isinstance(target, IndexTargets) or sparse.is_scipy(target)
 
 
+def dtype_of(target: Any) -> str:
+    """The dtype of the values of a target that ``is_target``."""
+    if isinstance(target, IndexTargets):
+        return "bool"
+    return str(target.dtype).removeprefix("torch.")
+
+
 def rows(function: str, target: Any, input: Tensor, ignore_index: object, compiling: bool) -> SparseRows:
     """The rows of a target that ``is_target``, on the input's device."""
     sparse.check(target, input.shape, ignore_index)

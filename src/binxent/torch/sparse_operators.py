@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ROWS = "Tensor offsets, Tensor indices, Tensor? values"
 _OPERANDS = operators.OPERANDS.replace("Tensor target", _ROWS)
 
-# Inductor's cache on disk goes by their names: change what one does, and give it another name.
+# Inductor's cache on disk goes by their names and arguments: change what one does, and give it another name.
 _library = torch.library.Library("binxent", "FRAGMENT")
 _library.define(
     "sparse_rows(Tensor indices, Tensor? offsets, int? padding, SymInt height, SymInt width, bool is_set) "
