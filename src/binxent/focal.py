@@ -73,7 +73,7 @@ class Branch:
 
     def __init__(self, at: Point, gamma: Option, margin: float, clamp: float | None) -> None:
         xp, self.gamma = at.xp, gamma
-        if margin:
+        if not is_off(margin):
             shifted = at.p - margin
             self.counts = shifted > 0
             one = xp.zeros_like(shifted) + 0.5
