@@ -88,7 +88,7 @@ class Branch:
         self.xp, self.at, self.p, self.other, self.rising = xp, at, p, other, rising
         if is_off(gamma):
             self.power = None
-        elif clamp is not None and not margin:
+        elif clamp is not None and is_off(margin):
             self.power = formula.focal_power(xp, self.minus_log, gamma)
         else:
             self.power = _power(xp, self.minus_log, gamma)
