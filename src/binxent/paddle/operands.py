@@ -102,14 +102,14 @@ def split_normalizer(normalizer: Any, reduction: str, dtype: str, by_kernel: boo
 
 
 def planned(loss: Loss, reduction: str, given: Given, shapes: Sequence[Shape | None], numbers: Numbers) -> Call:
-    """The call, for the shapes of ``given``. Paddle takes labels outside [0, 1] for probabilities too."""
+    """The call, for the shapes of ``given``. Paddle takes labels outside [0, 1] for probabilities too, unchecked."""
     *shapes, neg_weight = shapes
     ignore_index, label_smoothing, gamma, *beyond = numbers
     # The cache would know a tensor by its identity, and not by its number.
     find: Callable[..., Call] = plan if any(isinstance(number, Tensor) for number in numbers) else known_plan
     dtypes = NAME[given[0].dtype], NAME[given[1].dtype]
     wanted = (loss, reduction, dtypes, *shapes, ignore_index, label_smoothing, gamma, neg_weight, *beyond)
-    return find(*wanted, any_target=True)
+    return find(*wanted, any_target=not numbers[-1])
 
 
 def check_reduction(where: str, reduction: object) -> None:
