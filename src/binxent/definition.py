@@ -158,7 +158,8 @@ def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
     def scaled(operand: Array | None, share: float) -> Any:
         if share == 1:
             return wide(operand)
-        return xp.number(share, x) if operand is None else wide(operand) * share
+        number = xp.number(share, x)
+        return number if operand is None else wide(operand) * number
 
     if call.loss.probabilities:
         x = xp.probability(call, x, y)

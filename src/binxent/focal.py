@@ -73,7 +73,7 @@ class Branch:
 
     def __init__(self, at: Point, gamma: Option, margin: float, clamp: float | None) -> None:
         xp, self.gamma = at.xp, gamma
-        if margin:
+        if not is_off(margin):
             shifted = at.p - margin
             self.counts = shifted > 0
             one = xp.zeros_like(shifted) + 0.5
@@ -88,7 +88,7 @@ class Branch:
         self.xp, self.at, self.p, self.other, self.rising = xp, at, p, other, rising
         if is_off(gamma):
             self.power = None
-        elif clamp is not None and not margin:
+        elif clamp is not None and is_off(margin):
             self.power = formula.focal_power(xp, self.minus_log, gamma)
         else:
             self.power = _power(xp, self.minus_log, gamma)

@@ -9,19 +9,20 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F  # noqa: N812
 from paddle import Tensor
 
-from binxent import definition, formula
-from binxent.call import ROWS, SIZE, WEIGHTS
+from binxent import definition, focal, formula
+from binxent.call import ROWS, SIZE, WEIGHTS, Operands, averaged_axes
 from binxent.kernels import native
 from binxent.paddle.sparse import with_dense_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from binxent.call import Call, Operands
+    from binxent.call import Call
 
 DTYPE = {name: getattr(paddle, name) for name in native.TAGS}
 NAME = {dtype: name for name, dtype in DTYPE.items()}
@@ -117,6 +118,47 @@ class Arrays:
             raise ValueError(definition.refusal_of_probability("input", x.numpy(), None))
         return x
 
+    def checked(self, call: Call, x: Any, y: Any, operands: Operands, keep: Any) -> Any:
+        """x. An element that is wrong is refused in the dynamic graph, which waits for another device once. A static
+        graph raises on CPU as ``probability`` says; on another device such an element is NaN."""
+        if isinstance(x, Tensor):
+            wrong = None
+            if _device(x) == "cpu" or bool(paddle.isnan(self._marked(call, x, y, operands, keep)).any()):
+                wrong = definition.wrong_element(_in_numpy(operands, x), None if keep is None else keep.numpy())
+            if wrong:
+                raise ValueError(wrong)
+            return x
+        marked = self._marked(call, x, y, operands, keep)
+        if _device(x) != "cpu":
+            return x + marked
+        shown = paddle.where(formula.in_unit(y), marked, y)  # Paddle's message has this number
+        return x + 0 * F.binary_cross_entropy(shown, shown, reduction="none")
+
+    def _marked(self, call: Call, x: Any, y: Any, operands: Operands, keep: Any) -> Any:
+        """NaN where ``check_targets`` refuses an operand, else 0; without a gradient."""
+        return constant(definition.nan_where_wrong(self, call, _zeros_like(x), y, operands, keep))
+
+
+def _in_numpy(operands: Operands, x: Any) -> Operands:
+    """The operands that ``check_targets`` looks at. NumPy knows no bfloat16, and takes the byte of a boolean."""
+
+    def plain(operand: Any) -> Any:
+        if operand is None:
+            return None
+        if operand.dtype == paddle.bool:
+            operand = operand != 0
+        elif operand.dtype == paddle.bfloat16:
+            operand = paddle.cast(operand, paddle.float32)
+        return operand.numpy()
+
+    return Operands(
+        np.broadcast_to(np.float32(0), x.shape),
+        plain(operands.target),
+        pos_weight=plain(operands.pos_weight),
+        mask=plain(operands.mask),
+        neg_weight=plain(operands.neg_weight),
+    )
+
 
 ARRAYS = Arrays()
 
@@ -135,10 +177,12 @@ def _by_slope(loss: Callable[..., Any], slope: Callable[..., Any], xp: Arrays, x
     return value + formula.only(xp, paddle.logical_not(paddle.isinf(fixed)), x - fixed) * mean
 
 
-def _logits_loss(xp: Arrays, x: Any, y: Any, weight: Any, pos_weight: Any, label_smoothing: Any, gamma: Any) -> Any:
+def _logits_loss(
+    xp: Arrays, x: Any, y: Any, weight: Any, pos_weight: Any, label_smoothing: Any, gamma: Any, neg_weight: Any
+) -> Any:
     """The loss from logits. With gamma the derivative is given by its formula: the derivative of the parts would be
     0 · inf = NaN for an infinite logit."""
-    operands = (xp, x, y, weight, pos_weight, label_smoothing, gamma)
+    operands = (xp, x, y, weight, pos_weight, label_smoothing, gamma, neg_weight)
     if formula.is_off(gamma):
         return formula.logits_loss(*operands)
     return _by_slope(formula.logits_loss, formula.logits_gradient, *operands)
@@ -151,6 +195,30 @@ def _probabilities_loss(xp: Arrays, *operands: Any) -> Any:
 
 LOGITS = dataclasses.replace(formula.LOGITS, loss=_logits_loss)
 PROBABILITIES = dataclasses.replace(formula.PROBABILITIES, loss=_probabilities_loss)
+
+
+def _with_slope(call: Call) -> Call:
+    """The call, with a loss of the focal family whose gradient is that of its formula, as the two losses above."""
+    terms = call.terms
+    if terms is None or not terms.is_family:
+        return call
+    probabilities, given = call.loss.probabilities, terms
+
+    def loss(xp: Arrays, x: Any, *rest: Any) -> Any:
+        def number(option: float | None) -> Any:
+            return None if option is None else xp.number(option, x)
+
+        known = given._replace(
+            alpha=number(given.alpha), gamma_negative=number(given.gamma_negative), margin=number(given.margin)
+        )
+        of = focal.of.__wrapped__(probabilities, known)  # not the cached one: a graph's numbers are its own
+        return _by_slope(of.loss, of.derivatives["input"], xp, x, *rest)
+
+    # What the loss has of itself is off. The alpha of two branches stays, with which ``definition`` multiplies weights.
+    rest = terms._replace(gamma_negative=None, margin=0, focal="branch")
+    if terms.focal == "p_t":
+        rest = rest._replace(alpha=None)
+    return call._replace(loss=dataclasses.replace(call.loss, loss=loss), terms=rest)
 
 
 def may_enlarge(weight: Sequence[int], input: Sequence[int]) -> bool:
@@ -201,7 +269,26 @@ def loss(call: Call, operands: Operands) -> Any:
             call = _counted(call)
         if weight is not None and may_enlarge(weight.shape, x.shape):
             x, call = x + _zeros_like(ARRAYS.widen(weight, call.dtype)), _counted(call)
-        return definition.loss(ARRAYS, call, operands._replace(input=x))
+        return definition.loss(ARRAYS, _with_slope(call), operands._replace(input=x))
+
+
+def by_axis(reduction: str, losses: Any, label: Any, mask: Any, ignore_index: float | None) -> Any:
+    """The means of the losses over all axes but one, of what is kept there; 0 where nothing is."""
+    axes = list(averaged_axes(reduction, len(losses.shape)))
+    dtype, wide = NAME[losses.dtype], "float64" if _device(losses) in ("cpu", "gpu") else "float32"
+
+    def total(array: Any) -> Any:
+        return paddle.sum(array, axes) if axes else array  # Paddle takes no axes for all of them
+
+    with _without_amp():
+        each = ARRAYS.cast(losses, wide)
+        totals = total(each)
+        keep = definition.kept(ARRAYS, ARRAYS.widen(label, dtype), mask, ignore_index)
+        if keep is None:
+            counts = ARRAYS.size(each) / ARRAYS.size(totals)
+        else:
+            counts = total(constant(ARRAYS.cast(keep, wide) + _zeros_like(each)))
+        return ARRAYS.cast(formula.divided(ARRAYS, totals, counts), dtype)
 
 
 def count(call: Call, operands: Operands) -> Any:

@@ -50,7 +50,7 @@ def _version(operands: Operands) -> int:
     target = operands.target
     if type(target) is not SparseRows:  # whose tensors are made for this call, and known to nobody else
         version += target._inplace_version()
-    for operand in operands[2:6]:
+    for operand in (*operands[2:6], operands.neg_weight):
         if operand is not None:
             version += operand._inplace_version()
     return version
@@ -121,8 +121,7 @@ def loss(call: Call, operands: Operands, elements: int) -> Any:
     divisor = None if operands.normalizer is None else 0.0  # a normalizer of another number is the call's divisor
     outside = _compute(call, operands, outputs, divisor, incoming)
     if outside:
-        # The kernel accepts any label (any_target), so it is the input that is no probability. The definition refuses
-        # its first such element.
+        # An input is no probability, or ``check_targets`` finds something. The definition refuses the first such one.
         return arrays.loss(call, operands)
     if not learns:
         return value

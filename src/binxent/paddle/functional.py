@@ -15,12 +15,12 @@ import paddle
 from paddle import Tensor
 from paddle.base import core
 
-from binxent import kernel
+from binxent import kernel, options
 from binxent.call import Operands, normalized, plan
-from binxent.options import RefusalError
+from binxent.options import NO_FOCAL, RefusalError
 from binxent.paddle import arrays, eager, sparse, static
 from binxent.paddle.arrays import LOGITS, PROBABILITIES
-from binxent.paddle.operands import check, named, planned, refuse, split_normalizer, split_options
+from binxent.paddle.operands import check, family, named, planned, refuse, split_normalizer, split_options
 
 if TYPE_CHECKING:
     from binxent.call import Call, Shape
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from binxent.paddle.operands import Given, Numbers
     from binxent.targets import IndexTargets
 
-Reduction = Literal["none", "mean", "sum", "batchmean", "weighted_mean"]
+Reduction = Literal["none", "mean", "sum", "batchmean", "weighted_mean", "per_label", "per_sample"]
 
 _plain_elements = kernel.paddle.plain_elements  # bound once: looking it up is measurable in a loss of 64 elements
 
@@ -58,9 +58,9 @@ def _plain_call(
 
 def compute(loss: Loss, reduction: str, given: Given, numbers: Numbers, normalizer: Any = None) -> Any:
     """The loss. float32 operands without weights or mask, the usual case, take the shortest way to the kernel."""
-    input, label, weight, sample_weight, pos_weight, mask = given
-    ignore_index, label_smoothing, gamma = numbers
-    alone = weight is None and sample_weight is None and pos_weight is None and mask is None
+    input, label, weight, sample_weight, pos_weight, mask, neg_weight = given
+    ignore_index, label_smoothing, gamma, focal, checks = numbers
+    alone = weight is sample_weight is pos_weight is mask is neg_weight is None and focal is NO_FOCAL and not checks
     elements = _plain_elements(input, label) if alone else -1
     try:
         if (
@@ -89,7 +89,9 @@ def _shape(operand: Tensor | None) -> Shape | None:
 
 
 def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, normalizer: Any) -> Any:
-    input, label, weight, sample_weight, pos_weight, mask = given
+    if reduction in options.BY_AXIS:
+        return _by_axis(loss, reduction, given, numbers, normalizer)
+    input, label, weight, sample_weight, pos_weight, mask, neg_weight = given
     if not paddle.in_dynamic_mode() and not (isinstance(input, Tensor) and isinstance(label, Tensor)):
         return static.compute(loss, reduction, given, numbers, normalizer)
     rows = None
@@ -99,8 +101,11 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, no
         given = (input, label, *given[2:])
     check(*named(loss, given), Tensor, ValueError, RuntimeError)
     shape, elements = tuple(input.shape), math.prod(input.shape)
-    if pos_weight is not None and elements == math.prod(pos_weight.shape) == 1:
-        pos_weight = pos_weight.reshape(shape)  # in Paddle, one number has any dimensions
+    pos_weight, neg_weight = (
+        # In Paddle, one number has any dimensions.
+        w.reshape(shape) if w is not None and elements == math.prod(w.shape) == 1 else w
+        for w in (pos_weight, neg_weight)
+    )
     enlarges = weight is not None and arrays.enlarges(weight.shape, input.shape)
     numbers, learnt = split_options(numbers)
     call = planned(
@@ -114,16 +119,17 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, no
             _shape(sample_weight),
             _shape(pos_weight),
             _shape(mask),
+            _shape(neg_weight),
         ],
         numbers,
     )
     if sample_weight is not None:
         sample_weight = sample_weight.reshape([shape[0], *[1] * (len(shape) - 1)])
-    operands = Operands(input, label, weight, sample_weight, pos_weight, mask, **learnt)
+    operands = Operands(input, label, weight, sample_weight, pos_weight, mask, neg_weight=neg_weight, **learnt)
     if rows is not None:
         operands = operands._replace(target=rows)
     learns = bool(learnt) or any(
-        operand is not None and not operand.stop_gradient for operand in (label, *operands[2:5])
+        operand is not None and not operand.stop_gradient for operand in (label, *operands[2:5], neg_weight)
     )
     by_kernel = (
         input.place.is_cpu_place()
@@ -136,6 +142,19 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, no
         number, divisor = split_normalizer(normalizer, reduction, call.dtype, by_kernel)
         call, operands = normalized(call, number), operands._replace(normalizer=divisor)
     return eager.loss(call, operands, elements) if by_kernel else arrays.loss(call, operands)
+
+
+def _by_axis(loss: Loss, reduction: str, given: Given, numbers: Numbers, normalizer: Any) -> Any:
+    """The means over all axes but one, of the losses for "none"."""
+    if normalizer is not None:
+        options.check_normalizer(reduction)
+    losses = _general_loss(loss, "none", given, numbers, None)
+    input, label, *_ = given
+    ignore_index = numbers[0]
+    if sparse.is_target(label):
+        rows = sparse.rows(named(loss, given)[0], label, input, ignore_index)
+        label = sparse.with_dense_target(Operands(input, rows)).target
+    return arrays.by_axis(reduction, losses, label, given[5], None if ignore_index is None else float(ignore_index))
 
 
 @paddle.jit.not_to_static  # to_static(full_graph=True) calls it as it is, with values of the graph
@@ -152,7 +171,14 @@ def binary_cross_entropy_with_logits(
     ignore_index: float | None = None,
     label_smoothing: float | Tensor = 0.0,
     gamma: float | Tensor = 0.0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Tensor | None = None,
     normalizer: float | Tensor | None = None,
+    check_targets: bool = False,
 ) -> Tensor:
     """Binary cross-entropy of logits; a drop-in for ``paddle.nn.functional.binary_cross_entropy_with_logits``.
 
@@ -166,7 +192,8 @@ def binary_cross_entropy_with_logits(
         weight: broadcasts to the logit, as in multiplication. As in Paddle, it may also have more dimensions and
             enlarge the result; the reduction is then of all of it.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; ``"batchmean"``, the sum divided by the size of the first axis;
-            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count).
+            ``"weighted_mean"``, the sum divided by the sum of the weights (pos_weight does not count); ``"per_label"``
+            and ``"per_sample"``, the mean over all axes but the last, and but the first, of what is kept there.
         pos_weight: broadcasts to the logit; multiplies the loss of positives. In [N, C] logits, one for each class.
         name: accepted and without effect, as in Paddle.
         sample_weight: shape [N], along the logit's first axis; multiplies ``weight``.
@@ -177,12 +204,25 @@ def binary_cross_entropy_with_logits(
         gamma: γ ≥ 0 of the focal loss (Lin et al., 2017); each term is multiplied by (probability given to the wrong
             class)^γ. It and ``label_smoothing`` may be tensors of one element, and learn. A variable of a static graph
             that is out of range makes the loss NaN.
+        alpha: α in [0, 1] of the focal loss: positives are multiplied by α, negatives by 1 − α, after smoothing.
+        gamma_positive, gamma_negative: in place of ``gamma``, one for each class (Ridnik et al., 2021); one that is not
+            given is 0.
+        margin: m in [0, 1); max(p − m, 0) stands for the probability p where it is a negative's.
+        focal: for soft labels, what γ is the power of. ``"branch"``: of 1 − p for the positive share of a label, and
+            of p for the negative one. ``"p_t"``: of 1 − p_t, for the whole, p_t = p·y + (1−p)·(1−y), as torchvision,
+            Keras, fvcore and optax have it; α_t = α·y + (1−α)·(1−y) then multiplies the whole.
+        neg_weight: broadcasts to the logit; multiplies the loss of negatives.
         normalizer: what ``"mean"``, ``"batchmean"`` or ``"weighted_mean"`` divides by, in place of this batch's own
             divisor, such as the sum of ``count`` over micro-batches or machines: a number, or a tensor of one element,
             which gets no gradient. 0 gives a loss and gradients of 0. In a static graph a number is a constant.
+        check_targets: whether a label outside [0, 1], a negative ``pos_weight`` or ``neg_weight``, and a mask that is
+            neither 0 nor 1 are refused; ignored elements may hold anything. A static graph raises Paddle's own
+            ValueError when it runs, which shows a label that is wrong, and NaN in place of a weight or a mask. In
+            a static graph on an accelerator the loss is NaN.
 
     Returns:
         A tensor of shape [], or of the logit's shape for ``"none"``; of the wider floating dtype of logit and label.
+        ``"per_label"`` and ``"per_sample"`` keep one axis.
 
     Raises:
         ValueError: logit and label differ in shape, a weight or the mask does not broadcast, the reduction is unknown,
@@ -201,8 +241,10 @@ def binary_cross_entropy_with_logits(
         >>> round(binary_cross_entropy_with_logits(logit, label).item(), 6)
         0.456188
     """
-    given = (logit, label, weight, sample_weight, pos_weight, mask)
-    loss: Tensor = compute(LOGITS, reduction, given, (ignore_index, label_smoothing, gamma), normalizer)
+    given = (logit, label, weight, sample_weight, pos_weight, mask, neg_weight)
+    of_focal = family(alpha, gamma_positive, gamma_negative, margin, focal)
+    numbers = (ignore_index, label_smoothing, gamma, of_focal, check_targets)
+    loss: Tensor = compute(LOGITS, reduction, given, numbers, normalizer)
     return loss
 
 
@@ -220,7 +262,14 @@ def binary_cross_entropy(
     ignore_index: float | None = None,
     label_smoothing: float | Tensor = 0.0,
     gamma: float | Tensor = 0.0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Tensor | None = None,
     normalizer: float | Tensor | None = None,
+    check_targets: bool = False,
 ) -> Tensor:
     """Binary cross-entropy of probabilities; a drop-in for ``paddle.nn.functional.binary_cross_entropy``.
 
@@ -231,7 +280,8 @@ def binary_cross_entropy(
     Args:
         input: probabilities, of any shape; float16, bfloat16, float32 or float64.
         label, weight, reduction, name, pos_weight: as with logits.
-        sample_weight, mask, ignore_index, label_smoothing, gamma, normalizer: likewise.
+        sample_weight, mask, ignore_index, label_smoothing, gamma, alpha, gamma_positive, gamma_negative: likewise.
+        margin, focal, neg_weight, normalizer, check_targets: likewise.
 
     Returns:
         As with logits.
@@ -251,6 +301,8 @@ def binary_cross_entropy(
         Tensor(shape=[], dtype=float32, place=Place(cpu), stop_gradient=True,
                0.65537095)
     """
-    given = (input, label, weight, sample_weight, pos_weight, mask)
-    loss: Tensor = compute(PROBABILITIES, reduction, given, (ignore_index, label_smoothing, gamma), normalizer)
+    given = (input, label, weight, sample_weight, pos_weight, mask, neg_weight)
+    of_focal = family(alpha, gamma_positive, gamma_negative, margin, focal)
+    numbers = (ignore_index, label_smoothing, gamma, of_focal, check_targets)
+    loss: Tensor = compute(PROBABILITIES, reduction, given, numbers, normalizer)
     return loss

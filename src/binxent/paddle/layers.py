@@ -11,16 +11,21 @@ from binxent import options
 from binxent.paddle.arrays import LOGITS, PROBABILITIES
 from binxent.paddle.counting import count
 from binxent.paddle.functional import Reduction, compute
-from binxent.paddle.operands import check_reduction
+from binxent.paddle.operands import check_reduction, family
 
 if TYPE_CHECKING:
+    from binxent.formula import Loss
+    from binxent.paddle.operands import Numbers
     from binxent.targets import IndexTargets
+
+
+_DEFAULTS = {"weight": None, "pos_weight": None, "neg_weight": None, **options.DEFAULTS, "check_targets": False}
 
 
 def _shown(layer: Any) -> str:
     """The options that are not the defaults."""
     shown = {} if layer.reduction == "mean" else {"reduction": repr(layer.reduction)}
-    for name, default in {"weight": None, "pos_weight": None, **options.Terms()._asdict()}.items():
+    for name, default in _DEFAULTS.items():
         value = getattr(layer, name)
         if isinstance(value, Tensor):
             shown[name] = f"{str(value.dtype).removeprefix('paddle.')}{list(value.shape)}"
@@ -37,11 +42,35 @@ def _for_paddle(where: str, reduction: Any) -> Any:
     return "mean"
 
 
-def _keep(layer: Any, reduction: str, ignore_index: float | None, label_smoothing: Any, gamma: Any) -> None:
+def _keep(layer: Any, reduction: str, numbers: Numbers, neg_weight: Tensor | None) -> None:
     """Stores on the layer what Paddle's constructor does not store."""
-    options.terms(ignore_index, label_smoothing, gamma, "float32")
-    layer.reduction = reduction
+    ignore_index, label_smoothing, gamma, of_focal, check_targets = numbers
+    options.terms(ignore_index, label_smoothing, gamma, "float32", of_focal)
+    layer.reduction, layer.neg_weight, layer.check_targets = reduction, neg_weight, check_targets
     layer.ignore_index, layer.label_smoothing, layer.gamma = ignore_index, label_smoothing, gamma
+    layer.alpha, layer.gamma_positive, layer.gamma_negative, layer.margin, layer.focal = of_focal
+
+
+def _numbers(layer: Any) -> Numbers:
+    of_focal = family(layer.alpha, layer.gamma_positive, layer.gamma_negative, layer.margin, layer.focal)
+    return layer.ignore_index, layer.label_smoothing, layer.gamma, of_focal, layer.check_targets
+
+
+def _call(
+    layer: Any,
+    loss: Loss,
+    input: Tensor,
+    label: Tensor | IndexTargets,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+    sample_weight: Tensor | None,
+    mask: Tensor | None,
+    normalizer: float | Tensor | None,
+) -> Any:
+    weight = layer.weight if weight is None else weight
+    pos_weight = layer.pos_weight if pos_weight is None else pos_weight
+    given = (input, label, weight, sample_weight, pos_weight, mask, layer.neg_weight)
+    return compute(loss, layer.reduction, given, _numbers(layer), normalizer)
 
 
 def _count(layer: Any, label: Tensor, sample_weight: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -58,8 +87,8 @@ def _count(layer: Any, label: Tensor, sample_weight: Tensor | None, mask: Tensor
 class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
     """``binary_cross_entropy_with_logits`` as a layer; a drop-in for ``paddle.nn.BCEWithLogitsLoss``.
 
-    The constructor, buffers and ``state_dict`` are Paddle's, with ``ignore_index``, ``label_smoothing`` and ``gamma``
-    besides; the call takes ``sample_weight``, ``mask`` and ``normalizer``.
+    The constructor, buffers and ``state_dict`` are Paddle's, with the parameters from ``ignore_index`` on besides; the
+    call takes ``weight``, ``pos_weight``, ``sample_weight``, ``mask`` and ``normalizer``.
 
     Examples:
         >>> logit = paddle.to_tensor([5.0, 1.0, 3.0], dtype="float32")
@@ -78,10 +107,18 @@ class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
         ignore_index: float | None = None,
         label_smoothing: float | Tensor = 0.0,
         gamma: float | Tensor = 0.0,
+        alpha: float | None = None,
+        gamma_positive: float | None = None,
+        gamma_negative: float | None = None,
+        margin: float = 0,
+        focal: str = "branch",
+        neg_weight: Tensor | None = None,
+        check_targets: bool = False,
         **deprecated: Any,  # size_average and reduce, which Paddle refuses with its own words
     ) -> None:
         super().__init__(weight, _for_paddle("BCEWithLogitsLoss", reduction), pos_weight, name, **deprecated)
-        _keep(self, reduction, ignore_index, label_smoothing, gamma)
+        of_focal = family(alpha, gamma_positive, gamma_negative, margin, focal)
+        _keep(self, reduction, (ignore_index, label_smoothing, gamma, of_focal, check_targets), neg_weight)
 
     @paddle.jit.not_to_static
     def forward(
@@ -89,14 +126,14 @@ class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
         logit: Tensor,
         label: Tensor | IndexTargets,
         *,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
-        """See ``binary_cross_entropy_with_logits``."""
-        given = (logit, label, self.weight, sample_weight, self.pos_weight, mask)
-        numbers = (self.ignore_index, self.label_smoothing, self.gamma)
-        loss: Tensor = compute(LOGITS, self.reduction, given, numbers, normalizer)
+        """See ``binary_cross_entropy_with_logits``. A weight that is given here replaces the layer's."""
+        loss: Tensor = _call(self, LOGITS, logit, label, weight, pos_weight, sample_weight, mask, normalizer)
         return loss
 
     def count(self, label: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
@@ -110,8 +147,8 @@ class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
 class BCELoss(paddle.nn.BCELoss):
     """``binary_cross_entropy`` as a layer; a drop-in for ``paddle.nn.BCELoss``.
 
-    The constructor, buffers and ``state_dict`` are Paddle's, with ``pos_weight``, ``ignore_index``,
-    ``label_smoothing`` and ``gamma`` besides; the call takes ``sample_weight``, ``mask`` and ``normalizer``.
+    The constructor, buffers and ``state_dict`` are Paddle's, with the parameters from ``pos_weight`` on besides; the
+    call takes ``weight``, ``pos_weight``, ``sample_weight``, ``mask`` and ``normalizer``.
 
     Examples:
         >>> loss = BCELoss(pos_weight=paddle.to_tensor(3.0))
@@ -129,11 +166,19 @@ class BCELoss(paddle.nn.BCELoss):
         ignore_index: float | None = None,
         label_smoothing: float | Tensor = 0.0,
         gamma: float | Tensor = 0.0,
+        alpha: float | None = None,
+        gamma_positive: float | None = None,
+        gamma_negative: float | None = None,
+        margin: float = 0,
+        focal: str = "branch",
+        neg_weight: Tensor | None = None,
+        check_targets: bool = False,
         **deprecated: Any,
     ) -> None:
         super().__init__(weight, _for_paddle("bce_loss", reduction), name, **deprecated)
         self.pos_weight = pos_weight
-        _keep(self, reduction, ignore_index, label_smoothing, gamma)
+        of_focal = family(alpha, gamma_positive, gamma_negative, margin, focal)
+        _keep(self, reduction, (ignore_index, label_smoothing, gamma, of_focal, check_targets), neg_weight)
 
     @paddle.jit.not_to_static
     def forward(
@@ -141,14 +186,14 @@ class BCELoss(paddle.nn.BCELoss):
         input: Tensor,
         label: Tensor | IndexTargets,
         *,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
-        """See ``binary_cross_entropy``."""
-        given = (input, label, self.weight, sample_weight, self.pos_weight, mask)
-        numbers = (self.ignore_index, self.label_smoothing, self.gamma)
-        loss: Tensor = compute(PROBABILITIES, self.reduction, given, numbers, normalizer)
+        """See ``binary_cross_entropy``. A weight that is given here replaces the layer's."""
+        loss: Tensor = _call(self, PROBABILITIES, input, label, weight, pos_weight, sample_weight, mask, normalizer)
         return loss
 
     def count(self, label: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None) -> Tensor:

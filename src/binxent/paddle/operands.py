@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from binxent.call import Call, Shape
     from binxent.formula import Loss
 
-# input (or logit), label, weight, sample_weight, pos_weight, mask
-Given = tuple[Any, Any, Any, Any, Any, Any]
-# ignore_index, label_smoothing, gamma
-Numbers = tuple[Any, Any, Any]
-_WEIGHTS = ("weight", "sample_weight", "pos_weight", "mask")
+# input (or logit), label, weight, sample_weight, pos_weight, mask, neg_weight
+Given = tuple[Any, Any, Any, Any, Any, Any, Any]
+# ignore_index, label_smoothing, gamma, the options of the focal family, check_targets
+Numbers = tuple[Any, Any, Any, options.Focal, Any]
+_WEIGHTS = ("weight", "sample_weight", "pos_weight", "mask", "neg_weight")
 
 
 def _name(loss: Loss) -> str:
@@ -61,21 +61,31 @@ def check(where: str, operands: dict[str, Any], kind: Any, no_kind: type[Excepti
             raise error(f"{where}(): argument '{name}' is of dtype {found}; expected one of {expected}")
 
 
+def family(alpha: Any, gamma_positive: Any, gamma_negative: Any, margin: Any, focal: Any) -> options.Focal:
+    """The options of the focal family as one value. They are numbers: a tensor would get no gradient."""
+    if not alpha is gamma_positive is gamma_negative is None or type(margin) is not int:
+        for name, value in zip(options.Focal._fields, (alpha, gamma_positive, gamma_negative, margin), strict=False):
+            if isinstance(value, (Tensor, paddle.pir.Value)):  # type: ignore[attr-defined]
+                raise TypeError(f"{name}: expected a number, got a tensor, to which there would be no gradient")
+    return options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
+
+
 def split_options(numbers: Numbers) -> tuple[Numbers, dict[str, Any]]:
     """Returns the options that are numbers, and the operands: a tensor that learns, or a static graph's variable."""
-    given, learnt = dict(zip(options.Terms._fields, numbers, strict=True)), {}
+    given, learnt = dict(zip(options.Terms._fields, numbers[:3], strict=False)), {}
     for name, option in given.items():
         if isinstance(option, paddle.pir.Value):  # type: ignore[attr-defined]
             if name == "ignore_index" or math.prod(option.shape) != 1:
                 raise TypeError(f"{name}: expected a number, got a static graph's variable of shape {option.shape}")
-            given[name], learnt[name] = 0.0, paddle.reshape(option, [])
+            # Not 0, beside which the plan would take a gamma_positive.
+            given[name], learnt[name] = 1.0, paddle.reshape(option, [])
         elif name != "ignore_index" and isinstance(option, Tensor) and not option.stop_gradient:
             if not paddle.in_dynamic_mode():
                 found = "a paddle.Tensor that learns, of which a static graph would make a constant"
                 raise TypeError(f"{name}: {found}; make it a parameter of the layer")
             if paddle.is_grad_enabled() and math.prod(option.shape) == 1:
                 learnt[name] = option.reshape([])
-    return (given["ignore_index"], given["label_smoothing"], given["gamma"]), learnt
+    return (given["ignore_index"], given["label_smoothing"], given["gamma"], *numbers[3:]), learnt
 
 
 def split_normalizer(normalizer: Any, reduction: str, dtype: str, by_kernel: bool) -> tuple[float | None, Any]:
@@ -98,18 +108,21 @@ def split_normalizer(normalizer: Any, reduction: str, dtype: str, by_kernel: boo
 
 
 def planned(loss: Loss, reduction: str, given: Given, shapes: Sequence[Shape | None], numbers: Numbers) -> Call:
-    """The call. Paddle takes labels outside [0, 1] for probabilities too."""
+    """The call, for the shapes of ``given``. Paddle takes labels outside [0, 1] for probabilities too, unchecked."""
+    *shapes, neg_weight = shapes
+    ignore_index, label_smoothing, gamma, *beyond = numbers
     # The cache would know a tensor by its identity, and not by its number.
     find: Callable[..., Call] = plan if any(isinstance(number, Tensor) for number in numbers) else known_plan
     dtypes = NAME[given[0].dtype], NAME[given[1].dtype]
-    return find(loss, reduction, dtypes, *shapes, *numbers, any_target=True)
+    wanted = (loss, reduction, dtypes, *shapes, ignore_index, label_smoothing, gamma, neg_weight, *beyond)
+    return find(*wanted, any_target=not numbers[-1])
 
 
 def check_reduction(where: str, reduction: object) -> None:
-    if reduction not in options.REDUCTIONS:  # Paddle's words, with what there is besides
+    if reduction not in (*options.REDUCTIONS, *options.BY_AXIS):  # Paddle's words, with what there is besides
         raise ValueError(
-            f"The value of 'reduction' in {where} should be 'batchmean', 'weighted_mean', 'sum', 'mean' or 'none', but "
-            f"received {reduction}, which is not allowed."
+            f"The value of 'reduction' in {where} should be 'per_label', 'per_sample', 'batchmean', 'weighted_mean', "
+            f"'sum', 'mean' or 'none', but received {reduction}, which is not allowed."
         )
 
 

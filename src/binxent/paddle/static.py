@@ -46,6 +46,14 @@ def _known(operand: Any, shape: Shape) -> Shape | None:
     return tuple(operand.shape) if -1 not in (*shape, *operand.shape) or len(operand.shape) > len(shape) else ()
 
 
+def _fitting(operand: Any, x: Any) -> Any:
+    """The operand of x's shape, where it might enlarge x: the graph refuses, when it runs, one that would."""
+    shape = tuple(x.shape)
+    if operand is None or _known(operand, shape) != () or not arrays.may_enlarge(operand.shape, shape):
+        return operand
+    return paddle.expand(operand, paddle.shape(x))
+
+
 def _column(sample_weight: Any, x: Any) -> Any:
     """The weights in the shape [N, 1, …, 1].
 
@@ -58,7 +66,7 @@ def _column(sample_weight: Any, x: Any) -> Any:
 def compute(loss: Loss, reduction: str, given: Given, numbers: Numbers, normalizer: Any) -> Any:
     """The loss. Its graph checks what is still unknown when it runs."""
     check(*named(loss, given), paddle.pir.Value, TypeError, TypeError)  # type: ignore[attr-defined]
-    x, y, weight, sample_weight, p, mask = given
+    x, y, weight, sample_weight, p, mask, n = given
     numbers, learnt = split_options(numbers)
     shape = tuple(x.shape)
 
@@ -69,18 +77,18 @@ def compute(loss: Loss, reduction: str, given: Given, numbers: Numbers, normaliz
         None if sample_weight is None else _settled(sample_weight, shape[:1]),
         _known(p, shape),
         _known(mask, shape),
+        _known(n, shape),
     )
     call = planned(loss, reduction, given, shapes, numbers)
     if -1 in (*shape, *y.shape):
         y = paddle.reshape(y, _shape_of_both(x, y))
-    if p is not None and _known(p, shape) == () and arrays.may_enlarge(p.shape, shape):
-        p = paddle.expand(p, paddle.shape(x))  # refuses, when it runs, one that would
+    p, n = _fitting(p, x), _fitting(n, x)
     if mask is not None and _known(mask, shape) == ():
         # It refuses, when it runs, a mask that would enlarge the input, and here one that could learn.
         mask = paddle.expand(arrays.constant(mask), paddle.shape(x))
     if sample_weight is not None:
         sample_weight = _column(sample_weight, x)
-    operands = Operands(x, y, weight, sample_weight, p, mask, **learnt)
+    operands = Operands(x, y, weight, sample_weight, p, mask, neg_weight=n, **learnt)
     if normalizer is not None:
         number, divisor = split_normalizer(normalizer, reduction, call.dtype, False)
         call, operands = normalized(call, number), operands._replace(normalizer=divisor)
