@@ -140,7 +140,8 @@ def _refuse_out_of_range(outside: int, operands: Operands, terms: options.Terms 
     if isinstance(operands.target, SparseRows):
         operands = operands._replace(target=sparse.dense(operands.target))
     keep = definition.kept(Arrays(), operands.target, operands.mask, terms and terms.ignore_index)
-    raise ValueError(definition.refusal_of_probability(name, getattr(operands, name), keep))
+    with np.errstate(invalid="ignore"):  # NumPy warns where a bfloat16 that is NaN is compared
+        raise ValueError(definition.refusal_of_probability(name, getattr(operands, name), keep))
 
 
 def planned(
