@@ -213,7 +213,8 @@ def compare(found: Array, larger: Array, exact: Any, place: int, whole: Expected
         return
     amplified = float(np.broadcast_to(whole.amplified, found.shape).reshape(-1)[place])
     off = abs(exactly(value) - exact)
-    allowed = (64 + 2 * amplified) * mpmath.mpf(2) ** -63 * exactly(size) + mpmath.mpf(2) ** -16000
+    nothing = mpmath.mpf(2) ** -2200  # below any product of doubles
+    allowed = (64 + 2 * amplified) * mpmath.mpf(2) ** -63 * exactly(size) + nothing
     assert off <= allowed, f"the definition's {name} is {value!r}, mpmath's {mpmath.nstr(exact, 25)}"
 
 
