@@ -32,7 +32,20 @@ HEAD = (
 FLOATS = {"median", "least", "lower", "upper", "ratio", "ratio_lower", "ratio_upper", "page_faults", "worst", "mean"}
 FLOATS |= {"share_of_copy", "extra_tensors", "gradient_ulp", "mean_ulp"}
 FLOATS |= {"extra_over_weight_gradient"}
-INTEGERS = {"elements", "threads", "rounds", "launches", "rows", "features", "labels", "chunk", "extra_bytes"}
+INTEGERS = {
+    "calls",
+    "wrong",
+    "seconds",
+    "elements",
+    "threads",
+    "rounds",
+    "launches",
+    "rows",
+    "features",
+    "labels",
+    "chunk",
+    "extra_bytes",
+}
 
 
 def _typed(name: str, text: str) -> Any:

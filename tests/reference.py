@@ -182,7 +182,7 @@ def expected(
             np.maximum(positive * np.abs(gradient(np, *at_1)), negative * np.abs(gradient(np, *at_0))),
             2 * gamma * np.where(np.isfinite(x), np.maximum(loss(np, x, one), loss(np, x, 0 * one)), 0),
             kept,
-            float(weight.sum()),
+            weight.sum(),
             mask is not None or ignore_index is not None,
         )
 

@@ -249,6 +249,14 @@ def test_labels_that_are_none(given_: Any, message: str) -> None:
         count_labels(given_)
 
 
+@pytest.mark.parametrize("argument", ["labels", "sample_weight"])
+def test_masked_arrays_are_refused(argument: str) -> None:
+    given_ = {"labels": np.array([[0, 1], [1, 0]]), "sample_weight": np.ones(2)}
+    given_[argument] = np.ma.masked_array(given_[argument], mask=True)
+    with pytest.raises(TypeError, match=rf"^{argument}: the mask of a numpy\.ma\.MaskedArray would be ignored"):
+        count_labels(given_.pop("labels"), **given_)
+
+
 def test_a_sparse_entry_out_of_range_is_named() -> None:
     sparse = pytest.importorskip("scipy.sparse")
     y = np.zeros((5, 4))
@@ -315,6 +323,8 @@ def test_methods() -> None:
     np.testing.assert_array_equal(counts.pos_weight("effective", beta=0), 1)
     np.testing.assert_allclose(counts.pos_weight("effective", beta=1 - 1e-12, dtype=float), ratio, rtol=1e-5)
     np.testing.assert_allclose(counts.pos_weight(clip=(2, 100)), [99, 2, 100])
+    np.testing.assert_array_equal(counts.pos_weight(clip=(0, 2)), [2, 1, 2])
+    np.testing.assert_array_equal(counts.pos_weight(clip=(0, 0)), 0)
 
 
 def test_labels_without_positives_are_named() -> None:

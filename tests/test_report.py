@@ -16,6 +16,7 @@ from binxent import formula, kernel
 from binxent import report as module
 from binxent.numpy import binary_cross_entropy, binary_cross_entropy_with_logits
 from binxent.report import InvalidValueError, Report, score_bins
+from binxent.report.loss_sums import LossSums
 from tests import processes
 
 Array = np.ndarray[Any, Any]
@@ -316,6 +317,32 @@ def test_shards_merge_in_any_order(order: list[int], seed: int, exact: int) -> N
     np.testing.assert_allclose(right.scores().loss, whole.scores().loss, rtol=2e-16)
 
 
+@pytest.mark.parametrize(
+    ("sums", "exact"),
+    [
+        ([2.0**53, *[1.0] * 6], 2.0**53 + 6),  # each 1 is lost of the sum
+        ([1.0, 2.0**53, 1.0], 2.0**53 + 2),  # the first sum is the smaller one
+        ([1.0, 2.0**60, 3.0, 2.0**60], 2.0**61 + 4 - 4),  # what is left of 4 is below the last digit
+        ([0.0, 2.0**53, 0.5, 0.5, 0.5, 0.5], 2.0**53 + 2),
+        ([1.0, np.inf, 2.0], np.inf),
+    ],
+)
+def test_rounding_is_not_lost_where_sums_are_merged(sums: list[float], exact: float) -> None:
+    def of(number: float) -> LossSums:
+        made = LossSums(1)
+        made.sum[:] = number
+        return made
+
+    one_by_one, pair = of(sums[0]), of(0.0)
+    for number in sums[1:]:
+        one_by_one.merge(of(number))
+        pair.merge(of(number))
+    assert one_by_one.total() == exact
+    first = of(sums[0])
+    first.merge(pair)  # which has lost something of its own
+    assert first.total() == exact
+
+
 def test_merged_weights() -> None:
     x, y = data()
     w = np.random.default_rng(3).random(500)
@@ -503,6 +530,15 @@ def test_refused_values_are_named(
 def test_what_does_not_fit_is_refused(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("argument", ["predictions", "labels", "weight", "sample_weight", "mask", "pos_weight"])
+def test_masked_arrays_are_refused(argument: str) -> None:
+    given: dict[str, Any] = {"predictions": np.zeros((3, 2)), "labels": np.zeros((3, 2)), "weight": np.ones((3, 2))}
+    given |= {"sample_weight": np.ones(3), "mask": np.ones((3, 2)), "pos_weight": np.ones(2)}
+    given[argument] = np.ma.masked_array(given[argument], mask=False)
+    with pytest.raises(TypeError, match=rf"^{argument}: the mask of a numpy\.ma\.MaskedArray would be ignored"):
+        Report(2, pos_weight=given.pop("pos_weight")).update(**given)
 
 
 def test_words_are_no_numbers() -> None:

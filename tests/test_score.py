@@ -360,6 +360,8 @@ def pair(tmp_path: Path) -> tuple[Array, Array]:
         ("x.npy y.npy --sample-weight narrow.npy", "binxent: narrow.npy: has 2 columns; expected 1"),
         ("x.npy y.npy --sample-weight single.npy", "binxent: single.npy: has 299 rows, but x.npy has 300"),
         ("x.npy y.npy --pos-weight x.npy", "binxent: x.npy: shape (300, 3); expected one number for each of 3 labels"),
+        ("x.npy y.npy --pos-weight negative.npy", "binxent: negative.npy: -2.0; expected numbers of at least 0"),
+        ("x.npy columns.npz", "binxent: columns.npz: y.npy is stored by columns; save it with numpy.ascontiguousarray"),
         ("x.npy y.npy --names nowhere.txt", "binxent: nowhere.txt: No such file or directory"),
     ],
 )
@@ -372,6 +374,8 @@ def test_bad_input_is_one_line(arguments: str, message: str, run: Run, tmp_path:
     np.save(tmp_path / "cube.npy", np.zeros((2, 3, 4)))
     np.save(tmp_path / "objects.npy", np.array([None]))
     np.savez(tmp_path / "two.npz", a=y, b=y)
+    np.savez(tmp_path / "columns.npz", y=np.asfortranarray(y))
+    np.save(tmp_path / "negative.npy", np.array([1.0, -2.0, 3.0]))
     (tmp_path / "cut.npy").write_bytes((tmp_path / "y.npy").read_bytes()[:500])
     for name in ("bad.npy", "bad.npz", "bad.parquet"):
         (tmp_path / name).write_bytes(b"not what it says")

@@ -61,11 +61,12 @@ def _torch(call: Call) -> Outcome:
     import binxent.torch as face
 
     def tensor(array: Array) -> Any:
+        """Of the array's strides, where a tensor can have them."""
+        if any(step < 0 or step % array.itemsize for step in array.strides) or not array.flags.writeable:
+            array = array.copy()
         if array.dtype == DTYPES["bfloat16"]:
-            return (
-                torch.from_numpy(np.ascontiguousarray(array).view(np.int16)).view(torch.bfloat16).reshape(array.shape)
-            )
-        return torch.from_numpy(array.copy())
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(array)
 
     def array(tensor: Any) -> Array:
         if tensor.dtype == torch.bfloat16:
@@ -135,7 +136,8 @@ def _jax(call: Call) -> Outcome:
 
     import binxent.jax as face
 
-    double = "float64" in (call.input.dtype.name, call.target.dtype.name) or call.target.dtype == np.int64
+    arrays = (call.input, call.target, *call.options.values())
+    double = any(array.dtype.itemsize == 8 for array in arrays if isinstance(array, np.ndarray))
     with jax.enable_x64(double):
         options = _options(call, jnp.asarray)
         target = jnp.asarray(call.target)

@@ -997,6 +997,15 @@ def test_probabilities_outside_0_and_1(wrong: float, reduction: str) -> None:
         face.binary_cross_entropy(np.array(wrong, np.float32), np.array(1))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_refusal_of_nan_is_no_warning(dtype: str) -> None:
+    bad = np.array([0.5, nan]).astype(DTYPES[dtype])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=r"input\[1\] is nan"):
+            face.binary_cross_entropy(bad, np.ones(2))
+
+
 def test_minus_0_is_a_probability() -> None:
     assert face.binary_cross_entropy(np.array([-0.0]), np.array([-0.0])) == 0
 

@@ -43,8 +43,12 @@ def npy(shown: str, file: Any) -> Table:
     begin, descriptor = file.tell(), file.fileno()
     rows, columns = shape[0], shape[1] if len(shape) == 2 else 1
     needed = begin + rows * columns * dtype.itemsize
-    if os.fstat(descriptor).st_size < needed:
-        raise TableError(f"{shown}: ends early, after {os.fstat(descriptor).st_size} of {needed} bytes")
+
+    def check_size() -> None:
+        if os.fstat(descriptor).st_size < needed:
+            raise TableError(f"{shown}: ends early, after {os.fstat(descriptor).st_size} of {needed} bytes")
+
+    check_size()
 
     def window(element: int, count: int) -> Array:
         """Maps elements of the file into memory, which costs a quarter of reading them. The pages are freed with the
@@ -58,6 +62,7 @@ def npy(shown: str, file: Any) -> Table:
     def load(first: int, count: int) -> Array:
         if rows * columns == 0:
             return np.empty((count, columns), dtype)
+        check_size()  # again: to read a page that the file has lost since would end the process
         if fortran:
             part = np.stack([window(column * rows + first, count) for column in range(columns)], axis=1)
         else:

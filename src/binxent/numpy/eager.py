@@ -153,10 +153,11 @@ def _refuse_out_of_range(outside: int, call: Call, operands: Operands) -> None:
     if isinstance(operands.target, SparseRows):
         operands = operands._replace(target=sparse.dense(operands.target))
     keep = definition.kept(Arrays(), operands.target, operands.mask, call.terms and call.terms.ignore_index)
-    if call.checks_targets and (wrong := definition.wrong_element(operands, keep)):
-        raise ValueError(wrong)
-    name = "input" if outside & native.INPUT_OUT_OF_RANGE else "target"
-    raise ValueError(definition.refusal_of_probability(name, getattr(operands, name), keep))
+    with np.errstate(invalid="ignore"):  # NumPy warns where a bfloat16 that is NaN is compared
+        if call.checks_targets and (wrong := definition.wrong_element(operands, keep)):
+            raise ValueError(wrong)
+        name = "input" if outside & native.INPUT_OUT_OF_RANGE else "target"
+        raise ValueError(definition.refusal_of_probability(name, getattr(operands, name), keep))
 
 
 def planned(
