@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,9 +96,22 @@ def pytest(session: nox.Session, what: str, *arguments: str, **variables: str) -
         session.error(f"no test of the {what} was run")
 
 
+def digests(session: nox.Session) -> dict[str, object]:
+    """The digests of what the installed kernel computes, for each instruction set of this processor."""
+    found: dict[str, object] = {}
+    for name in ("baseline", "avx2", "avx512", "neon"):
+        env = {"BINXENT_ISA": name, "PYTHONPATH": None}
+        printed = str(session.run("python", "-m", "tests.digests", env=env, silent=True, success_codes=[0, 1]))
+        if "this machine or this build" not in printed:
+            found[name] = json.loads(printed)
+    if not found:
+        session.error("the kernel has no instruction set of this processor")
+    return found
+
+
 def without(faces: list[str]) -> list[str]:
-    """Nor the recipes and the boosters, which have sessions of their own."""
-    apart = [f"--ignore=tests/{folder}" for folder in ("recipes", "boosters")]
+    """Nor the recipes, the boosters and the builds, which have sessions of their own."""
+    apart = [f"--ignore=tests/{folder}" for folder in ("recipes", "boosters", "builds")]
     return [*apart, *(f"--ignore-glob=tests/faces/test_{face}*" for face in faces)]
 
 
@@ -166,6 +180,30 @@ def supported(session: nox.Session, numpy: str) -> None:
     # The demo's libraries want newer ones.
     demo = [f"--ignore=tests/test_{name}.py" for name in ("benchmarks", "cli", "demo")]
     pytest(session, "tests", *SIDE_BY_SIDE, *without(FRAMEWORKS), *demo, *session.posargs)
+
+
+@session(default=False)
+@nox.parametrize("compiler", ["g++-11", "clang++-14"])
+def compilers(session: nox.Session, compiler: str) -> None:
+    """The oldest compilers: their kernel passes the kernel's tests, and has the bits of the default compiler's."""
+    if shutil.which(compiler) is None:
+        session.skip(f"{compiler} is not installed")
+    install(session, *group("test"))
+    wanted = digests(session)
+    folder = str(session.create_tmp())
+    session.run("pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", ".", env={"CXX": compiler})
+    session.install("--force-reinstall", "--no-deps", *map(str, Path(folder).glob("*.whl")))
+    if digests(session) != wanted:
+        session.error(f"the kernel of {compiler} has other bits than the default compiler's")
+    pytest(session, compiler, *SIDE_BY_SIDE, "tests/test_kernel.py", *session.posargs)
+
+
+@session(default=False)
+def builds(session: nox.Session) -> None:
+    """What a build refuses, and what is built without a compiler."""
+    session.install("pip", "build", *group("test", "instructions"), *PYPROJECT["build-system"]["requires"])
+    install(session)
+    pytest(session, "builds", "tests/builds", *session.posargs, CMAKE_GENERATOR="Ninja")
 
 
 @session(default=False)

@@ -3,6 +3,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace binxent {
 
 #if defined(__aarch64__)
@@ -25,6 +29,15 @@ extern const Kernel kernel;
 
 namespace {
 
+#if defined(__x86_64__)
+// Asks the processor itself, because the __builtin_cpu_supports of clang 14 refuses to compile "f16c". Whether the system
+// keeps the registers that it needs is what "avx2" tells.
+bool has_f16c() {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+#endif
+
 struct InstructionSet {
     const char* name;
     const Kernel& kernel;
@@ -43,7 +56,7 @@ const InstructionSet* choose() {
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")},
         {"avx2", avx2::kernel,
          __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
-             __builtin_cpu_supports("f16c")},
+             has_f16c()},
 #endif
         {"baseline", baseline::kernel, true},
 #endif
