@@ -7,3 +7,6 @@
 
 #define BINXENT_ALWAYS __attribute__((always_inline))
 #define BINXENT_INLINE inline BINXENT_ALWAYS
+
+// What is rare, and would make the frame of its caller large.
+#define BINXENT_APART __attribute__((noinline))

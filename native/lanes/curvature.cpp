@@ -62,6 +62,8 @@ void run(const Job& job, const Targets& targets, int64_t first_block, int64_t la
                 tile.gradient[i] = T(tile.gradient[i] * factor.after);
                 tile.hessian[i] = T(tile.hessian[i] * factor.after);
             }
+            for (int64_t i = 0; selects && !factor.is_finite() && i < n; ++i)  // 0 times infinity is no 0
+                if (tile.kept[i] == tile.hidden) tile.gradient[i] = tile.hessian[i] = T(0);
             if (may_be_extreme) {
                 weights.values[extremes.of_neg_weight()] = tile.neg_weight;
                 if (job.pos_weight) weights.values[extremes.of_pos_weight()] = tile.pos_weight;

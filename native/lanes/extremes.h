@@ -39,6 +39,7 @@ struct Factor {
 
     // The exponent of the part that the loops take.
     int64_t exponent() const { return after == 1 ? whole.exponent : 0; }
+    bool is_finite() const { return after - after == 0 && within - within == 0; }
     bool is_ordinary() const { return whole.exponent >= -1022 && whole.exponent <= 1023; }
 };
 
@@ -174,12 +175,12 @@ class Extremes {
     bool found_ = false;
     const double small_;  // a smaller loss has lost digits that the divisor brings back
     const bool watches_;  // whether the sizes of the losses are looked at before they are added
+    static constexpr int64_t piece = 64;
     uint8_t mark_[tile_size];
 
     // Calls see(i, size) for n elements of operand k, in double: a float could hold 0 or infinity in their place.
     template <class See>
     void read(int k, int64_t start, int64_t n, See see) const {
-        constexpr int64_t piece = 64;
         double buffer[piece];
         for_each_line(*operand_[k], start, n, [&](Line line, int64_t first, int64_t count) {
             for (int64_t done = 0; done < count; done += piece) {
@@ -191,6 +192,7 @@ class Extremes {
     }
 
     bool any_outside_bounds(int k, const T* values, int64_t start, int64_t n, double least, double most) const {
+        if (!(least <= most)) return true;  // the loops stand no size at all, which any_outside could not tell
         if (sizeof(T) == sizeof(double) || operand_[k]->dtype != DType::float64)
             return any_outside(values, n, T(least), T(most));
         bool outside = false;
@@ -216,17 +218,23 @@ class Extremes {
         return (job_.largest_power() + 1) * (one > other ? one : other) > 600;
     }
 
+    // In pieces, since a thread may have 64 KiB of stack.
     void mark(const T* x, int64_t start, int64_t n) {
+        for (int64_t done = 0; done < n; done += piece)
+            mark_piece(x + done, start + done, n - done < piece ? n - done : piece, mark_ + done);
+    }
+
+    BINXENT_APART void mark_piece(const T* x, int64_t start, int64_t n, uint8_t* marks) {
         enum : uint8_t { far_in_loss = 4, far_in_gradient = 8 };
-        double product[tile_size];
+        double product[piece];
         const auto see = [&](int64_t i, double own, double product) {
-            mark_[i] |= (loss_.is_outside(own) ? in_loss : 0) | (loss_.is_outside_far(product) ? far_in_loss : 0) |
+            marks[i] |= (loss_.is_outside(own) ? in_loss : 0) | (loss_.is_outside_far(product) ? far_in_loss : 0) |
                         (gradient_.is_outside(own) ? in_gradient : 0) |
                         (gradient_.is_outside_far(product) ? far_in_gradient : 0);
         };
         const uint8_t far = any_power_ ? far_in_loss | far_in_gradient : 0;
         for (int64_t i = 0; i < n; ++i) {
-            mark_[i] = far | (loss_.every ? in_loss : 0) | (gradient_.every ? in_gradient : 0);
+            marks[i] = far | (loss_.every ? in_loss : 0) | (gradient_.every ? in_gradient : 0);
             see(i, product[i] = 1, 1);
         }
         // The weights multiply both branches. Each of the two others multiplies one of them, besides.
@@ -235,7 +243,7 @@ class Extremes {
         for (int k = job_.weights; k < operands_; ++k)
             read(k, start, n, [&](int64_t i, double size) { see(i, size, product[i] * size); });
         for (int64_t i = 0; i < n; ++i)
-            if (mark_[i] > in_gradient + in_loss && is_far(x[i])) mark_[i] |= mark_[i] / far_in_loss;
+            if (marks[i] > in_gradient + in_loss && is_far(x[i])) marks[i] |= marks[i] / far_in_loss;
     }
 
     // y and 1 − y, smoothed, and their coefficients.
@@ -266,8 +274,9 @@ class Extremes {
         return is_finite(found.positive) && is_finite(found.negative);
     }
 
+    // Has a frame of its own, which two others would hold at once: a thread may have 64 KiB of stack.
     template <class Tile>
-    bool compute(const Tile& tile, int64_t start, int64_t i, WideBranch& found) const {
+    BINXENT_APART bool compute(const Tile& tile, int64_t start, int64_t i, WideBranch& found) const {
         Coefficients of;
         if (!read_coefficients(tile, start, i, of)) return false;
         found = wide_element(job_, tile.x[i], of.y, of.rest, of.positive, of.negative);

@@ -98,6 +98,8 @@ unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_
             step(n, tile, terms, T(factor.within));
         if (job.gradient && factor.after != 1)
             for (int64_t i = 0; i < n; ++i) gradient[i] = T(gradient[i] * factor.after);
+        if (job.gradient && selects && !factor.is_finite())  // 0 times infinity is no 0
+            for (int64_t i = 0; i < n; ++i) gradient[i] = tile.kept[i] != tile.hidden ? gradient[i] : T(0);
         if (may_be_extreme) {
             weights.values[extremes.of_neg_weight()] = tile.neg_weight;
             if (job.pos_weight) weights.values[extremes.of_pos_weight()] = tile.pos_weight;

@@ -143,7 +143,7 @@ def score(
     from binxent.commands.shapes import check_rows, check_shapes, is_constant, read_names, vector
     from binxent.commands.suspicions import Suspicions
     from binxent.files import TableError
-    from binxent.options import Terms
+    from binxent.options import DEFAULTS
     from binxent.options import terms as check_terms
     from binxent.report import EXACT_SCORES, Report
 
@@ -156,8 +156,8 @@ def score(
 
     settings = {name: value for name, value in settings.items() if value is not None}
     try:
-        terms = {name: settings[name] for name in Terms._fields if name in settings}
-        check_terms(**{**Terms()._asdict(), **terms}, target_dtype="float32")
+        named = (settings.get(name, DEFAULTS[name]) for name in ("ignore_index", "label_smoothing", "gamma"))
+        check_terms(*named, target_dtype="float32")
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     workers = threads or kernel.num_threads()

@@ -205,7 +205,7 @@ def compute(
     incoming: Any = 1.0,
 ) -> tuple[Any, Any]:
     """The loss, and the gradient if that is wanted."""
-    if reduction in options.BY_AXIS:
+    if options.check_reduction(reduction) in options.BY_AXIS:
         return _by_axis(loss, reduction, given, numbers, normalizer, want_gradient=want_gradient, out=out)
     call, operands, divisor = planned(loss, reduction, given, numbers, normalizer)
     x = operands.input
