@@ -149,6 +149,8 @@ def expected(
     ignore_index: float | None = None,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    alpha: float | None = None,
+    neg_weight: Array | None = None,
     *,
     probabilities: bool = False,
     wide: Any = np.float64,
@@ -156,7 +158,9 @@ def expected(
     """The definition in ``wide``, for operands of any dtype."""
     x, target = np.asarray(x).astype(wide), np.asarray(target).astype(wide)
     weight = np.asarray(1 if weight is None else weight).astype(wide)
-    pos_weight = np.asarray(1 if pos_weight is None else pos_weight).astype(wide)
+    share, rest = (wide(1), wide(1)) if alpha is None else (wide(alpha), 1 - wide(alpha))
+    pos_weight = np.asarray(1 if pos_weight is None else pos_weight).astype(wide) * share
+    neg_weight = np.asarray(1 if neg_weight is None else neg_weight).astype(wide) * rest
     if sample_weight is not None:
         weight = weight * np.asarray(sample_weight).astype(wide).reshape((-1,) + (1,) * (x.ndim - 1))
     one = np.ones_like(x)
@@ -172,8 +176,10 @@ def expected(
         loss, gradient = formula.logits_loss, formula.logits_gradient
     with np.errstate(all="ignore"):
         # The terms are those of the targets 1 and 0, times their coefficients.
-        terms = {"label_smoothing": label_smoothing, "gamma": gamma}
-        positive, negative = (np.abs(weight * c) for c in formula.coefficients(target, pos_weight, label_smoothing))
+        terms = {"label_smoothing": label_smoothing, "gamma": gamma, "neg_weight": neg_weight}
+        # Of a target outside [0, 1] smoothing may leave nothing but what was rounded: what it adds counts by its size.
+        shares = (formula.smoothed(np.abs(y), label_smoothing) for y in (target, 1 - target))
+        positive, negative = (np.abs(weight * p) * y for p, y in zip((pos_weight, neg_weight), shares, strict=True))
         at_1, at_0 = ((x, y, None, None, 0.0, gamma) for y in (one, 0 * one))
         return Expected(
             loss(np, x, target, weight, pos_weight, **terms),

@@ -181,18 +181,21 @@ def test_signatures_are_torchs_with_our_options_after() -> None:
 
     legacy = ["weight", "size_average", "reduce", "reduction"]
     assert names(face.binary_cross_entropy, False) == ["input", "target", *legacy]
-    kept = ["ignore_index", "label_smoothing", "gamma"]
-    assert names(face.binary_cross_entropy, True) == ["pos_weight", "sample_weight", "mask", *kept, "normalizer"]
+    family = ["alpha", "gamma_positive", "gamma_negative", "margin", "focal", "neg_weight"]
+    kept = ["ignore_index", "label_smoothing", "gamma", *family]
+    last = [*kept, "normalizer", "check_targets"]
+    assert names(face.binary_cross_entropy, True) == ["pos_weight", "sample_weight", "mask", *last]
     assert names(face.binary_cross_entropy_with_logits, False) == ["input", "target", *legacy, "pos_weight"]
-    assert names(face.binary_cross_entropy_with_logits, True) == ["sample_weight", "mask", *kept, "normalizer"]
+    assert names(face.binary_cross_entropy_with_logits, True) == ["sample_weight", "mask", *last]
     assert names(face.BCELoss, False) == legacy
-    assert names(face.BCELoss, True) == ["pos_weight", *kept]
+    assert names(face.BCELoss, True) == ["pos_weight", *kept, "check_targets"]
     assert names(face.BCEWithLogitsLoss, False) == [*legacy, "pos_weight"]
-    assert names(face.BCEWithLogitsLoss, True) == kept
+    assert names(face.BCEWithLogitsLoss, True) == [*kept, "check_targets"]
     for function in (*FUNCTIONS.values(), *CLASSES.values()):
         defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
         assert defaults.pop("reduction") == "mean"
-        assert (defaults.pop("label_smoothing"), defaults.pop("gamma")) == (0, 0)
+        assert (defaults.pop("label_smoothing"), defaults.pop("gamma"), defaults.pop("margin")) == (0, 0, 0)
+        assert (defaults.pop("focal"), defaults.pop("check_targets")) == ("branch", False)
         assert {d for n, d in defaults.items() if n not in ("input", "target")} == {None}
     assert set(face.__all__) == {
         "BCELoss",
@@ -986,7 +989,7 @@ def test_probabilities_outside_0_and_1(wrong: float, reduction: str) -> None:
     bad = good.copy()
     bad[3, 77] = bad[399, 499] = wrong
     shown = str(bad[3, 77])
-    hint = "; logits belong to binary_cross_entropy_with_logits"
+    hint = "; logits belong to binary_cross_entropy_with_logits" if wrong == wrong else ""  # a NaN is no logit either
     for input, target, element, more in ((bad, good, "input[3, 77]", hint), (good, bad, "target[3, 77]", "")):
         message = f"all elements of {element[:-7]} should be between 0 and 1, but {element} is {shown}{more}"
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

@@ -263,6 +263,8 @@ OPTIONS = (
         allowed=lambda draw, reduction: bool(draw.shape),
     ),
     Option("pos_weight", lambda draw: positive_numbers(draw, draw.part_of_shape()), 0.3),
+    Option("neg_weight", lambda draw: positive_numbers(draw, draw.part_of_shape())),
+    Option("alpha", lambda draw: draw.one_of((0.0, 0.25, 0.5, 1.0, float(draw.rng.random()))), 0.1),
     Option("mask", mask),
     Option("ignore_index", ignore_index),
     Option("label_smoothing", lambda draw: draw.one_of((0.1, 1e-6, 0.5, 1.0, float(draw.rng.random()))), 0.15),

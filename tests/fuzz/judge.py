@@ -21,7 +21,7 @@ from tests.reference import DTYPES, PRECISION, Array, Expected, tolerance, ulp
 from tests.test_focal import promised
 
 LARGEST_GAMMA_IN_FLOAT = 5.0
-PRODUCTS = ("weight", "pos_weight", "sample_weight", "label_smoothing")  # each rounds once more
+PRODUCTS = ("weight", "pos_weight", "neg_weight", "sample_weight", "label_smoothing", "alpha")  # each rounds once more
 
 
 @dataclass(frozen=True)
