@@ -193,7 +193,7 @@ REFUSED = {
     ),
     "above 1": (("probabilities", Q + 1, Y), {}, "input[0, 0] is 1.1"),
     "below 0": (("probabilities", Q - 0.1, Y), {}, "input[1, 0] is -0.1"),
-    "not a number": (("probabilities", Q * float("nan"), Y), {}, "input[0, 0] is nan; logits belong to"),
+    "not a number": (("probabilities", Q * float("nan"), Y), {}, "input[0, 0] is nan"),
 }
 
 

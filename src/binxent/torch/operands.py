@@ -27,6 +27,10 @@ class NotATensorError(TypeError, AttributeError):
     """An argument is no tensor. torch raises the one or the other, depending on which argument it is."""
 
 
+class NestedTensorError(NotImplementedError, ValueError):
+    """An argument is a nested tensor. torch raises the one or the other, depending on the layout."""
+
+
 def check(function: str, name: str, operand: Any) -> None:
     argument = f"{function}(): argument '{name}'"
     if not isinstance(operand, Tensor):
@@ -39,7 +43,7 @@ def check(function: str, name: str, operand: Any) -> None:
         raise NotImplementedError(f"{argument} is quantized; pass its .dequantize()")
     if operand.is_nested:
         hint = "pass the .values() of every operand, or .to_padded_tensor(0.0) and mask="
-        raise NotImplementedError(f"{argument} is a nested tensor; {hint}")
+        raise NestedTensorError(f"{argument} is a nested tensor; {hint}")
     if operand.layout != torch.strided:
         hint = options.TO_DENSE
         if name == "target" and operand.dim() == 2 and function != "count":
