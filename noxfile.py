@@ -255,6 +255,50 @@ def instructions(session: nox.Session) -> None:
             session.skip(line)
 
 
+def is_long(session: nox.Session) -> bool:
+    """Whether ``long`` follows --: many more calls, which write the figures of docs/trust.md anew."""
+    if session.posargs not in ([], ["long"]):
+        session.error(f"expected nothing or long after --, got {session.posargs}")
+    return bool(session.posargs)
+
+
+@session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Calls that nobody has thought of, for the NumPy face, torch, Paddle, JAX and the native module."""
+    counts = {"numpy": (6000, 500_000), "torch": (400, 100_000), "paddle": (400, 100_000), "jax": (50, 10_000)}
+    install(session, *group("test", *(name for name in counts if name != "numpy")))
+    long = is_long(session)
+    for face, (few, many) in counts.items():
+        recorded = ["--record"] if long else []
+        # A short run is the same each time. docs/trust.md says which faults are open, that a longer one finds.
+        seed, count = ("--seed=3", many) if long else ("--seed=1" if face == "numpy" else "--seed=2", few)
+        session.run("python", "-m", "tests.fuzz", face, seed, f"--count={count}", *recorded, env={"PYTHONPATH": None})
+    many_calls = ["--count=2000000", "--record"] if long else ["--count=20000"]
+    session.run("python", "-m", "tests.fuzz.door", *many_calls, env={"PYTHONPATH": None})
+
+
+@session(default=False)
+def sanitize(session: nox.Session) -> None:
+    """The native code under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer; with ``-- long`` under
+    libFuzzer too, for which clang has to be installed."""
+    session.install(*group("test", "instructions"), *PYPROJECT["project"]["dependencies"])
+    arguments = ["--count=400"]
+    if is_long(session):
+        arguments = ["address", "thread", "libfuzzer", "--count=20000", "--seconds=1800", "--long", "--record"]
+    session.run("python", "-m", "tests.fuzz.sanitize", *arguments)
+
+
+@session(default=False)
+def leaks(session: nox.Session) -> None:
+    """Memory over many small calls: that of the NumPy face; with ``-- long`` over a million calls of each face."""
+    long = is_long(session)
+    faces = [face for face in FRAMEWORKS if face != "mindspore"] if long else []  # it wants an older NumPy
+    install(session, *group("test", *faces))
+    chosen = [] if long else ["-k", "numpy"]
+    steps = {"BINXENT_LEAK_STEPS": "1000000"} if long else {}
+    pytest(session, "leaks", "tests/conformance/test_leaks.py", *chosen, **steps)
+
+
 @session(default=False)
 def bench(session: nox.Session) -> None:
     """Speed, memory and accuracy beside every framework: the figures, tables and charts, anew. What follows -- goes to

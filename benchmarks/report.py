@@ -40,13 +40,16 @@ def readme_figures(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
     )
 
 
-def all_tables(speed: Sequence[Row], accuracy: Sequence[Row], gpu: Sequence[Row] = ()) -> dict[str, str]:
+def all_tables(
+    speed: Sequence[Row], accuracy: Sequence[Row], gpu: Sequence[Row] = (), attacks: Sequence[Row] = ()
+) -> dict[str, str]:
     """The tables that the documentation includes, by name."""
     return dict(
         [
             *(tables.speed(speed) if speed else ()),
             *(tables.accuracy(accuracy) if accuracy else ()),
             *(tables.gpu(gpu) if gpu else ()),
+            *(tables.attacks(attacks) if attacks else ()),
             *tables.instructions(results.read(COUNTS)),
         ]
     )
@@ -64,11 +67,11 @@ def write(folder: Path) -> None:
     """Writes the committed results into the documentation and the README, and any others beside themselves."""
     from benchmarks import charts  # here, because it needs matplotlib and the tables do not
 
-    speed, accuracy, gpu = (rows(folder, name) for name in ("speed", "accuracy", "gpu"))
+    speed, accuracy, gpu, attacks = (rows(folder, name) for name in ("speed", "accuracy", "gpu", "attacks"))
     committed = folder.resolve() == RESULTS.resolve()
     charts.draw(speed, accuracy, ROOT / "docs" / "figures" if committed else folder, gpu)
     (folder / "tables").mkdir(exist_ok=True)
-    for name, text in all_tables(speed, accuracy, gpu).items():
+    for name, text in all_tables(speed, accuracy, gpu, attacks).items():
         (folder / "tables" / f"{name}.md").write_text(text)
     if committed and speed and accuracy:
         README.write_text(with_figures(README.read_text(), readme_figures(speed, accuracy)))

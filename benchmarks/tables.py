@@ -241,3 +241,15 @@ def gpu(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
             cells.append(f"{seconds(found['median'])}{share}" if found else NOTHING)
         lines.append([f"{dtype}, {target} targets, {option}", *cells])
     yield "gpu", markdown([f"{elements(largest)} elements", *ways], lines)
+
+
+def attacks(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """Yields what was attacked, how often, and how many answers were wrong; and the machine."""
+    row = rows[0]
+    facts = f"{row['processor']}, {row['cores']} cores, {row['memory size']}, kernel for {row['instruction set']}"
+    yield "attacks-conditions", f"{facts}; {row['system']}; Python {row['Python']}, NumPy {row['NumPy']}.\n"
+    lines = [
+        [f"{row['attack']}: {row['what']}", f"{row['calls']:,}", str(row["wrong"]), row["how"], row["date"][:10]]
+        for row in rows
+    ]
+    yield "attacks", markdown(["attack", "calls", "wrong", "how", "on"], lines)

@@ -162,7 +162,8 @@ class TestClaims:
 
     def test_tables(self) -> None:
         gpu = report.rows(RESULTS, "gpu")
-        made = report.all_tables(results.read(self.speed), results.read(self.accuracy), gpu)
+        attacks = report.rows(RESULTS, "attacks")
+        made = report.all_tables(results.read(self.speed), results.read(self.accuracy), gpu, attacks)
         found = {path.stem: path.read_text() for path in (RESULTS / "tables").glob("*.md")}
         assert found == made, "run python -m benchmarks.report"
 

@@ -18,7 +18,7 @@ def run_program(tmp_path: Path) -> Callable[..., str]:
     what it has to say of a failure.
     """
 
-    def run_program(*pieces: str, **settings: Any) -> str:
+    def run_program(*pieces: str, timeout: float = 300, **settings: Any) -> str:
         (tmp_path / "program.py").write_text("\n".join(map(textwrap.dedent, pieces)))
         start = f"""
             import os, runpy, sys
@@ -26,6 +26,6 @@ def run_program(tmp_path: Path) -> Callable[..., str]:
             os.chdir({str(tmp_path)!r})
             runpy.run_path("program.py")
         """
-        return processes.python(start, timeout=300, **settings)
+        return processes.python(start, timeout=timeout, **settings)
 
     return run_program
