@@ -8,10 +8,23 @@ but the baseline give the same bits.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from binxent import _native, threads
-from binxent.kernels import Outputs
+from binxent import threads
+from binxent.kernels import IS_BUILT, Outputs
+
+if IS_BUILT:
+    from binxent import _native as _native
+else:
+    from binxent import pure as _native  # type: ignore[no-redef]
+
+    warnings.warn(
+        "binxent was built without its native kernel (BINXENT_PURE=1): the definition computes every loss, many times "
+        "slower; reports are missing",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

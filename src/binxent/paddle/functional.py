@@ -15,7 +15,7 @@ import paddle
 from paddle import Tensor
 from paddle.base import core
 
-from binxent import kernel
+from binxent import kernel, kernels
 from binxent.call import Operands, normalized, plan
 from binxent.options import RefusalError
 from binxent.paddle import arrays, eager, sparse, static
@@ -126,7 +126,8 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, no
         operand is not None and not operand.stop_gradient for operand in (label, *operands[2:5])
     )
     by_kernel = (
-        input.place.is_cpu_place()
+        kernels.IS_BUILT
+        and input.place.is_cpu_place()
         and elements
         and input.is_dense()
         and not enlarges

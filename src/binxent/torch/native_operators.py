@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from binxent import _native, kernels
+from binxent import kernels
 from binxent.kernels import native
+from binxent.kernels.native import _native
 from binxent.torch import arrays, cpu
 
 if TYPE_CHECKING:
