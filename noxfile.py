@@ -46,7 +46,6 @@ PURE = (
     "infinite_and_nan_logits",
     "probabilities_of_0_and_1",
     "confident_logits_keep_their_loss",
-    "any_layout",
     "foreign_byte_order",
     "in_place",
     "any_byte_but_0_is_true",

@@ -103,9 +103,9 @@ def _target(target: Any) -> Array:
         return _array(target)
     from binxent import sparse
 
-    offsets, indices, values, *rest = target
-    values = None if values is None else _array(values)
-    return sparse.dense(SparseRows(_array(offsets), _array(indices), values, *rest))
+    values = None if target.values is None else _array(target.values)
+    rows = target._replace(offsets=_array(target.offsets), indices=_array(target.indices), values=values)
+    return sparse.dense(rows)
 
 
 def _prepared(call: Call, operands: Operands) -> tuple[Arrays, Values, int]:

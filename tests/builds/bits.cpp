@@ -1,5 +1,10 @@
 // Prints a digest of what the kernel computes, for each dtype and option: a name and a number in each line. The operands are
 // made by additions and multiplications alone, so that every machine has the same.
+//
+// For 64-bit Arm, beside g++-aarch64-linux-gnu and qemu-user: compile native/lanes/*.cpp with -O3 -fno-math-errno
+// -fno-trapping-math -ffp-contract=off -DBINXENT_ISA=neon, and native/core/*.cpp and this file with -O3, all with -std=gnu++17
+// -Inative; link them with -static; run it by qemu-aarch64. On x86-64, link the objects of the three kernels that CMake has
+// made, and choose one by BINXENT_ISA.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
