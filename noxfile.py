@@ -34,9 +34,28 @@ SIDE_BY_SIDE = ("--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal")
 # The oldest NumPy that each Python has a wheel of, and ml_dtypes works with.
 OLDEST_NUMPY = {"3.10": "1.23.0", "3.11": "1.23.3", "3.12": "1.26.0", "3.13": "2.1.0"}
 
+# Tests of the NumPy face's values, which hold without the kernel too; the others are of its bits and its memory.
+PURE = (
+    "every_parameter",
+    "every_pair_of_dtypes",
+    "the_result_has_the_wider_dtype_of_input_and_target",
+    "integer_targets_are_numbers",
+    "the_gradient_is_that_of_the_loss",
+    "empty_arrays",
+    "scalars",
+    "infinite_and_nan_logits",
+    "probabilities_of_0_and_1",
+    "confident_logits_keep_their_loss",
+    "foreign_byte_order",
+    "in_place",
+    "any_byte_but_0_is_true",
+    "a_refusal_writes_nothing",
+    "classes_keep_parameters",
+)
+
 nox.needs_version = ">=2025.2.9"
 
-wheels: dict[object, Path] = {}  # one for each Python, built by the first session that asks
+built: dict[object, Path] = {}  # one for each Python, built by the first session that asks
 
 
 def session(**settings: object) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -67,13 +86,13 @@ def extra(name: str) -> list[str]:
 
 def install(session: nox.Session, *requirements: str) -> None:
     """The wheel, and what is needed beside it."""
-    if session.python not in wheels:
+    if session.python not in built:
         folder = session.cache_dir / "wheel" / str(session.python or "default")
         for old in folder.glob("*.whl"):
             old.unlink()
         session.run("pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", ".")
-        (wheels[session.python],) = folder.glob("*.whl")
-    wheel = str(wheels[session.python])
+        (built[session.python],) = folder.glob("*.whl")
+    wheel = str(built[session.python])
     session.install(wheel, *requirements)
     if session.virtualenv.reuse_existing:  # pip keeps an older wheel of the same version
         session.install("--force-reinstall", "--no-deps", wheel)
@@ -107,6 +126,14 @@ def digests(session: nox.Session) -> dict[str, object]:
     if not found:
         session.error("the kernel has no instruction set of this processor")
     return found
+
+
+def no_compiler(session: nox.Session) -> dict[str, str]:
+    """A path on which there are the environment's own programs alone."""
+    for program in ("cc", "c++", "gcc", "g++", "clang", "clang++", "cmake", "ninja", "make"):
+        if found := shutil.which(program, path=session.bin):
+            session.error(f"{found} is there; expected no compiler")
+    return {"PATH": session.bin, "CC": "", "CXX": ""}
 
 
 def without(faces: list[str]) -> list[str]:
@@ -196,6 +223,42 @@ def compilers(session: nox.Session, compiler: str) -> None:
     if digests(session) != wanted:
         session.error(f"the kernel of {compiler} has other bits than the default compiler's")
     pytest(session, compiler, *SIDE_BY_SIDE, "tests/test_kernel.py", *session.posargs)
+
+
+@session(default=False)
+def pure(session: nox.Session) -> None:
+    """What BINXENT_PURE=1 installs, built and tested where no compiler is found: the definition on NumPy alone."""
+    session.install("pip", *group("test"))
+    where = no_compiler(session)
+    session.run("pip", "install", "--quiet", "--force-reinstall", "--no-deps", ".", env={**where, "BINXENT_PURE": "1"})
+    own = [f"tests/faces/test_numpy.py::test_{name}" for name in PURE]  # pytest fails where one is not there
+    pytest(session, "definition", *SIDE_BY_SIDE, "tests/builds/test_pure.py", *own, *session.posargs, **where)
+
+
+@session(python=list(OLDEST_NUMPY), default=False)
+def wheels(session: nox.Session) -> None:
+    """The source archive, and from it the wheel of each Python: repaired, checked, and tested where no compiler is
+    found. They lie in dist/ then."""
+    session.install("pip", *group("test", "wheels"))
+    folder = Path(session.create_tmp())
+    session.run("python", "-m", "build", f"--outdir={folder}")  # the archive, and the wheel from the archive
+    (archive,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    session.run("auditwheel", "repair", "--plat=auto", f"--wheel-dir={folder / 'repaired'}", str(wheel))
+    (wheel,) = (folder / "repaired").glob("*.whl")
+    if "-abi3-" in wheel.name:
+        session.run("abi3audit", "--strict", str(wheel))
+    session.run("twine", "check", "--strict", str(archive), str(wheel))
+    session.run("check-wheel-contents", str(wheel))
+    session.install("--force-reinstall", "--no-deps", str(wheel))
+    where = no_compiler(session)
+    pytest(session, "metadata", "tests/builds/test_wheel.py", **where)
+    # The demo's libraries are not installed.
+    demo = [f"--ignore=tests/test_{name}.py" for name in ("benchmarks", "cli", "demo")]
+    pytest(session, "wheel", *SIDE_BY_SIDE, *without(FRAMEWORKS), *demo, *session.posargs, **where)
+    dist = Path("dist")
+    dist.mkdir(exist_ok=True)
+    for file in (archive, wheel):
+        shutil.copy(file, dist)
 
 
 @session(default=False)
@@ -309,7 +372,7 @@ def bench(session: nox.Session) -> None:
     if "mindspore" in FRAMEWORKS:
         python = Path(session.create_tmp()) / "mindspore" / "bin" / "python"
         session.run("python", "-m", "venv", python.parent.parent)
-        wheel = str(wheels[session.python])
+        wheel = str(built[session.python])
         session.run(python, "-m", "pip", "install", "--quiet", wheel, *group("test", "mindspore"), external=True)
         session.run(python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", wheel, external=True)
         elsewhere = ["--python", f"mindspore={python.absolute()}"]

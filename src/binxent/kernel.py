@@ -8,12 +8,12 @@ executor of the host.
 
 from __future__ import annotations
 
-from binxent import _native
 from binxent.call import FLOATING as FLOATING
 from binxent.kernels.native import INPUT_OUT_OF_RANGE as INPUT_OUT_OF_RANGE
 from binxent.kernels.native import TAGS as TAGS
 from binxent.kernels.native import TARGET_OUT_OF_RANGE as TARGET_OUT_OF_RANGE
 from binxent.kernels.native import Operand as Operand
+from binxent.kernels.native import _native
 
 library: str = _native.__file__  # MindSpore loads operators from this file, by name
 instruction_set: str = _native.instruction_set

@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from binxent import definition, formula
 from binxent.call import GIVEN, KEPT, WEIGHTS
 from binxent.jax.program import Given, Plan, full_shape, prepared
-from binxent.kernels import native
+from binxent.kernels import IS_BUILT, native
 from binxent.options import Terms
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from binxent.jax.arrays import Array
 
-jax.ffi.register_ffi_target("binxent", native.xla_handler, platform="cpu")
+if IS_BUILT:
+    jax.ffi.register_ffi_target("binxent", native.xla_handler, platform="cpu")
 
 
 def several_devices() -> bool:
@@ -167,7 +168,7 @@ def gradient_of_shard(incoming: Any, *operands: Any, plan: Plan, summed: tuple[s
 def _reads(plan: Plan, types: Sequence[Any]) -> bool:
     """Whether the kernel can compute this: it takes one number for an option, and vmap may make several."""
     learnt = sum(name in plan.given for name in ("label_smoothing", "gamma", "normalizer"))
-    return all(math.prod(a.shape) == 1 for a in types[len(types) - learnt :])
+    return IS_BUILT and all(math.prod(a.shape) == 1 for a in types[len(types) - learnt :])
 
 
 def lowering(local: Callable[..., Any], formula: Callable[..., Any]) -> Any:

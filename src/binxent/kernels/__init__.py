@@ -19,6 +19,7 @@ A new kernel is one file or folder here, and one row in the tests.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -26,23 +27,35 @@ if TYPE_CHECKING:
 
 NAMES = ("native", "triton")
 
+# Whether the native library was built. BINXENT_PURE=1 builds none, and then the definition computes what it can.
+IS_BUILT = find_spec("binxent._native") is not None
+
 # The dtypes that every kernel reads.
 READABLE = frozenset(("float16", "bfloat16", "float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64"))
 
 
+class MissingKernelError(RuntimeError):
+    """Something was asked for that only the native kernel computes, and this installation has none."""
+
+    def __init__(self, what: str) -> None:
+        built = "this installation was built without it (BINXENT_PURE=1)"
+        super().__init__(f"{what} needs the native kernel, and {built}; build with g++ 11 or clang++ 14, or newer")
+
+
 def is_chosen(name: str) -> bool:
-    """Whether ``BINXENT_KERNELS`` names this kernel: without that variable, every kernel is chosen.
+    """Whether ``BINXENT_KERNELS`` names this kernel: without that variable, every kernel that was built is chosen.
 
     The names are separated by commas; an empty value chooses none, and the definition computes everything.
     """
+    is_there = IS_BUILT or name != "native"
     value = os.environ.get("BINXENT_KERNELS")
     if value is None:
-        return True
+        return is_there
     chosen = [word.strip() for word in value.split(",") if word.strip()]
     for word in chosen:
         if word not in NAMES:
             raise ValueError(f"BINXENT_KERNELS: {word!r} is no kernel; expected some of {', '.join(NAMES)}, or nothing")
-    return name in chosen
+    return is_there and name in chosen
 
 
 class Outputs(NamedTuple):

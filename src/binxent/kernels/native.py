@@ -1,17 +1,29 @@
 """The kernel for the CPU, in C++, whose source is ``native/``.
 
 An operand is ``(address, dtype tag, shape, strides in bytes or None if contiguous)``, or a tensor of any type that
-offers DLPack's C exchange interface. Weights, pos_weight and mask broadcast to the logits' shape; a target may also be
-``SparseRows`` of three such operands. All instruction sets
-but the baseline give the same bits.
+offers DLPack's C exchange interface. Weights, pos_weight, neg_weight and mask broadcast to the logits' shape; a target
+may also be ``SparseRows`` of three such operands. All instruction sets but the baseline give the same bits.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from binxent import _native, threads
-from binxent.kernels import Outputs
+from binxent import threads
+from binxent.kernels import IS_BUILT, Outputs
+
+if IS_BUILT:
+    from binxent import _native as _native
+else:
+    from binxent import pure as _native  # type: ignore[no-redef]
+
+    warnings.warn(
+        "binxent was built without its native kernel (BINXENT_PURE=1): the definition computes every loss, many times "
+        "slower; reports are missing",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,6 +16,7 @@ from mindspore.common.dtype import TensorType
 from mindspore.ops.primitive import jit_context
 
 from binxent import kernel, options
+from binxent.kernels import IS_BUILT
 from binxent.mindspore import arrays, compiled, eager
 from binxent.mindspore.arrays import no_constant
 from binxent.mindspore.operands import DTYPE, Kind, checked_normalizer, checked_reduction, checked_terms, planned
@@ -303,7 +304,7 @@ class _CompiledLoss(nn.Cell):
 
 @functools.cache
 def _made(asked: Asked) -> _KernelLoss | _CompiledLoss:
-    return _kernel_loss(asked) if arrays.device() == "CPU" else _CompiledLoss(asked)
+    return _kernel_loss(asked) if IS_BUILT and arrays.device() == "CPU" else _CompiledLoss(asked)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import paddle
 from paddle import Tensor
 from paddle.base import core
 
-from binxent import kernel, options
+from binxent import kernel, kernels, options
 from binxent.call import Operands, normalized, plan
 from binxent.options import NO_FOCAL, RefusalError
 from binxent.paddle import arrays, eager, sparse, static
@@ -132,7 +132,8 @@ def _general_loss(loss: Loss, reduction: str, given: Given, numbers: Numbers, no
         operand is not None and not operand.stop_gradient for operand in (label, *operands[2:5], neg_weight)
     )
     by_kernel = (
-        input.place.is_cpu_place()
+        kernels.IS_BUILT
+        and input.place.is_cpu_place()
         and elements
         and input.is_dense()
         and not enlarges

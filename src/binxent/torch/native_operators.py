@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from binxent import _native, kernels
+from binxent import kernels
 from binxent.call import Operands
 from binxent.kernels import native
+from binxent.kernels.native import _native
 from binxent.options import Terms
 from binxent.torch import cpu
 from binxent.torch.values import refusal_of_probability
