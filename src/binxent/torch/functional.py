@@ -242,7 +242,7 @@ def _by_axis(
     keep = definition.kept(arrays.ARRAYS, y, mask, ignore_index)
     kept: Any
     if keep is None:
-        kept = max(1, math.prod(each.shape[axis] for axis in axes))
+        kept = max(1, math.prod([each.shape[axis] for axis in axes]))
     else:
         kept = (keep.expand_as(each).sum(axes) if axes else keep.expand_as(each)).clamp(min=1)
     means = (each.sum(axes) if axes else each) / kept
