@@ -116,8 +116,8 @@ class _Options(torch.nn.Module):
         if self.process_group is None:
             return given
         groups.check(self.process_group, self.gradients, self.reduction)  # any of them may have been set since
-        given = {"input": input, "target": target, "weight": weight, "sample_weight": sample_weight, "mask": mask}
-        for name, operand in given.items():
+        own = {"input": input, "target": target, "weight": weight, "sample_weight": sample_weight, "mask": mask}
+        for name, operand in own.items():
             if shards.is_sharded(operand):
                 raise RuntimeError(
                     f"process_group: the {name} is a DTensor, and the mean of DTensors is over all shards already; "
