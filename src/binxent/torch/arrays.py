@@ -9,7 +9,6 @@ mode of differentiation.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -200,9 +199,12 @@ def _probabilities_gradient(
     return both if weight is None else weight * both
 
 
-@functools.lru_cache(maxsize=64)
-def _focal(terms: Terms) -> formula.Loss:
-    """The loss of probabilities that only ``focal`` defines, on torch's logarithms."""
+def _focal(probabilities: bool, terms: Terms) -> formula.Loss:
+    """The loss that only ``focal`` defines; of probabilities, on torch's logarithms."""
+    of: Any = focal.of.__wrapped__  # without its cache, of which Dynamo warns
+    defined: formula.Loss = of(probabilities, terms)
+    if not probabilities:
+        return defined
     kind: Any = focal.OfPt if terms.focal == "p_t" else focal.Asymmetric
 
     def loss(
@@ -215,19 +217,18 @@ def _focal(terms: Terms) -> formula.Loss:
         each: Tensor = bracket.loss() if weight is None else bracket.loss() * weight
         return each + valid * (q + y)
 
-    return dataclasses.replace(focal.of(True, terms), loss=loss)
+    return dataclasses.replace(defined, loss=loss)
 
 
-def _on_torchs_logarithms(call: Call) -> Call:
-    """The call, whose loss is torch's if only ``focal`` defines it, of probabilities."""
+def _defined(call: Call) -> Call:
+    """The call with the loss of its terms, if only ``focal`` defines it."""
     terms = call.terms
-    if terms is None or not (call.loss.probabilities and terms.is_family):
+    if terms is None or not terms.is_family:
         return call
-    loss = _focal(terms._replace(ignore_index=None, label_smoothing=0, gamma=0))
+    loss = _focal(call.loss.probabilities, terms)
     # Its functions know these. The α of p_t is theirs too; any other is a part of pos_weight and neg_weight.
     alpha = None if terms.focal == "p_t" else terms.alpha
-    rest = terms._replace(alpha=alpha, gamma_negative=None, margin=0, focal="branch")
-    return call._replace(loss=loss, terms=rest)
+    return call._replace(loss=loss, terms=terms._replace(alpha=alpha, gamma_negative=None, margin=0, focal="branch"))
 
 
 LOGITS = formula.LOGITS
@@ -330,7 +331,7 @@ class _Saturating(torch.autograd.Function):
 
 def loss(call: Call, operands: Operands, check_range: bool = False) -> Tensor:
     """The loss by the definition, which autograd differentiates."""
-    operands, call = with_dense_target(operands), _on_torchs_logarithms(call)
+    operands, call = with_dense_target(operands), _defined(call)
     if not is_tracing():
         check_options(call, operands)
     if call.loss.probabilities and operands.input.dtype == torch.float16 and operands.input.requires_grad:
@@ -348,7 +349,7 @@ def gradients(
     call: Call, operands: Operands, incoming: Tensor, needed: Sequence[bool | None]
 ) -> tuple[Tensor | None, ...]:
     """The loss's gradient to each operand, times the incoming gradient: itself differentiable."""
-    operands, call = with_dense_target(operands), _on_torchs_logarithms(call)
+    operands, call = with_dense_target(operands), _defined(call)
     if not is_tracing():
         call = call._replace(checks_targets=False)  # the forward has; another look would wait for the device again
     prepared = definition.prepare(ARRAYS, call, operands)

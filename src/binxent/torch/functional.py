@@ -33,6 +33,7 @@ from binxent.torch.operands import NAMES, OFF, check, split_normalizer, split_op
 from binxent.torch.operators import native_loss
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from binxent.formula import Loss
@@ -117,7 +118,8 @@ def _loss(
     input, target, weight, sample_weight, pos_weight, mask, neg_weight = given
     if (
         compiling
-        and weight is sample_weight is pos_weight is mask is neg_weight is ignore_index is normalizer is focal is None
+        and weight is sample_weight is pos_weight is mask is neg_weight is ignore_index is normalizer is None
+        and focal is None
         and label_smoothing is OFF
         and gamma is OFF
         and not (check_targets or inplace_backward or wide)
@@ -184,7 +186,7 @@ def _loss(
                 kernel = None
     operations = not compiling and (kernel is None or is_watched())  # whether torch's own operations compute it
     find = plan if compiling or operations else known_plan  # whoever watches may see sizes that are symbols
-    alone = weight is sample_weight is pos_weight is mask is neg_weight is ignore_index is focal is None
+    alone = weight is sample_weight is pos_weight is mask is neg_weight is ignore_index is None and focal is None
     try:
         meant: tuple[Any, ...] = (loss, reduction, (NAME[input.dtype], target_dtype), input.shape, target.shape)
         # What is shorter is found in half the time.
@@ -234,13 +236,16 @@ def _by_axis(
     gamma: Any,
     focal: Focal | None,
     normalizer: Any,
-    *flags: bool,
+    check_targets: bool,
+    inplace_backward: bool = False,
+    check_range: bool = False,
 ) -> Tensor:
     """The means over all axes but one of what is kept there, made of the losses of the elements."""
     if normalizer is not None:
         options.check_normalizer(reduction)
     input, target, mask = given[0], given[1], given[5]
-    each = _loss(loss, given, "none", ignore_index, label_smoothing, gamma, focal, None, *flags, wide=True)
+    flags = check_targets, inplace_backward, check_range
+    each: Any = _loss(loss, given, "none", ignore_index, label_smoothing, gamma, focal, None, *flags, wide=True)
     is_sparse = sparse.is_target(target)
     dtype = result_dtype(NAME[input.dtype], sparse.dtype_of(target) if is_sparse else NAME[target.dtype])
     axes = averaged_axes(reduction, each.dim())
@@ -254,12 +259,11 @@ def _by_axis(
     keep = definition.kept(arrays.ARRAYS, y, mask, ignore_index)
     kept: Any
     if keep is None:
-        kept = max(1, math.prod(each.shape[axis] for axis in axes))
+        kept = max(1, math.prod([each.shape[axis] for axis in axes]))
     else:
         kept = (keep.expand_as(each).sum(axes) if axes else keep.expand_as(each)).clamp(min=1)
-    means = (each.sum(axes) if axes else each) / kept
-    half = dtype in _HALF and not _is_autocast(input)
-    return arrays.ARRAYS.cast(means, dtype) if half else means
+    means: Tensor = (each.sum(axes) if axes else each) / kept  # torch's sum over no axes is the sum over all of them
+    return arrays.ARRAYS.cast(means, dtype) if dtype in _HALF and not _is_autocast(input) else means
 
 
 def _beyond_defaults(ours: dict[str, Any]) -> dict[str, Any]:
@@ -390,7 +394,7 @@ def binary_cross_entropy_with_logits(
             **_beyond_defaults(ours),
         )
         return result
-    compute = _loss
+    compute: Callable[..., Tensor] = _loss
     if size_average is not None or reduce is not None or reduction not in _REDUCTIONS:
         reduction = _torchs_reduction(size_average, reduce, reduction)
         compute = _by_axis if reduction in BY_AXIS else _loss
@@ -495,7 +499,7 @@ def binary_cross_entropy(
             **_beyond_defaults(ours),
         )
         return result
-    compute = _loss
+    compute: Callable[..., Tensor] = _loss
     if size_average is not None or reduce is not None or reduction not in _REDUCTIONS:
         reduction = _torchs_reduction(size_average, reduce, reduction)
         compute = _by_axis if reduction in BY_AXIS else _loss

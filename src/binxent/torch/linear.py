@@ -147,8 +147,9 @@ def linear_binary_cross_entropy_with_logits(
         return result
     options = linear.checked_options(options)
     linear.check_reduction(reduction)
-    names = ("input", "linear_weight", "target", "linear_bias", "weight", "pos_weight", "sample_weight", "mask")
-    names = (*names, "neg_weight")
+    names = (
+        "input", "linear_weight", "target", "linear_bias", "weight", "pos_weight", "sample_weight", "mask", "neg_weight"
+    )  # fmt: skip
     is_sparse = sparse.is_target(target)
     tensor: Any
     for name, tensor in zip(names, given, strict=True):
@@ -176,13 +177,13 @@ def linear_binary_cross_entropy_with_logits(
         )
     if normalizer is not None:
         number, divisor = split_normalizer(FUNCTION, normalizer, reduction, input, compiling)
-    *shapes, of_neg_weight = (
+    of_weight, rows, of_pos_weight, of_mask, of_neg_weight = (
         None if each is None else each.shape for each in (weight, sample_weight, pos_weight, mask, neg_weight)
     )
     find = plan if compiling else known_plan
     call = find(
-        LOGITS, reduction, (NAME[product], dtype_of_target(y)), shape, y.shape, *shapes, ignore_index, label_smoothing,
-        gamma, of_neg_weight, family,
+        LOGITS, reduction, (NAME[product], dtype_of_target(y)), shape, y.shape, of_weight, rows, of_pos_weight, of_mask,
+        ignore_index, label_smoothing, gamma, of_neg_weight, family,
     )  # fmt: skip
     if normalizer is not None:
         call = normalized(call, number)

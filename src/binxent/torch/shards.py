@@ -125,11 +125,14 @@ def loss(
     _check_whole("input", input)
     assert isinstance(input, DTensor)
     target, weight, sample_weight = others[:3]
-    *shapes, of_neg_weight = (None if other is None else other.shape for other in others[1:])
+    shapes = (None if other is None else other.shape for other in others[1:])
+    of_weight, rows, of_pos_weight, of_mask, of_neg_weight = shapes
     # Every rank refuses what does not fit, and not only the ranks whose shard shows it: the others would wait forever.
     dtype, shape = NAME[target.dtype], input.shape
-    of_target = (dtype, dtype), shape, target.shape
-    call = plan(LOGITS, reduction, *of_target, *shapes, ignore_index, neg_weight=of_neg_weight)
+    call = plan(
+        LOGITS, reduction, (dtype, dtype), shape, target.shape, of_weight, rows, of_pos_weight, of_mask, ignore_index,
+        neg_weight=of_neg_weight,
+    )  # fmt: skip
     placements, mesh = input.placements, input.device_mesh
     local: list[Any] = [input.to_local()]
     for name, operand in zip(NAMES[1:], others, strict=True):

@@ -44,7 +44,7 @@ def refusal_of_probability(name: str, tensor: Tensor, keep: Tensor | None = None
 def refusal_of_targets(operands: Operands, keep: Tensor | None) -> str | None:
     """The message for the first element that ``check_targets`` refuses. Under vmap its index has vmap's axes, too."""
     given = {name: getattr(operands, name) for name in ("input", *definition.WRONG)}
-    found = {name: None if operand is None else values(operand) for name, operand in given.items()}
+    found: dict[str, Any] = {name: None if operand is None else values(operand) for name, operand in given.items()}
     kept = None if keep is None else values(keep)
     if all(found[name] is None or found[name].shape == operand.shape for name, operand in given.items()):
         return definition.wrong_element(
