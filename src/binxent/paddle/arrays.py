@@ -211,7 +211,7 @@ def _with_slope(call: Call) -> Call:
         known = given._replace(
             alpha=number(given.alpha), gamma_negative=number(given.gamma_negative), margin=number(given.margin)
         )
-        of = focal.of.__wrapped__(probabilities, known)  # not the cached one: a graph's numbers are its own
+        of = focal.of_terms(probabilities, known)  # not the cached one: a graph's numbers are its own
         return _by_slope(of.loss, of.derivatives["input"], xp, x, *rest)
 
     # What the loss has of itself is off. The alpha of two branches stays, with which ``definition`` multiplies weights.
