@@ -153,7 +153,7 @@ def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
             return xp.number(given, x)
         value = xp.widen(learnt, call.dtype)
         # A graph cannot raise: an option out of its range becomes NaN, and with it the loss.
-        return xp.where((value >= 0) & (value <= most), value, value + math.nan)
+        return xp.where((value >= 0) & (value <= most), value, value + xp.number(math.nan, value))
 
     def scaled(operand: Array | None, share: float) -> Any:
         if share == 1:
@@ -185,7 +185,7 @@ def nan_outside(xp: Arrays, call: Call, x: Array, y: Array) -> Array:
     valid = formula.in_unit(x)
     if not call.any_target:
         valid = valid & formula.in_unit(y)
-    return xp.where(valid, x, xp.zeros_like(x) + math.nan)
+    return xp.where(valid, x, xp.zeros_like(x) + xp.number(math.nan, x))
 
 
 def product(one: Array | None, other: Array | None) -> Array | None:
@@ -378,4 +378,4 @@ def nan_where_wrong(xp: Arrays, call: Call, x: Array, y: Array, operands: Operan
     if operands.mask is not None:
         mask = xp.widen(operands.mask, call.dtype)
         wrong = wrong | ((mask != 0) & (mask != 1))
-    return xp.where(wrong, xp.zeros_like(x) + math.nan, x)
+    return xp.where(wrong, xp.zeros_like(x) + xp.number(math.nan, x), x)

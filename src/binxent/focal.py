@@ -17,7 +17,8 @@ max(q·(1−q), 1e-12), which stands for dp/dx = p·(1−p)::
     p_t          d/dx = w · α_t · u^γ · [ (1−y)·neg_weight·p − y·pos_weight·(1−p) + γ·(1−2y)·p·(1−p)/u · C ],
                  C = the bracket of the loss
 
-``formula`` says what 0 · ∞ is, and why a ``where`` stands where it does.
+``formula`` says what 0 · ∞ is, and why a ``where`` stands where it does. All of it is plain functions of arrays and
+tuples, because MindSpore's compiler reads them, which cannot make an object.
 """
 
 from __future__ import annotations
@@ -29,261 +30,251 @@ from binxent import formula
 from binxent.formula import Loss, _times, _weighted, is_off, smoothed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from binxent.options import Terms
 
 Array = Any
 Namespace = Any
 Option = Any
+Point = tuple[Array, Array, Array, Array]  # p, 1 − p, −log p and −log(1 − p)
 
 
-class Point:
-    """What both losses have at one x: p and 1 − p, and their logarithms, negated."""
-
-    def __init__(self, xp: Namespace, p: Array, other: Array, falling: Array, rising: Array) -> None:
-        self.xp, self.p, self.other = xp, p, other
-        self.falling, self.rising = falling, rising  # −log p and −log(1 − p)
-
-    def opposite(self) -> Point:
-        """The point of 1 − p, whose negative is this one's positive."""
-        return Point(self.xp, self.other, self.p, self.rising, self.falling)
+def _of_logit(xp: Namespace, x: Array) -> Point:
+    p, other = formula.sigmoids(xp, x)
+    return p, other, formula.softplus(xp, -x), formula.softplus(xp, x)
 
 
-class LogitPoint(Point):
-    def __init__(self, xp: Namespace, x: Array) -> None:
-        p, other = formula.sigmoids(xp, x)
-        super().__init__(xp, p, other, formula.softplus(xp, -x), formula.softplus(xp, x))
+def _of_probability(xp: Namespace, q: Array) -> Point:
+    return q, 1 - q, formula.minus_log(xp, q), formula.minus_log1m(xp, q)
 
 
-class ProbabilityPoint(Point):
-    def __init__(self, xp: Namespace, q: Array) -> None:
-        super().__init__(xp, q, 1 - q, formula.minus_log(xp, q), formula.minus_log1m(xp, q))
+def _opposite(at: Point) -> Point:
+    """The point of 1 − p, whose negative is this one's positive."""
+    p, other, falling, rising = at
+    return other, p, rising, falling
 
 
-def _power(xp: Namespace, minus_log: Array, gamma: Option) -> Array:
-    """t^γ, from −log t; 0 where t is 0."""
+# One branch: the loss of a negative, (p − m)^γ·(−log(1 − p + m)), and its derivatives. That of a positive is at 1 − p.
+
+
+def _shifted(xp: Namespace, at: Point, margin: Option) -> Point:
+    """The point of p − m; that of ½ where p − m is not positive, which ``_counted`` leaves out."""
+    if is_off(margin):
+        return at
+    shifted = at[0] - margin
+    counts, half = shifted > 0, xp.zeros_like(shifted) + 0.5
+    p, other = xp.where(counts, shifted, half), xp.where(counts, at[1] + margin, half)
+    # 1 − p, which is exact near 0, where its logarithm is small; and 1 − p + m, which is exact near 1.
+    near, far = xp.where(p < 0.5, p, half), xp.where(p < 0.5, half, other)
+    return p, other, -xp.log(p), xp.where(p < 0.5, -xp.log1p(-near), -xp.log(far))
+
+
+def _counted(xp: Namespace, at: Point, margin: Option, value: Array) -> Array:
+    """The value, and 0 where p − m is not positive."""
+    return value if is_off(margin) else xp.where(at[0] - margin > 0, value, xp.zeros_like(value))
+
+
+def _power(xp: Namespace, minus_log: Array, gamma: Option, *, clamped: bool) -> Array:
+    """t^γ, from −log t; 0 where t is 0, or −log t is clamped."""
+    if clamped:
+        return formula.focal_power(xp, minus_log, gamma)
     nothing = xp.isinf(minus_log)
     power = xp.exp(-gamma * xp.where(nothing, xp.zeros_like(minus_log), minus_log))
-    return power if is_off(gamma) else xp.where(nothing, xp.zeros_like(power), power)
+    return xp.where(nothing, xp.zeros_like(power), power)
 
 
-class Branch:
-    """The loss of a negative, (p − m)^γ·(−log(1 − p + m)), and its derivatives; that of a positive is at 1 − p."""
+def _branch(xp: Namespace, at: Point, gamma: Option, margin: Option, clamps: bool) -> Array:
+    _, _, minus_log, rising = _shifted(xp, at, margin)
+    if not is_off(gamma):
+        rising = _times(xp, _power(xp, minus_log, gamma, clamped=clamps and is_off(margin)), rising)
+    return _counted(xp, at, margin, rising)
 
-    def __init__(self, at: Point, gamma: Option, margin: float, clamp: float | None) -> None:
-        xp, self.gamma = at.xp, gamma
-        if not is_off(margin):
-            shifted = at.p - margin
-            self.counts = shifted > 0
-            one = xp.zeros_like(shifted) + 0.5
-            p = xp.where(self.counts, shifted, one)
-            other = xp.where(self.counts, at.other + margin, one)
-            # 1 − p, which is exact near 0, where its logarithm is small; and 1 − p + m, which is exact near 1.
-            near, far = xp.where(p < 0.5, p, one), xp.where(p < 0.5, one, other)
-            rising = xp.where(p < 0.5, -xp.log1p(-near), -xp.log(far))
-            self.minus_log = -xp.log(p)
-        else:
-            self.counts, p, other, rising, self.minus_log = None, at.p, at.other, at.rising, at.falling
-        self.xp, self.at, self.p, self.other, self.rising = xp, at, p, other, rising
+
+def _branch_slope(xp: Namespace, at: Point, gamma: Option, margin: Option, clamps: bool) -> Array:
+    """The derivative by the logit of p."""
+    p, other, minus_log, rising = _shifted(xp, at, margin)
+    if is_off(margin):
         if is_off(gamma):
-            self.power = None
-        elif clamp is not None and is_off(margin):
-            self.power = formula.focal_power(xp, self.minus_log, gamma)
-        else:
-            self.power = _power(xp, self.minus_log, gamma)
-
-    def _counted(self, value: Array) -> Array:
-        return value if self.counts is None else self.xp.where(self.counts, value, self.xp.zeros_like(value))
-
-    def loss(self) -> Array:
-        if self.power is None:
-            return self._counted(self.rising)
-        return self._counted(_times(self.xp, self.power, self.rising))
-
-    def slope(self) -> Array:
-        """The derivative by the logit of p."""
-        at = self.at
-        if self.counts is None:
-            inner = at.p
-            if self.power is not None:
-                inner = self.power * (at.p + self.gamma * _times(self.xp, at.other, self.rising))
-            return inner
-        inner = 1 / self.other
-        if self.power is not None:
-            inner = self.power * (inner + self.gamma * self.rising / self.p)
-        return self._counted(at.p * at.other * inner)
-
-    def slope_to_gamma(self) -> Array:
-        slope = _times(self.xp, self.rising, self.minus_log)
-        if self.power is not None:
-            slope = _times(self.xp, self.power, slope)
-        return -self._counted(slope)
+            return p
+        return _power(xp, minus_log, gamma, clamped=clamps) * (p + gamma * _times(xp, other, rising))
+    inner = 1 / other
+    if not is_off(gamma):
+        inner = _power(xp, minus_log, gamma, clamped=False) * (inner + gamma * rising / p)
+    return _counted(xp, at, margin, at[0] * at[1] * inner)
 
 
-class Asymmetric:
-    """The bracket of the asymmetric loss and its derivatives, with everything but the weight."""
-
-    def __init__(
-        self, at: Point, target: Array, positive: Any, negative: Any, label_smoothing: Option, gamma: Option,
-        terms: Terms, clamp: float | None,
-    ) -> None:  # fmt: skip
-        self.xp, self.at = at.xp, at
-        self.of_positive, self.of_negative = positive, negative  # α·pos_weight and (1 − α)·neg_weight, or None
-        self.y, self.rest = smoothed(target, label_smoothing), smoothed(1 - target, label_smoothing)
-        self.has_own = terms.gamma_negative is not None  # the negatives, a power; else they share gamma
-        below = terms.gamma_negative if self.has_own else gamma
-        self.positive = Branch(at.opposite(), gamma, 0, clamp)
-        self.negative = Branch(at, below, terms.margin, clamp)
-
-    def _sum(self, positive: Array, negative: Array) -> Array:
-        xp, one, none = self.xp, self.y, self.rest
-        one = one if self.of_positive is None else self.of_positive * one
-        none = none if self.of_negative is None else self.of_negative * none
-        return _times(xp, one, positive) + _times(xp, none, negative)
-
-    def loss(self) -> Array:
-        return self._sum(self.positive.loss(), self.negative.loss())
-
-    def slope(self) -> Array:
-        return self._sum(-self.positive.slope(), self.negative.slope())
-
-    def to_target(self) -> Array:
-        positive, negative = self.positive.loss(), self.negative.loss()
-        positive = positive if self.of_positive is None else _times(self.xp, self.of_positive, positive)
-        return positive - (negative if self.of_negative is None else _times(self.xp, self.of_negative, negative))
-
-    def to_pos_weight(self) -> Array:
-        return _times(self.xp, self.y, self.positive.loss())
-
-    def to_neg_weight(self) -> Array:
-        return _times(self.xp, self.rest, self.negative.loss())
-
-    def to_gamma(self) -> Array:
-        positive = self.positive.slope_to_gamma()
-        return self._sum(positive, self.xp.zeros_like(positive) if self.has_own else self.negative.slope_to_gamma())
+def _branch_to_gamma(xp: Namespace, at: Point, gamma: Option, margin: Option, clamps: bool) -> Array:
+    _, _, minus_log, rising = _shifted(xp, at, margin)
+    slope = _times(xp, rising, minus_log)
+    if not is_off(gamma):
+        slope = _times(xp, _power(xp, minus_log, gamma, clamped=clamps and is_off(margin)), slope)
+    return -_counted(xp, at, margin, slope)
 
 
-class OfPt:
-    """The same of the loss with the power of p_t. Its alpha is none of the coefficients: it multiplies the whole."""
+# The brackets of the two losses and their derivatives: everything but the weight. Each takes the point, y, 1 − y, the
+# weights of positives and of negatives (None, or with α and 1 − α in them for the asymmetric loss), γ, and the terms.
 
-    def __init__(
-        self, at: Point, target: Array, positive: Any, negative: Any, label_smoothing: Option, gamma: Option,
-        terms: Terms, clamp: float | None,
-    ) -> None:  # fmt: skip
-        xp, self.at, self.gamma = at.xp, at, gamma
-        self.xp, self.pos_weight, self.neg_weight = xp, positive, negative
-        self.y, self.rest = smoothed(target, label_smoothing), smoothed(1 - target, label_smoothing)
-        self.up, self.down = (1.0, 1.0) if terms.alpha is None else (terms.alpha, 1 - terms.alpha)
-        self.alpha = None if terms.alpha is None else self.y * self.up + self.rest * self.down
-        wrong = self.y * at.other + self.rest * at.p
-        self.nothing = wrong <= 0  # a hard target in the tail where its loss is 0
-        self.wrong = xp.where(self.nothing, xp.zeros_like(wrong) + 1, wrong)
-        power = xp.exp(gamma * xp.log(self.wrong))
-        self.power = power if is_off(gamma) else xp.where(self.nothing, xp.zeros_like(power), power)
 
-    def _weighted(self, positive: Array, negative: Array) -> tuple[Array, Array]:
-        return (
-            positive if self.pos_weight is None else _times(self.xp, self.pos_weight, positive),
-            negative if self.neg_weight is None else _times(self.xp, self.neg_weight, negative),
-        )
+def _both(xp: Namespace, y: Array, rest: Array, up: Any, down: Any, positive: Array, negative: Array) -> Array:
+    one, none = y if up is None else up * y, rest if down is None else down * rest
+    return _times(xp, one, positive) + _times(xp, none, negative)
 
-    def _cross_entropy(self) -> Array:
-        positive, negative = self._weighted(_times(self.xp, self.y, self.at.falling),
-                                            _times(self.xp, self.rest, self.at.rising))  # fmt: skip
-        return positive + negative
 
-    def _scaled(self, value: Array) -> Array:
-        value = _times(self.xp, self.power, value)
-        return value if self.alpha is None else _times(self.xp, self.alpha, value)
+def _difference(xp: Namespace, up: Any, down: Any, positive: Array, negative: Array) -> Array:
+    return _weighted(xp, up, positive) - _weighted(xp, down, negative)
 
-    def _by_wrong(self, value: Array) -> Array:
+
+def _asymmetric(terms: Terms, clamps: bool) -> tuple[Callable[..., Array], ...]:
+    """The bracket, its derivative by the logit of p, and those to y, pos_weight, neg_weight and γ."""
+    margin, own = terms.margin, terms.gamma_negative
+    has_own = own is not None  # else both branches share gamma
+
+    def branches(xp: Namespace, at: Point, gamma: Option) -> tuple[Array, Array]:
+        below = own if has_own else gamma
+        return _branch(xp, _opposite(at), gamma, 0, clamps), _branch(xp, at, below, margin, clamps)
+
+    def loss(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
+        positive, negative = branches(xp, at, gamma)
+        return _both(xp, y, rest, up, down, positive, negative)
+
+    def slope(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
+        below = own if has_own else gamma
+        positive = _branch_slope(xp, _opposite(at), gamma, 0, clamps)
+        return _both(xp, y, rest, up, down, -positive, _branch_slope(xp, at, below, margin, clamps))
+
+    def to_target(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
+        positive, negative = branches(xp, at, gamma)
+        return _difference(xp, up, down, positive, negative)
+
+    def to_pos_weight(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
+        return _times(xp, y, branches(xp, at, gamma)[0])
+
+    def to_neg_weight(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
+        return _times(xp, rest, branches(xp, at, gamma)[1])
+
+    def to_gamma(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
+        positive = _branch_to_gamma(xp, _opposite(at), gamma, 0, clamps)
+        negative = xp.zeros_like(positive) if has_own else _branch_to_gamma(xp, at, gamma, margin, clamps)
+        return _both(xp, y, rest, up, down, positive, negative)
+
+    return loss, slope, to_target, to_pos_weight, to_neg_weight, to_gamma
+
+
+def _of_p_t(terms: Terms) -> tuple[Callable[..., Array], ...]:
+    """Likewise, with the power of p_t. Its α is in none of the weights: it multiplies the whole."""
+    alpha = terms.alpha
+    has_alpha = alpha is not None
+    share, other_share = (alpha, 1 - alpha) if alpha is not None else (1.0, 1.0)
+
+    def wrong(xp: Namespace, at: Point, y: Array, rest: Array) -> tuple[Array, Array]:
+        """Where u is 0, which is a hard target in the tail where its loss is 0; and u, or 1 there."""
+        u = y * at[1] + rest * at[0]
+        nothing = u <= 0
+        return nothing, xp.where(nothing, xp.zeros_like(u) + 1, u)
+
+    def powered(xp: Namespace, at: Point, y: Array, rest: Array, gamma: Option, value: Array) -> Array:
+        if is_off(gamma):
+            return value
+        nothing, u = wrong(xp, at, y, rest)
+        power = xp.exp(gamma * xp.log(u))
+        return _times(xp, xp.where(nothing, xp.zeros_like(power), power), value)
+
+    def scaled(xp: Namespace, at: Point, y: Array, rest: Array, gamma: Option, value: Array) -> Array:
+        value = powered(xp, at, y, rest, gamma, value)
+        return _times(xp, y * share + rest * other_share, value) if has_alpha else value
+
+    def by_wrong(xp: Namespace, at: Point, y: Array, rest: Array, gamma: Option, value: Array) -> Array:
         """γ·value/u, where u is not 0."""
-        return self.xp.where(self.nothing, self.xp.zeros_like(value), self.gamma * value / self.wrong)
+        nothing, u = wrong(xp, at, y, rest)
+        return xp.where(nothing, xp.zeros_like(value), gamma * value / u)
 
-    def loss(self) -> Array:
-        return self._scaled(self._cross_entropy())
+    def cross_entropy(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any) -> Array:
+        return _weighted(xp, up, _times(xp, y, at[2])) + _weighted(xp, down, _times(xp, rest, at[3]))
 
-    def slope(self) -> Array:
-        at = self.at
-        positive, negative = self._weighted(self.y * at.other, self.rest * at.p)
+    def loss(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
+        return scaled(xp, at, y, rest, gamma, cross_entropy(xp, at, y, rest, up, down))
+
+    def slope(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
+        p, other, _, _ = at
+        falling = _difference(xp, up, down, y * other, rest * p)
         # p·(1 − p)/u comes before the cross-entropy: for a hard target it is p or 1 − p.
-        of_power = self._by_wrong(at.p * at.other) * (self.rest - self.y)
-        return self._scaled(negative - positive + _times(self.xp, of_power, self._cross_entropy()))
+        of_power = by_wrong(xp, at, y, rest, gamma, p * other) * (rest - y)
+        rising = _times(xp, of_power, cross_entropy(xp, at, y, rest, up, down))
+        return scaled(xp, at, y, rest, gamma, rising - falling)
 
-    def to_target(self) -> Array:
-        xp, at = self.xp, self.at
-        positive, negative = self._weighted(at.falling, at.rising)
-        of_power = self._by_wrong(at.other - at.p)
-        inner = positive - negative + _times(xp, of_power, self._cross_entropy())
-        found = self._scaled(inner)
-        if self.alpha is not None:
-            found = found + (self.up - self.down) * _times(xp, self.power, self._cross_entropy())
+    def to_target(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
+        p, other, falling, rising = at
+        whole = cross_entropy(xp, at, y, rest, up, down)
+        of_power = _times(xp, by_wrong(xp, at, y, rest, gamma, other - p), whole)
+        found = scaled(xp, at, y, rest, gamma, _difference(xp, up, down, falling, rising) + of_power)
+        if has_alpha:
+            found = found + (share - other_share) * powered(xp, at, y, rest, gamma, whole)
         return found
 
-    def to_pos_weight(self) -> Array:
-        return self._scaled(_times(self.xp, self.y, self.at.falling))
+    def to_pos_weight(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
+        return scaled(xp, at, y, rest, gamma, _times(xp, y, at[2]))
 
-    def to_neg_weight(self) -> Array:
-        return self._scaled(_times(self.xp, self.rest, self.at.rising))
+    def to_neg_weight(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
+        return scaled(xp, at, y, rest, gamma, _times(xp, rest, at[3]))
 
-    def to_gamma(self) -> Array:
-        return self._scaled(_times(self.xp, self.xp.log(self.wrong), self._cross_entropy()))
+    def to_gamma(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
+        _, u = wrong(xp, at, y, rest)
+        return scaled(xp, at, y, rest, gamma, _times(xp, xp.log(u), cross_entropy(xp, at, y, rest, up, down)))
+
+    return loss, slope, to_target, to_pos_weight, to_neg_weight, to_gamma
 
 
-def _derivatives(at: Callable[..., Point], terms: Terms, clamp: float | None) -> tuple[Any, Mapping[str, Any]]:
-    kind: Any = OfPt if terms.focal == "p_t" else Asymmetric
+def of_terms(probabilities: bool, terms: Terms) -> Loss:
+    """The loss of these terms, of logits or of probabilities; its functions take what those of ``formula`` take."""
+    point = _of_probability if probabilities else _of_logit
+    brackets = _of_p_t(terms) if terms.focal == "p_t" else _asymmetric(terms, probabilities)
+    of_loss, of_slope, of_target, of_pos_weight, of_neg_weight, of_gamma = brackets
 
-    def bracket(
-        xp: Namespace, x: Array, target: Array, pos_weight: Any, label_smoothing: Option, gamma: Option, neg_weight: Any
-    ) -> Any:
-        return kind(at(xp, x), target, pos_weight, neg_weight, label_smoothing, gamma, terms, clamp)
-
-    def loss(
-        xp: Namespace, x: Array, target: Array, weight: Array | None = None, pos_weight: Any = None,
-        label_smoothing: Option = 0.0, gamma: Option = 0.0, neg_weight: Any = None,
-    ) -> Array:  # fmt: skip
-        given = bracket(xp, x, target, pos_weight, label_smoothing, gamma, neg_weight)
-        return _weighted(xp, weight, given.loss())
-
-    def slope(
-        xp: Namespace, x: Array, target: Array, weight: Array | None = None, pos_weight: Any = None,
-        label_smoothing: Option = 0.0, gamma: Option = 0.0, neg_weight: Any = None,
-    ) -> Array:  # fmt: skip
-        found = bracket(xp, x, target, pos_weight, label_smoothing, gamma, neg_weight).slope()
-        return _weighted(xp, weight, found if clamp is None else found / formula.bounded(xp, x))
-
-    def to(name: str) -> Callable[..., Array]:
-        def derivative(
+    def weighted(bracket: Callable[..., Array]) -> Callable[..., Array]:
+        def weighted_bracket(
             xp: Namespace, x: Array, target: Array, weight: Array | None = None, pos_weight: Any = None,
             label_smoothing: Option = 0.0, gamma: Option = 0.0, neg_weight: Any = None,
         ) -> Array:  # fmt: skip
-            given = bracket(xp, x, target, pos_weight, label_smoothing, gamma, neg_weight)
-            if name == "label_smoothing":
-                found = _times(xp, 0.5 - target, given.to_target())
-            elif name == "target" and not is_off(label_smoothing):
-                found = given.to_target() * (1 - label_smoothing)
-            else:
-                found = getattr(given, f"to_{name}")()
-            return _weighted(xp, weight, found)
+            y, rest = smoothed(target, label_smoothing), smoothed(1 - target, label_smoothing)
+            return _weighted(xp, weight, bracket(xp, point(xp, x), y, rest, pos_weight, neg_weight, gamma))
 
-        return derivative
+        return weighted_bracket
 
-    names = ("target", "pos_weight", "neg_weight", "label_smoothing", "gamma")
-    return loss, {"input": slope, **{name: to(name) for name in names}}
+    def of_input(xp: Namespace, at: Point, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
+        slope = of_slope(xp, at, y, rest, up, down, gamma)
+        return slope / formula.bounded(xp, at[0]) if probabilities else slope
 
+    each, to_input, to_smoothed = weighted(of_loss), weighted(of_input), weighted(of_target)
 
-@functools.lru_cache(maxsize=64)
-def of(probabilities: bool, terms: Terms) -> Loss:
-    """The loss of these terms, of logits or of probabilities; its functions take what those of ``formula`` take."""
-    loss, derivatives = _derivatives(
-        ProbabilityPoint if probabilities else LogitPoint, terms, formula.LOG_CLAMP if probabilities else None
-    )
+    def to_target(
+        xp: Namespace, x: Array, target: Array, weight: Array | None = None, pos_weight: Any = None,
+        label_smoothing: Option = 0.0, gamma: Option = 0.0, neg_weight: Any = None,
+    ) -> Array:  # fmt: skip
+        found = to_smoothed(xp, x, target, weight, pos_weight, label_smoothing, gamma, neg_weight)
+        return found if is_off(label_smoothing) else found * (1 - label_smoothing)
+
+    def to_smoothing(
+        xp: Namespace, x: Array, target: Array, weight: Array | None = None, pos_weight: Any = None,
+        label_smoothing: Option = 0.0, gamma: Option = 0.0, neg_weight: Any = None,
+    ) -> Array:  # fmt: skip
+        found = to_smoothed(xp, x, target, weight, pos_weight, label_smoothing, gamma, neg_weight)
+        return _times(xp, 0.5 - target, found)
 
     def both(
         xp: Namespace, *arguments: Any, loss: bool = True, gradient: bool = True, finite: bool = False
     ) -> tuple[Array | None, Array | None]:
-        return each(xp, *arguments) if loss else None, derivatives["input"](xp, *arguments) if gradient else None
+        return each(xp, *arguments) if loss else None, to_input(xp, *arguments) if gradient else None
 
-    each = loss
-    return Loss("focal", probabilities, loss, derivatives, both)
+    derivatives = {
+        "input": to_input,
+        "target": to_target,
+        "pos_weight": weighted(of_pos_weight),
+        "neg_weight": weighted(of_neg_weight),
+        "label_smoothing": to_smoothing,
+        "gamma": weighted(of_gamma),
+    }
+    return Loss("focal", probabilities, each, derivatives, both)
+
+
+of = functools.lru_cache(maxsize=64)(of_terms)

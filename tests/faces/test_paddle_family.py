@@ -363,10 +363,10 @@ def test_sparse_targets_have_these_options_too() -> None:
 X, Y = np.full((2, 3), 0.5), np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.5]])
 WRONG = {
     "label": ({"label": [1, 2, -100.0]}, "target[1, 2] is -100.0; expected a number between 0 and 1", "-100"),
-    "NaN": ({"label": [0, 1, np.nan]}, "target[0, 1] is nan; expected a number between 0 and 1", "nan"),
-    "pos_weight": ({"pos_weight": [2, -1.0]}, "pos_weight[2] is -1.0; expected no negative weight", "nan"),
-    "neg_weight": ({"neg_weight": [0, -0.5]}, "neg_weight[0] is -0.5; expected no negative weight", "nan"),
-    "mask": ({"mask": [1, 0, 0.5]}, "mask[1, 0] is 0.5; expected 0 or 1 in each element", "nan"),
+    "NaN": ({"label": [0, 1, np.nan]}, "target[0, 1] is nan; expected a number between 0 and 1", "-?nan"),
+    "pos_weight": ({"pos_weight": [2, -1.0]}, "pos_weight[2] is -1.0; expected no negative weight", "-?nan"),
+    "neg_weight": ({"neg_weight": [0, -0.5]}, "neg_weight[0] is -0.5; expected no negative weight", "-?nan"),
+    "mask": ({"mask": [1, 0, 0.5]}, "mask[1, 0] is 0.5; expected 0 or 1 in each element", "-?nan"),
 }
 
 
@@ -413,7 +413,7 @@ def test_a_static_graph_raises_when_it_runs(static: None, kind: str, case: str) 
     given = placeholders(feed)
     x, y = given.pop("input"), given.pop("label")
     loss = OURS[kind](x, y, check_targets=True, **given)
-    with pytest.raises(ValueError, match=f"Illegal input.*received x_data.i.:{WRONG[case][2]} "):
+    with pytest.raises(ValueError, match=f"(?s)Illegal input.*received x_data.i.:{WRONG[case][2]} "):
         run([loss], **feed)
     right = {"input": feed["input"], **{name: np.ones_like(value) for name, value in feed.items() if name != "input"}}
     (found,) = run([loss], **right)
@@ -451,7 +451,8 @@ def test_a_layer_takes_weights_at_its_call(kind: str) -> None:
 
 @both_kinds
 def test_a_layer_shows_and_keeps_them(kind: str) -> None:
-    layer = OUR_LAYERS[kind](neg_weight=tensor([1.0, 2.0]), **EVERY["asymmetric"], check_targets=True)
+    learnt = paddle.create_parameter([2], "float32")
+    layer = OUR_LAYERS[kind](neg_weight=learnt, **EVERY["asymmetric"], check_targets=True)
     assert repr(layer) == (
         f"{type(layer).__name__}(neg_weight=float32[2], alpha=0.3, gamma_positive=0.7, gamma_negative=2.2, "
         "margin=0.05, check_targets=True)"

@@ -159,6 +159,20 @@ def test_to_static(full_graph, kind):
             np.testing.assert_allclose(array(learner.grad), array(gradient), rtol=1e-5, atol=1e-6)
 
 
+@both_kinds
+def test_saved_and_loaded(kind, tmp_path):
+    """Paddle cannot load a program with a constant NaN, which an option out of its range makes of the loss."""
+    layer = OUR_LAYERS[kind](**{name: parameter(value) for name, value in NUMBERS.items()})
+    x, y = tensor(an_input(kind, 4, 3)), tensor(uniform(4, 3))
+    specs = [paddle.static.InputSpec([-1, 3], "float32", name) for name in ("x", "y")]
+    paddle.jit.save(layer, str(tmp_path / "layer"), input_spec=specs)
+    loaded = paddle.jit.load(str(tmp_path / "layer"))
+    np.testing.assert_allclose(array(loaded(x, y)), array(layer(x, y)), rtol=2e-6)
+    gamma = next(parameter for parameter in loaded.parameters() if parameter.item() == np.float32(NUMBERS["gamma"]))
+    gamma.set_value(tensor(-1.0))
+    assert np.isnan(array(loaded(x, y)))
+
+
 def test_to_static_around_a_tensor_from_outside():
     gamma = parameter(2.0)
 

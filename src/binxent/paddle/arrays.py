@@ -97,10 +97,15 @@ class Arrays:
         return array
 
     def number(self, number: float, x: Any) -> Any:
-        """The number; in a static graph of float64 a tensor, because Paddle rounds a number to float32 there."""
-        if number and not isinstance(x, Tensor) and x.dtype == paddle.float64:
-            return paddle.full([], number, x.dtype)
-        return number
+        """The number; in a static graph of float64 a tensor, because Paddle rounds a number to float32 there.
+
+        A static graph makes NaN when it runs: Paddle cannot load a program in which it is a constant.
+        """
+        if isinstance(x, Tensor) or not number:
+            return number
+        if number != number:
+            return paddle.log(paddle.full([], -1, x.dtype))
+        return paddle.full([], number, x.dtype) if x.dtype == paddle.float64 else number
 
     def probability(self, call: Call, x: Any, y: Any) -> Any:
         """x. On CPU an element out of range is refused. Elsewhere it becomes NaN: to refuse it would wait for the
@@ -211,7 +216,7 @@ def _with_slope(call: Call) -> Call:
         known = given._replace(
             alpha=number(given.alpha), gamma_negative=number(given.gamma_negative), margin=number(given.margin)
         )
-        of = focal.of.__wrapped__(probabilities, known)  # not the cached one: a graph's numbers are its own
+        of = focal.of_terms(probabilities, known)  # not the cached one: a graph's numbers are its own
         return _by_slope(of.loss, of.derivatives["input"], xp, x, *rest)
 
     # What the loss has of itself is off. The alpha of two branches stays, with which ``definition`` multiplies weights.
