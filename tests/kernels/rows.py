@@ -68,7 +68,7 @@ def call_of(
     normalizer = options.pop("normalizer", None)
     shapes = {
         name: None if options.get(name) is None else options.pop(name).shape
-        for name in ("weight", "sample_weight", "pos_weight", "mask")
+        for name in ("weight", "sample_weight", "pos_weight", "mask", "neg_weight")
     }
     call = plan(
         PROBABILITIES if probabilities else LOGITS,

@@ -288,38 +288,53 @@ def logits(x, positive, negative, lost, factor, WEIGHTED: tl.constexpr, SHORT: t
 
 @device_function
 def minus_log(f, exponent):
-    """−log((1 + f)·2^exponent), 1 + f in [1/√2, √2)."""
+    """−log((1 + f)·2^exponent), 1 + f in [1/√2, √2), and what the last rounding of it lost: its product is exact."""
     t: tl.constexpr = 1 if f.dtype == tl.float64 else 0
     if t == 1:
         p = polynomial(f, LOG_DOUBLE)
     else:
         p = polynomial(f, LOG_SINGLE)
     rest = tl.fma(f * f, p, tl.fma(exponent, like(LN2_LOW[t], f), f))
-    return -tl.fma(exponent, like(LN2_HIGH[t], f), rest)
+    value = -tl.fma(exponent, like(LN2_HIGH[t], f), rest)
+    return value, -(tl.fma(exponent, like(LN2_HIGH[t], f), value) + rest)
+
+
+@device_function
+def mantissa_and_exponent(normal):
+    """A number above 0 as m·2^k, with m in [1/√2, √2) and k an integer."""
+    t: tl.constexpr = 1 if normal.dtype == tl.float64 else 0
+    shifted = bits_of(normal) - HALF_ROOT[t] + (BIAS[t] << MANTISSA[t])
+    m = ((shifted & ((1 << MANTISSA[t]) - 1)) + HALF_ROOT[t]).to(normal.dtype, bitcast=True)
+    return m, (shifted >> MANTISSA[t]) - BIAS[t]
+
+
+@device_function
+def minus_log_of(q):
+    """−log q of a q above 0, in two parts."""
+    t: tl.constexpr = 1 if q.dtype == tl.float64 else 0
+    subnormal = q < SMALLEST_NORMAL[t]
+    m, k = mantissa_and_exponent(tl.where(subnormal, q * (2.0 ** LIFT[t]), q))
+    exponent = k.to(q.dtype) - tl.where(subnormal, LIFT[t] * 1.0, 0.0).to(q.dtype)
+    return minus_log(m - 1.0, exponent)
 
 
 @device_function
 def clamped_minus_log(q):
-    """−log q, at most 100."""
-    t: tl.constexpr = 1 if q.dtype == tl.float64 else 0
-    subnormal = q < SMALLEST_NORMAL[t]
-    normal = tl.where(subnormal, q * (2.0 ** LIFT[t]), q)
-    shifted = bits_of(normal) - HALF_ROOT[t] + (BIAS[t] << MANTISSA[t])
-    m = ((shifted & ((1 << MANTISSA[t]) - 1)) + HALF_ROOT[t]).to(q.dtype, bitcast=True)
-    exponent = ((shifted >> MANTISSA[t]) - BIAS[t]).to(q.dtype) - tl.where(subnormal, LIFT[t] * 1.0, 0.0).to(q.dtype)
-    value = minus_log(m - 1.0, exponent)
-    return tl.where((q == 0) | (value > LOG_CLAMP), like(LOG_CLAMP, q), value)
+    """−log q, at most 100, and what rounding it lost."""
+    value, lost = minus_log_of(q)
+    return tl.where((q == 0) | (value > LOG_CLAMP), like(LOG_CLAMP, q), value), lost
 
 
 @device_function
 def clamped_minus_log1m(q):
-    """−log(1 − q), at most 100. 1 − q itself may round; f = 2^−k·(1 − q) − 1 = (2^−k − 1) − 2^−k·q never does."""
+    """−log(1 − q), at most 100, and what rounding it lost. 1 − q itself may round; f = 2^−k·(1 − q) − 1 =
+    (2^−k − 1) − 2^−k·q never does."""
     t: tl.constexpr = 1 if q.dtype == tl.float64 else 0
     rest = 1.0 - q
     exponent = ((bits_of(rest) - HALF_ROOT[t] + (BIAS[t] << MANTISSA[t])) >> MANTISSA[t]) - BIAS[t]
     scale = ((BIAS[t] - exponent) << MANTISSA[t]).to(q.dtype, bitcast=True)  # 2^−k
-    value = minus_log(tl.fma(-scale, q, scale - 1.0), exponent.to(q.dtype))
-    return tl.where((rest == 0) | (value > LOG_CLAMP), like(LOG_CLAMP, q), value)
+    value, lost = minus_log(tl.fma(-scale, q, scale - 1.0), exponent.to(q.dtype))
+    return tl.where((rest == 0) | (value > LOG_CLAMP), like(LOG_CLAMP, q), value), lost
 
 
 @device_function
@@ -340,11 +355,12 @@ def probability_gradient(q, positive, negative, factor):
 @device_function
 def probabilities(q, positive, negative, factor, gamma):
     """Loss, and gradient times factor; ``gamma`` is None without the focal power."""
+    of_positive, _ = clamped_minus_log(q)
+    of_negative, _ = clamped_minus_log1m(q)
     if gamma is None:
-        loss = positive * clamped_minus_log(q) + negative * clamped_minus_log1m(q)
+        loss = positive * of_positive + negative * of_negative
         return loss, probability_gradient(q, positive, negative, factor)
     else:
-        of_positive, of_negative = clamped_minus_log(q), clamped_minus_log1m(q)
         none = like(0.0, q)
         power = tl.where(of_negative < LOG_CLAMP, focal_power(of_negative, None, gamma), none)  # (1 − q)^γ
         other_power = tl.where(of_positive < LOG_CLAMP, focal_power(of_positive, None, gamma), none)  # q^γ

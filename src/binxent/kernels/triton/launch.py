@@ -34,6 +34,7 @@ LARGEST_FLOAT32 = 3.4028234663852886e38
 
 # Elements of a block: 8 or 16 for each thread of 8 warps, in loads of 16 bytes.
 BLOCK, SHORT_BLOCK = 2048, 4096
+DEFAULTS = Terms()
 REMAKERS = 8  # programs of ``remake`` on each multiprocessor
 
 
@@ -47,6 +48,16 @@ def bits(number: float, double: bool) -> int:
     except OverflowError:
         packed = struct.pack("<f", math.copysign(math.inf, number))
     return int(struct.unpack("<i", packed)[0])
+
+
+def bits_of_parts(number: float, double: bool) -> int:
+    """The bits that ``programs.in_parts`` takes apart: of float32, those of the number and of what they leave out."""
+    high = bits(number, double)
+    if double:
+        return high
+    rounded = struct.unpack("<f", struct.pack("<i", high))[0]
+    low = bits(number - rounded if math.isfinite(rounded) else 0.0, double)
+    return low << 32 | high % 2**32
 
 
 def split_factor(factor: float, double: bool, probabilities: bool) -> tuple[float, float]:
@@ -114,17 +125,17 @@ class Numerics(NamedTuple):
 
     double: bool
     block: int
-    numbers: tuple[int | None, ...]  # the bits of ignored, share, half and gamma
+    numbers: tuple[int | None, ...]  # the bits of ``programs.OPTIONS``
     kinds: tuple[Any, ...]  # what a program is compiled for
 
 
 def numerics(call: Call) -> Numerics:
     # The divisor is no part of it: a normalizer may be another number at each step.
-    return _numerics(call.dtype, call.terms or Terms(), call.loss.probabilities, call.any_target)
+    return _numerics(call.dtype, call.terms or DEFAULTS, call.loss.probabilities, call.any_target, call.checks_targets)
 
 
 @functools.lru_cache(maxsize=256)
-def _numerics(dtype: str, terms: Terms, probabilities: bool, any_target: bool) -> Numerics:
+def _numerics(dtype: str, terms: Terms, probabilities: bool, any_target: bool, checks: bool) -> Numerics:
     double, short = dtype == "float64", dtype in HALVES
     block = SHORT_BLOCK if short else BLOCK
     smooths, ignored = terms.label_smoothing != 0, terms.ignore_index
@@ -132,12 +143,24 @@ def _numerics(dtype: str, terms: Terms, probabilities: bool, any_target: bool) -
         None if ignored is None else bits(ignored, double),
         bits(1 - terms.label_smoothing, double) if smooths else None,
         bits(terms.label_smoothing / 2, double) if smooths else None,
-        bits(terms.gamma, double) if terms.gamma != 0 else None,
+        *_exponents(terms, double),
+        None if terms.alpha is None else bits_of_parts(terms.alpha, double),
+        bits_of_parts(terms.margin, double) if terms.margin != 0 else None,
     )
     arithmetic = tl.float64 if double else tl.float32
     ignores_nan = ignored is not None and ignored != ignored
-    kinds = arithmetic, short, probabilities, any_target, ignores_nan, block
+    family = terms.focal if terms.is_family else None
+    kinds = arithmetic, short, probabilities, any_target, ignores_nan, family, checks, block
     return Numerics(double, block, numbers, kinds)
+
+
+def _exponents(terms: Terms, double: bool) -> tuple[int | None, int | None]:
+    """The bits of the powers of positives and of negatives; without the options of ``focal`` both share the first."""
+    if not terms.is_family:
+        return bits(terms.gamma, double) if terms.gamma != 0 else None, None
+    negatives = terms.gamma if terms.gamma_negative is None else terms.gamma_negative
+    one, other = (bits_of_parts(gamma, double) if gamma != 0 else None for gamma in (terms.gamma, negatives))
+    return one, other
 
 
 def number_or_tensor(given: Any, double: bool) -> tuple[Tensor | None, int | None]:
@@ -234,13 +257,13 @@ def compute(
     else:
         factor, rest = split_factor(incoming / divisor if divisor else 0.0, run.double, call.loss.probabilities)
         after = bits(rest, run.double)
-    tensors = (input, *operands[2:6], coming, outputs.elements, outputs.gradient)
+    tensors = (input, *operands[2:6], operands.neg_weight, coming, outputs.elements, outputs.gradient)
     target, read, sizes, wide = views(tensors, operands.target, input.shape, run.block)
     blocks = max(1, -(-input.numel() // run.block))
     partial, arrived = sums(blocks, input) if outputs.total is not None else (None, None)
     launch(
-        programs.loss, blocks, input.device, read[0], target, *read[1:5], operands.label_smoothing, operands.gamma,
-        read[5], by, read[6], outputs.total, read[7], partial, arrived, input.numel(), sizes,
+        programs.loss, blocks, input.device, read[0], target, *read[1:6], operands.label_smoothing, operands.gamma,
+        read[6], by, read[7], outputs.total, read[8], partial, arrived, input.numel(), sizes,
         bits(factor, run.double), after, by_bits, *run.numbers, *run.kinds, wide,
     )  # fmt: skip
     return 0
@@ -264,12 +287,12 @@ def remake(
     divisor = measure(call, operands) if divisor is None else divisor
     by, by_bits = number_or_tensor(divisor, True)
     made, made_bits = number_or_tensor(made_for, run.double)
-    tensors = (input, *operands[2:6], incoming, gradient)
+    tensors = (input, *operands[2:6], operands.neg_weight, incoming, gradient)
     target, read, sizes, wide = views(tensors, operands.target, input.shape, run.block)
     blocks = min(max(1, -(-input.numel() // run.block)), REMAKERS * multiprocessors(input.device))
     launch(
-        programs.remake, blocks, input.device, read[0], target, *read[1:5], operands.label_smoothing, operands.gamma,
-        read[5], by, made, read[6], input.numel(), sizes, by_bits, made_bits, *run.numbers, *run.kinds, wide,
+        programs.remake, blocks, input.device, read[0], target, *read[1:6], operands.label_smoothing, operands.gamma,
+        read[6], by, made, read[7], input.numel(), sizes, by_bits, made_bits, *run.numbers, *run.kinds, wide,
     )  # fmt: skip
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from binxent.kernels.triton import lanes, rows
+from binxent.kernels.triton import family, lanes, rows
 from binxent.kernels.triton.lanes import constant, device_function, factor_of, like, narrowed, widened
 
 MANY = constant(2048)  # sums that the last program adds at a time
 # Triton must not specialise on their values: it would compile anew for one that happens to be 1, or a multiple of 16.
-NUMBERS = [f"{name}_bits" for name in ("incoming", "after", "divisor", "made", "ignored", "share", "half", "gamma")]
+OPTIONS = ("ignored", "share", "half", "gamma", "gamma_negative", "alpha", "margin")
+NUMBERS = [f"{name}_bits" for name in ("incoming", "after", "divisor", "made", *OPTIONS)]
 
 
 @device_function
@@ -24,6 +25,16 @@ def number(bits, dtype: tl.constexpr):
         return bits.to(tl.int64).to(tl.float64, bitcast=True)
     else:
         return bits.to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@device_function
+def in_parts(bits, dtype: tl.constexpr):
+    """A number of the host in two parts, high + low: of float32, the bits of both are 64."""
+    if dtype == tl.float64:
+        return number(bits, dtype), like(0.0, number(bits, dtype))
+    else:
+        both = bits.to(tl.int64)
+        return number(both, dtype), number(both >> 32, dtype)
 
 
 # Where things lie
@@ -71,16 +82,23 @@ def store(view, values, sizes, start, inside, PROBABILITIES: tl.constexpr, BLOCK
 
 
 @device_function
+def selection(mask, sizes, start, inside, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+    """The block's elements of a mask, in a type in which they can be compared."""
+    selected = read(mask, sizes, start, inside, BLOCK, WIDE)
+    if selected.dtype == tl.bfloat16 or selected.dtype == tl.float16:
+        return widened(selected, tl.float32)
+    else:
+        return selected
+
+
+@device_function
 def kept(
     target, mask, ignored_bits, sizes, start, inside, IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
     """Which elements count. ``target`` is in the arithmetic's type; only ignore_index asks for it."""
     keep = inside
     if mask is not None:
-        selected = read(mask, sizes, start, inside, BLOCK, WIDE)
-        if selected.dtype == tl.bfloat16 or selected.dtype == tl.float16:
-            selected = widened(selected, tl.float32)
-        keep = keep & (selected != 0)
+        keep = keep & (selection(mask, sizes, start, inside, BLOCK, WIDE) != 0)
     if IGNORES_NAN:
         keep = keep & (target == target)
     elif ignored_bits is not None:
@@ -196,20 +214,54 @@ def is_soft(target):
 
 
 @device_function
+def option_in_parts(learnt, bits, dtype: tl.constexpr):
+    """Such an option in two parts, or None twice where there is none; one that is learnt has no second part."""
+    if learnt is not None:
+        number = widened(tl.load(learnt), dtype)
+        return number, like(0.0, number)
+    elif bits is not None:
+        return in_parts(bits, dtype)
+    else:
+        return None, None
+
+
+@device_function
+def of_family(
+    x, y, rest, positive, negative, factor, gamma, gamma_bits, gamma_negative_bits, alpha, margin_bits,
+    dtype: tl.constexpr, PROBABILITIES: tl.constexpr, FAMILY: tl.constexpr,
+):  # fmt: skip
+    """Loss and gradient with the options of ``focal``; y and ``rest`` are the target and 1 − target, smoothed."""
+    power, low = option_in_parts(gamma, gamma_bits, dtype)
+    if FAMILY == "p_t":
+        if PROBABILITIES:
+            return family.p_t_probabilities(x, positive, negative, y, rest, alpha, factor, power, low)
+        else:
+            return family.p_t_logits(x, positive, negative, y, rest, alpha, factor, power, low)
+    else:
+        other, other_low = option_in_parts(gamma, gamma_negative_bits, dtype)  # a learnt gamma is that of both
+        margin, rest_of_margin = option_in_parts(None, margin_bits, dtype)
+        given = (x, positive, negative, factor, power, low, other, other_low, margin, rest_of_margin)
+        if PROBABILITIES:
+            return family.probabilities(*given)
+        else:
+            return family.logits(*given)
+
+
+@device_function
 def each(
-    input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, factor, after, n, sizes, start, inside,
-    ignored_bits, share_bits, half_bits, gamma_bits, dtype: tl.constexpr, SHORT: tl.constexpr,
-    PROBABILITIES: tl.constexpr, ANY_TARGET: tl.constexpr, IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr,
-    WIDE: tl.constexpr,
+    input, target, weight, sample_weight, pos_weight, mask, neg_weight, smoothing, gamma, factor, after, n, sizes,
+    start, inside, ignored_bits, share_bits, half_bits, gamma_bits, gamma_negative_bits, alpha_bits, margin_bits,
+    dtype: tl.constexpr, SHORT: tl.constexpr, PROBABILITIES: tl.constexpr, ANY_TARGET: tl.constexpr,
+    IGNORES_NAN: tl.constexpr, FAMILY: tl.constexpr, CHECKS: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Loss and gradient of the block's elements; 0 where one is ignored."""
     x = widened(read(input, sizes, start, inside, BLOCK, WIDE), dtype)
     # Where the target is one number too, there is a loss for each element.
     y = tl.broadcast_to(targets(target, n, sizes, start, inside, dtype, BLOCK, WIDE), [BLOCK])
     positive, negative, lost, power = y, 1.0 - y, None, None
-    if gamma is not None or gamma_bits is not None:
+    if FAMILY is None and (gamma is not None or gamma_bits is not None):
         power = option(gamma, gamma_bits, dtype)
-    if is_soft(target) and not (SHORT or PROBABILITIES) and power is None:
+    if is_soft(target) and not (SHORT or PROBABILITIES) and power is None and FAMILY is None:
         lost = (1.0 - negative) - y  # by rounding 1 − y
     if smoothing is not None or half_bits is not None:
         half = option(smoothing, half_bits, dtype)
@@ -220,26 +272,61 @@ def each(
         positive, negative = tl.fma(positive, share, half), tl.fma(negative, share, half)
         if lost is not None:
             lost = lost * share
+    smoothed, rest, alpha = positive, negative, None
+    if alpha_bits is not None:
+        up, low = in_parts(alpha_bits, dtype)
+        down = (1.0 - up) - low
+        if FAMILY == "p_t":
+            alpha = tl.fma(up, smoothed, down * rest)
+        else:
+            positive, negative = positive * up, negative * down
+            if lost is not None:
+                lost = lost * down
+    above, below = None, None
     if pos_weight is not None:
-        positive = positive * widened(read(pos_weight, sizes, start, inside, BLOCK, WIDE), dtype)
+        above = widened(read(pos_weight, sizes, start, inside, BLOCK, WIDE), dtype)
+        positive = positive * above
+    if neg_weight is not None:
+        below = widened(read(neg_weight, sizes, start, inside, BLOCK, WIDE), dtype)
+        negative = negative * below
+        if lost is not None:
+            lost = lost * below
     if weight is not None or sample_weight is not None:
         w = product(weight, sample_weight, sizes, start, inside, dtype, BLOCK, WIDE)
         positive, negative = positive * w, negative * w
         if lost is not None:
             lost = lost * w
-    WEIGHTED: tl.constexpr = weight is not None or sample_weight is not None or pos_weight is not None
-    if PROBABILITIES:
+    WEIGHTED: tl.constexpr = (
+        weight is not None or sample_weight is not None or pos_weight is not None or neg_weight is not None
+        or alpha_bits is not None
+    )  # fmt: skip
+    if FAMILY is not None:
+        loss, gradient = of_family(
+            x, smoothed, rest, positive, negative, factor, gamma, gamma_bits, gamma_negative_bits, alpha, margin_bits,
+            dtype, PROBABILITIES, FAMILY,
+        )  # fmt: skip
+    elif PROBABILITIES:
         loss, gradient = lanes.probabilities(x, positive, negative, factor, power)
     elif power is not None:
         loss, gradient = lanes.focal_logits(x, positive, negative, factor, power)
     else:
         loss, gradient = lanes.logits(x, positive, negative, lost, factor, WEIGHTED, SHORT)
     gradient = gradient * after
+    unknown = like(float("nan"), x)
     if PROBABILITIES:
         fits = (x >= 0) & (x <= 1)
         if not ANY_TARGET:
             fits = fits & (y >= 0) & (y <= 1)
-        unknown = like(float("nan"), x)
+        loss, gradient = tl.where(fits, loss, unknown), tl.where(fits, gradient, unknown)
+    if CHECKS:
+        fits = (y >= 0) & (y <= 1)
+        if above is not None:
+            fits = fits & ((above < 0) == 0)
+        if below is not None:
+            fits = fits & ((below < 0) == 0)
+        if mask is not None:
+            selected = selection(mask, sizes, start, inside, BLOCK, WIDE)
+            fits = fits & ((selected == 0) | (selected == 1))
         loss, gradient = tl.where(fits, loss, unknown), tl.where(fits, gradient, unknown)
     keep = kept(y, mask, ignored_bits, sizes, start, inside, IGNORES_NAN, BLOCK, WIDE)
     nothing = like(0.0, x)
@@ -248,10 +335,11 @@ def each(
 
 @triton.jit(do_not_specialize=NUMBERS)
 def loss(
-    input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, incoming, divisor, elements, total,
-    gradient, partial, arrived, n, sizes, incoming_bits, after_bits, divisor_bits, ignored_bits, share_bits, half_bits,
-    gamma_bits, dtype: tl.constexpr, SHORT: tl.constexpr, PROBABILITIES: tl.constexpr, ANY_TARGET: tl.constexpr,
-    IGNORES_NAN: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
+    input, target, weight, sample_weight, pos_weight, mask, neg_weight, smoothing, gamma, incoming, divisor, elements,
+    total, gradient, partial, arrived, n, sizes, incoming_bits, after_bits, divisor_bits, ignored_bits, share_bits,
+    half_bits, gamma_bits, gamma_negative_bits, alpha_bits, margin_bits, dtype: tl.constexpr, SHORT: tl.constexpr,
+    PROBABILITIES: tl.constexpr, ANY_TARGET: tl.constexpr, IGNORES_NAN: tl.constexpr, FAMILY: tl.constexpr,
+    CHECKS: tl.constexpr, BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Writes those of the loss of each element, the mean and the gradient that are not None. Without ``partial`` there
     is one program, which has no other to wait for."""
@@ -263,9 +351,9 @@ def loss(
         came = widened(read(incoming, sizes, start, inside, BLOCK, WIDE), dtype)
     factor, after = factors(came, divisor, divisor_bits, after_bits, PROBABILITIES)
     losses, gradients = each(
-        input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, factor, after, n, sizes, start,
-        inside, ignored_bits, share_bits, half_bits, gamma_bits, dtype, SHORT, PROBABILITIES, ANY_TARGET, IGNORES_NAN,
-        BLOCK, WIDE,
+        input, target, weight, sample_weight, pos_weight, mask, neg_weight, smoothing, gamma, factor, after, n, sizes,
+        start, inside, ignored_bits, share_bits, half_bits, gamma_bits, gamma_negative_bits, alpha_bits, margin_bits,
+        dtype, SHORT, PROBABILITIES, ANY_TARGET, IGNORES_NAN, FAMILY, CHECKS, BLOCK, WIDE,
     )  # fmt: skip
     if elements is not None:
         store(elements, losses, sizes, start, inside, False, BLOCK, WIDE)
@@ -281,9 +369,10 @@ def loss(
 
 @triton.jit(do_not_specialize=NUMBERS)
 def remake(
-    input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, incoming, divisor, made_for, gradient,
-    n, sizes, divisor_bits, made_bits, ignored_bits, share_bits, half_bits, gamma_bits, dtype: tl.constexpr,
-    SHORT: tl.constexpr, PROBABILITIES: tl.constexpr, ANY_TARGET: tl.constexpr, IGNORES_NAN: tl.constexpr,
+    input, target, weight, sample_weight, pos_weight, mask, neg_weight, smoothing, gamma, incoming, divisor, made_for,
+    gradient, n, sizes, divisor_bits, made_bits, ignored_bits, share_bits, half_bits, gamma_bits, gamma_negative_bits,
+    alpha_bits, margin_bits, dtype: tl.constexpr, SHORT: tl.constexpr, PROBABILITIES: tl.constexpr,
+    ANY_TARGET: tl.constexpr, IGNORES_NAN: tl.constexpr, FAMILY: tl.constexpr, CHECKS: tl.constexpr,
     BLOCK: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Writes the gradient again where the incoming one is not what it was made for. A program has many blocks: where
@@ -300,9 +389,9 @@ def remake(
         if len(incoming.strides) == 0 or tl.max(((came != made) & inside).to(tl.int32), 0) != 0:
             factor, after = factors(came, divisor, divisor_bits, None, PROBABILITIES)
             _, gradients = each(
-                input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, factor, after, n, sizes,
-                start, inside, ignored_bits, share_bits, half_bits, gamma_bits, dtype, SHORT, PROBABILITIES, ANY_TARGET,
-                IGNORES_NAN, BLOCK, WIDE,
+                input, target, weight, sample_weight, pos_weight, mask, neg_weight, smoothing, gamma, factor, after, n,
+                sizes, start, inside, ignored_bits, share_bits, half_bits, gamma_bits, gamma_negative_bits, alpha_bits,
+                margin_bits, dtype, SHORT, PROBABILITIES, ANY_TARGET, IGNORES_NAN, FAMILY, CHECKS, BLOCK, WIDE,
             )  # fmt: skip
             store(gradient, gradients, sizes, start, inside, PROBABILITIES, BLOCK, WIDE)
 
