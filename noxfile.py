@@ -306,6 +306,14 @@ def docs(session: nox.Session) -> None:
 
 
 @session(default=False)
+def pages(session: nox.Session) -> None:
+    """Every page in a headless browser, wide and narrow: nothing is cut or covered. chromium has to be installed."""
+    session.install(*group("pages"))
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    pytest(session, "pages", "--noconftest", "tests/site/test_layout.py", *session.posargs)
+
+
+@session(default=False)
 def instructions(session: nox.Session) -> None:
     """Instructions per element of the AVX2 kernel, which must not rise; valgrind has to be installed."""
     session.install(*group("instructions"))

@@ -1,0 +1,19 @@
+"""Lets a long name in running text or a table break after its underscores, dots and slashes, and nowhere else."""
+
+from __future__ import annotations
+
+import re
+
+BLOCK = re.compile(r"(<pre.*?</pre>)", re.DOTALL)
+NAME = re.compile(r"(<code[^>]*>|<span class=\"doc doc-object-name[^>]*>)([^<]*)(</(?:code|span)>)")
+PLACE = re.compile(r"(?<=[\w\])])(::|[_./=|,])(?=[\w(\[])")
+
+
+def _with_breaks(name: re.Match[str]) -> str:
+    return name[1] + PLACE.sub(r"\1<wbr>", name[2]) + name[3]
+
+
+def on_page_content(html: str, **_: object) -> str:
+    parts = BLOCK.split(html)
+    parts[::2] = [NAME.sub(_with_breaks, part) for part in parts[::2]]
+    return "".join(parts)
