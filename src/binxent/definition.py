@@ -371,8 +371,9 @@ def nan_where_wrong(xp: Arrays, call: Call, x: Array, y: Array, operands: Operan
     """x, with NaN where ``check_targets`` refuses an operand: for a compiler, under which nothing can be raised."""
     wrong = ~formula.in_unit(y)
     for name in ("pos_weight", "neg_weight"):
-        if (weight := getattr(operands, name)) is not None:
-            wrong = wrong | (seen(xp, call, keep, weight) < 0)
+        weight: Any = seen(xp, call, keep, getattr(operands, name))
+        if weight is not None:
+            wrong = wrong | (weight < 0)
     if keep is not None:
         wrong = wrong & keep
     if operands.mask is not None:

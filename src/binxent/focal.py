@@ -225,9 +225,12 @@ def _of_p_t(terms: Terms) -> tuple[Callable[..., Array], ...]:
     return loss, slope, to_target, to_pos_weight, to_neg_weight, to_gamma
 
 
-def of_terms(probabilities: bool, terms: Terms) -> Loss:
-    """The loss of these terms, of logits or of probabilities; its functions take what those of ``formula`` take."""
-    point = _of_probability if probabilities else _of_logit
+def of_terms(probabilities: bool, terms: Terms, point: Callable[..., Point] | None = None) -> Loss:
+    """The loss of these terms, of logits or of probabilities; its functions take what those of ``formula`` take.
+
+    ``point`` gives the point of an input, where an array library has logarithms of its own.
+    """
+    point = point or (_of_probability if probabilities else _of_logit)
     brackets = _of_p_t(terms) if terms.focal == "p_t" else _asymmetric(terms, probabilities)
     of_loss, of_slope, of_target, of_pos_weight, of_neg_weight, of_gamma = brackets
 

@@ -156,8 +156,8 @@ def score(
 
     settings = {name: value for name, value in settings.items() if value is not None}
     try:
-        named = (settings.get(name, DEFAULTS[name]) for name in ("ignore_index", "label_smoothing", "gamma"))
-        check_terms(*named, target_dtype="float32")
+        given = {name: settings.get(name, DEFAULTS[name]) for name in ("ignore_index", "label_smoothing", "gamma")}
+        check_terms(**given, target_dtype="float32")
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     workers = threads or kernel.num_threads()

@@ -24,7 +24,7 @@ from binxent.options import NO_FOCAL
 from binxent.sparse import is_scipy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from binxent.call import Call
     from binxent.formula import Loss
@@ -109,6 +109,12 @@ def static_terms(
     if terms is not None and terms.ignore_index != terms.ignore_index:
         return terms._replace(ignore_index=math.nan)  # one NaN object for all calls, by which the key is found again
     return terms
+
+
+def without(terms: options.Terms, traced: Mapping[str, Any]) -> options.Terms:
+    """The terms without the options that are operands of the program."""
+    smoothing = 0.0 if "label_smoothing" in traced else terms.label_smoothing
+    return terms._replace(label_smoothing=smoothing, gamma=0.0 if "gamma" in traced else terms.gamma)
 
 
 def planned(
@@ -258,7 +264,7 @@ def compute(
     numbers = {"label_smoothing": label_smoothing, "gamma": gamma}
     traced = {name: number for name, number in numbers.items() if isinstance(number, Tracer)}
     if terms is not None:
-        terms = terms._replace(**dict.fromkeys(traced, 0.0))
+        terms = without(terms, traced)
     if normalizer is not None:
         normalizer = divisor_operand(normalizer, reduction)
     more = {**traced, "normalizer": normalizer, "neg_weight": neg_weight}
@@ -321,9 +327,9 @@ def _by_axis(
     weight, pos_weight, sample_weight, mask, ignore_index, *numbers = given
     x = checked("input", input, floating=True)
     axes = averaged_axes(reduction, x.ndim)
-    each = compute(
-        loss, x, target, weight, "none", pos_weight, sample_weight, mask, ignore_index, *numbers, None, *more
-    )
+    smoothing, gamma = numbers
+    elements = (loss, x, target, weight, "none", pos_weight, sample_weight, mask, ignore_index, smoothing, gamma, None)
+    each = compute(*elements, *more)
     keep = jnp.ones((), bool) if mask is None else checked("mask", mask) != 0
     if ignore_index is not None:
         if sparse.is_target(target):

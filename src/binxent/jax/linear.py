@@ -17,7 +17,15 @@ from binxent import linear
 from binxent.call import GIVEN, KEPT, WEIGHTS, Call, Operands, normalized
 from binxent.formula import LOGITS
 from binxent.jax import operators, program
-from binxent.jax.calls import checked, divisor_operand, number_operand, planned, static_terms, target_operands
+from binxent.jax.calls import (
+    checked,
+    divisor_operand,
+    number_operand,
+    planned,
+    static_terms,
+    target_operands,
+    without,
+)
 from binxent.jax.counting import count
 from binxent.jax.program import Plan
 from binxent.jax.sparse import Labels, is_target
@@ -308,7 +316,7 @@ def linear_binary_cross_entropy_with_logits(
         if isinstance(option, Tracer)
     }
     if terms is not None:
-        terms = terms._replace(**dict.fromkeys(traced, 0.0))
+        terms = without(terms, traced)
     optional = {"weight": weight, "sample_weight": sample_weight, "pos_weight": pos_weight, "mask": mask}
     optional |= {"neg_weight": neg_weight, **traced}
     given = {"target": target, **{name: array for name, array in optional.items() if array is not None}}

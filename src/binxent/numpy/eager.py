@@ -172,7 +172,7 @@ def planned(
     ignore_index, label_smoothing, gamma, *beyond = numbers
     wanted = (loss, reduction, (x.dtype.name, target_dtype), x.shape, target_shape, *shapes)
     call = known_plan(*wanted, ignore_index, label_smoothing, gamma, neg_weight, *beyond)
-    operands = Operands(x, y, *rest[:-1], neg_weight=rest[-1])
+    operands = Operands(x, y, *rest[:-1])._replace(neg_weight=rest[-1])
     divisor = None  # the call's own
     if normalizer is not None:
         divisor = known_normalizer(normalizer, reduction)

@@ -28,8 +28,9 @@ class _Loss:
         self.pos_weight = None if pos_weight is None else checked("pos_weight", pos_weight)
         self.neg_weight = None if neg_weight is None else checked("neg_weight", neg_weight)
         ignore_index, label_smoothing, gamma, family, check_targets = numbers
+        self.ignore_index: Any = ignore_index
         options.terms(ignore_index, label_smoothing, gamma, "float32", family)
-        self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
+        self.label_smoothing, self.gamma = label_smoothing, gamma
         self.alpha, self.gamma_positive, self.gamma_negative, self.margin, self.focal = family
         self.check_targets = check_targets
 

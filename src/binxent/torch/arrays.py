@@ -201,20 +201,14 @@ def _probabilities_gradient(
 
 def _focal(probabilities: bool, terms: Terms) -> formula.Loss:
     """The loss that only ``focal`` defines; of probabilities, on torch's logarithms."""
-    of: Any = focal.of.__wrapped__  # without its cache, of which Dynamo warns
-    defined: formula.Loss = of(probabilities, terms)
+    defined = focal.of_terms(probabilities, terms)  # without its cache, of which Dynamo warns
     if not probabilities:
         return defined
-    kind: Any = focal.OfPt if terms.focal == "p_t" else focal.Asymmetric
 
-    def loss(
-        xp: Arrays, q: Tensor, y: Tensor, weight: Tensor | None, pos_weight: Any, label_smoothing: Any, gamma: Any,
-        neg_weight: Any,
-    ) -> Tensor:  # fmt: skip
+    def loss(xp: Arrays, q: Tensor, y: Tensor, *rest: Any) -> Tensor:
         minus_log, minus_log1m, valid = _logarithms(q, y)
-        at = focal.Point(xp, q, 1 - q, minus_log, minus_log1m)
-        bracket = kind(at, y, pos_weight, neg_weight, label_smoothing, gamma, terms, formula.LOG_CLAMP)
-        each: Tensor = bracket.loss() if weight is None else bracket.loss() * weight
+        at = (q, 1 - q, minus_log, minus_log1m)
+        each: Tensor = focal.of_terms(True, terms, lambda xp, q: at).loss(xp, q, y, *rest)
         return each + valid * (q + y)
 
     return dataclasses.replace(defined, loss=loss)
