@@ -17,8 +17,11 @@ from binxent.jax.calls import checked, divide_alike, refuse_sparse, static_terms
 from binxent.jax.sparse import dense, is_target, labels
 
 if TYPE_CHECKING:
+    from jax.typing import ArrayLike
+
     from binxent.jax.arrays import Array
     from binxent.options import Terms
+    from binxent.targets import IndexTargets
 
 
 @functools.partial(jax.jit, static_argnames=("reduction", "terms"), inline=True)
@@ -47,13 +50,13 @@ def _count(target: Any, weight: Any, sample_weight: Any, mask: Any, *, reduction
 
 
 def count(
-    target: Any,
+    target: ArrayLike | IndexTargets,
     *,
     reduction: str = "mean",
-    mask: Any = None,
+    mask: ArrayLike | None = None,
     ignore_index: float | None = None,
-    weight: Any = None,
-    sample_weight: Any = None,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
 ) -> Array:
     """Returns what the mean of these targets divides by.
 

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from binxent import options
 from binxent.formula import LOGITS, PROBABILITIES
 from binxent.jax.calls import compute
 
 if TYPE_CHECKING:
+    from jax.typing import ArrayLike
+
     from binxent.jax.arrays import Array
+    from binxent.targets import IndexTargets
 
 
 def binary_cross_entropy_with_logits(
-    input: Any,
-    target: Any,
-    weight: Any = None,
+    input: ArrayLike,
+    target: ArrayLike | IndexTargets,
+    weight: ArrayLike | None = None,
     reduction: str = "mean",
-    pos_weight: Any = None,
+    pos_weight: ArrayLike | None = None,
     *,
-    sample_weight: Any = None,
-    mask: Any = None,
+    sample_weight: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     ignore_index: float | None = None,
-    label_smoothing: Any = 0.0,
-    gamma: Any = 0.0,
+    label_smoothing: ArrayLike = 0.0,
+    gamma: ArrayLike = 0.0,
     alpha: float | None = None,
     gamma_positive: float | None = None,
     gamma_negative: float | None = None,
     margin: float = 0,
     focal: str = "branch",
-    neg_weight: Any = None,
-    normalizer: Any = None,
+    neg_weight: ArrayLike | None = None,
+    normalizer: ArrayLike | None = None,
     check_targets: bool = False,
 ) -> Array:
     """Binary cross-entropy of logits.
@@ -98,24 +101,24 @@ def binary_cross_entropy_with_logits(
 
 
 def binary_cross_entropy(
-    input: Any,
-    target: Any,
-    weight: Any = None,
+    input: ArrayLike,
+    target: ArrayLike | IndexTargets,
+    weight: ArrayLike | None = None,
     reduction: str = "mean",
     *,
-    pos_weight: Any = None,
-    sample_weight: Any = None,
-    mask: Any = None,
+    pos_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     ignore_index: float | None = None,
-    label_smoothing: Any = 0.0,
-    gamma: Any = 0.0,
+    label_smoothing: ArrayLike = 0.0,
+    gamma: ArrayLike = 0.0,
     alpha: float | None = None,
     gamma_positive: float | None = None,
     gamma_negative: float | None = None,
     margin: float = 0,
     focal: str = "branch",
-    neg_weight: Any = None,
-    normalizer: Any = None,
+    neg_weight: ArrayLike | None = None,
+    normalizer: ArrayLike | None = None,
     check_targets: bool = False,
 ) -> Array:
     """Binary cross-entropy of probabilities.

@@ -34,9 +34,12 @@ from binxent.options import RefusalError
 from binxent.options import focal as given_family
 
 if TYPE_CHECKING:
+    from jax.typing import ArrayLike
+
     from binxent.jax.arrays import Array
     from binxent.linear import LinearBCEOptions
     from binxent.options import Terms
+    from binxent.targets import IndexTargets
 
 _CHUNK = 16 * 2**20
 _NAMES = ("input", "linear_weight", "linear_bias")
@@ -245,26 +248,26 @@ def _compute(
 
 
 def linear_binary_cross_entropy_with_logits(
-    input: Any,
-    linear_weight: Any,
-    target: Any,
+    input: ArrayLike,
+    linear_weight: ArrayLike,
+    target: ArrayLike | IndexTargets,
     *,
-    linear_bias: Any = None,
-    weight: Any = None,
-    pos_weight: Any = None,
-    sample_weight: Any = None,
-    mask: Any = None,
+    linear_bias: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    pos_weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     ignore_index: float | None = None,
-    label_smoothing: Any = 0.0,
-    gamma: Any = 0.0,
+    label_smoothing: ArrayLike = 0.0,
+    gamma: ArrayLike = 0.0,
     alpha: float | None = None,
     gamma_positive: float | None = None,
     gamma_negative: float | None = None,
     margin: float = 0,
     focal: str = "branch",
-    neg_weight: Any = None,
+    neg_weight: ArrayLike | None = None,
     reduction: str = "mean",
-    normalizer: Any = None,
+    normalizer: ArrayLike | None = None,
     options: LinearBCEOptions | None = None,
 ) -> Array:
     """Binary cross-entropy of the logits that a linear layer gives; they are made in chunks of labels, never stored.
@@ -306,8 +309,10 @@ def linear_binary_cross_entropy_with_logits(
     if is_target(target):
         x, w = checked("input", input, floating=True), checked("linear_weight", linear_weight, floating=True)
         bias = None if linear_bias is None else jnp.shape(linear_bias)
-        target = sparse_labels(target, linear.shape_of_logits(x.shape, w.shape, bias), ignore_index)
-    values = target.values if isinstance(target, Labels) else target
+        labels: Any = sparse_labels(target, linear.shape_of_logits(x.shape, w.shape, bias), ignore_index)
+    else:
+        labels = target
+    values = labels.values if isinstance(labels, Labels) else labels
     family = given_family(alpha, gamma_positive, gamma_negative, margin, focal)
     terms = static_terms(ignore_index, label_smoothing, gamma, values, family)
     traced = {
@@ -319,11 +324,11 @@ def linear_binary_cross_entropy_with_logits(
         terms = without(terms, traced)
     optional = {"weight": weight, "sample_weight": sample_weight, "pos_weight": pos_weight, "mask": mask}
     optional |= {"neg_weight": neg_weight, **traced}
-    given = {"target": target, **{name: array for name, array in optional.items() if array is not None}}
+    given = {"target": labels, **{name: array for name, array in optional.items() if array is not None}}
     if normalizer is not None:
         given["normalizer"] = divisor_operand(normalizer, reduction)
     made_of = (input, linear_weight, linear_bias)
-    for name, array in (("input", input), ("linear_weight", linear_weight), ("target", target)):
+    for name, array in (("input", input), ("linear_weight", linear_weight), ("target", labels)):
         if array is None:
             checked(name, None)
     result: Array = _compute(made_of, given, reduction=reduction, terms=terms, options=chosen)

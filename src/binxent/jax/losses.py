@@ -16,7 +16,10 @@ from binxent.jax.counting import count
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from jax.typing import ArrayLike
+
     from binxent.jax.arrays import Array
+    from binxent.targets import IndexTargets
 
 _PARAMETERS = ("weight", "reduction", "pos_weight", "neg_weight", *options.DEFAULTS, "check_targets")
 _L = TypeVar("_L", bound="_Loss")
@@ -62,14 +65,14 @@ class _Loss:
 
     def __call__(
         self,
-        input: Any,
-        target: Any,
+        input: ArrayLike,
+        target: ArrayLike | IndexTargets,
         *,
-        weight: Any = None,
-        pos_weight: Any = None,
-        sample_weight: Any = None,
-        mask: Any = None,
-        normalizer: Any = None,
+        weight: ArrayLike | None = None,
+        pos_weight: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        normalizer: ArrayLike | None = None,
     ) -> Array:
         """The loss of input and target, as the function of this name computes it."""
         weight = self.weight if weight is None else weight
@@ -79,7 +82,9 @@ class _Loss:
         more = (self.neg_weight, self._family(), self.check_targets)
         return compute(self.loss, input, target, *given, *numbers, *more)
 
-    def count(self, target: Any, *, sample_weight: Any = None, mask: Any = None) -> Array:
+    def count(
+        self, target: ArrayLike | IndexTargets, *, sample_weight: ArrayLike | None = None, mask: ArrayLike | None = None
+    ) -> Array:
         """What the mean of these targets divides by; see the function of that name."""
         return count(
             target,
@@ -136,19 +141,19 @@ class BCEWithLogitsLoss(_Loss):
 
     loss = LOGITS
 
-    weight: Any = None
+    weight: ArrayLike | None = None
     reduction: str = "mean"
-    pos_weight: Any = None
+    pos_weight: ArrayLike | None = None
     _: KW_ONLY
     ignore_index: float | None = None
-    label_smoothing: Any = 0.0
-    gamma: Any = 0.0
+    label_smoothing: ArrayLike = 0.0
+    gamma: ArrayLike = 0.0
     alpha: float | None = None
     gamma_positive: float | None = None
     gamma_negative: float | None = None
     margin: float = 0
     focal: str = "branch"
-    neg_weight: Any = None
+    neg_weight: ArrayLike | None = None
     check_targets: bool = False
 
 
@@ -165,17 +170,17 @@ class BCELoss(_Loss):
 
     loss = PROBABILITIES
 
-    weight: Any = None
+    weight: ArrayLike | None = None
     reduction: str = "mean"
     _: KW_ONLY
-    pos_weight: Any = None
+    pos_weight: ArrayLike | None = None
     ignore_index: float | None = None
-    label_smoothing: Any = 0.0
-    gamma: Any = 0.0
+    label_smoothing: ArrayLike = 0.0
+    gamma: ArrayLike = 0.0
     alpha: float | None = None
     gamma_positive: float | None = None
     gamma_negative: float | None = None
     margin: float = 0
     focal: str = "branch"
-    neg_weight: Any = None
+    neg_weight: ArrayLike | None = None
     check_targets: bool = False

@@ -21,7 +21,7 @@ def count(
     ignore_index: float | None = None,
     weight: Array | None = None,
     sample_weight: Array | None = None,
-) -> Any:
+) -> np.int64 | np.float64:
     """Returns what the mean of these targets divides by.
 
     The elements that are kept for ``"mean"``; the sum of their weights for ``"weighted_mean"``, or their number where

@@ -9,6 +9,8 @@ from binxent.formula import LOGITS, PROBABILITIES
 from binxent.numpy.eager import Array, Numbers, compute
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from binxent.targets import IndexTargets
 
 
@@ -34,7 +36,7 @@ def binary_cross_entropy_with_logits(
     neg_weight: Array | None = None,
     normalizer: float | Array | None = None,
     check_targets: bool = False,
-) -> Any:
+) -> np.floating[Any] | Array:
     """Binary cross-entropy of logits.
 
     ``w · [p·y·softplus(−x) + (1−y)·softplus(x)]`` for each element, with x the input, y the target, w the weight and
@@ -118,7 +120,7 @@ def binary_cross_entropy(
     neg_weight: Array | None = None,
     normalizer: float | Array | None = None,
     check_targets: bool = False,
-) -> Any:
+) -> np.floating[Any] | Array:
     """Binary cross-entropy of probabilities.
 
     ``w · [p·y·(−log q) + (1−y)·(−log(1−q))]`` for each element, with q the input, y the target, w the weight and p
@@ -164,7 +166,7 @@ def value_and_grad(
     check_targets: bool = False,
     probabilities: bool = False,
     out: Array | None = None,
-) -> tuple[Any, Array]:
+) -> tuple[np.floating[Any] | Array, Array]:
     """The loss and its gradient with respect to the input, in one pass over memory.
 
     ``d/dx = w · [(1−y)·σ(x) − p·y·σ(−x)]`` for logits, divided by the number of elements for ``"mean"``; for

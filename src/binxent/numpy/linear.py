@@ -41,7 +41,7 @@ def _compute(
     normalizer: object,
     options: object,
     wanted: Sequence[str],
-) -> tuple[Any, LinearGradients]:
+) -> tuple[np.floating[Any], LinearGradients]:
     options = linear.checked_options(options)
     linear.check_reduction(reduction)
     for name in wanted:
@@ -119,7 +119,7 @@ def linear_binary_cross_entropy_with_logits(
     reduction: str = "mean",
     normalizer: float | Array | None = None,
     options: LinearBCEOptions | None = None,
-) -> Any:
+) -> np.floating[Any]:
     """Binary cross-entropy of the logits that a linear layer gives; they are made in chunks of labels, never stored.
 
     ``binary_cross_entropy_with_logits(input @ linear_weight.T + linear_bias, target, …)``, with memory for one chunk.
@@ -181,7 +181,7 @@ def linear_value_and_grad(
     normalizer: float | Array | None = None,
     options: LinearBCEOptions | None = None,
     gradients_to: Sequence[str] = LinearGradients._fields,
-) -> tuple[Any, LinearGradients]:
+) -> tuple[np.floating[Any], LinearGradients]:
     """The loss of a linear head and its gradients to input, weight and bias; each chunk of logits is made once.
 
     Args:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from binxent import options
 from binxent.formula import LOGITS, PROBABILITIES, Loss
 from binxent.numpy.counting import count
 from binxent.numpy.eager import Array, Given, Numbers, checked, compute
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class _Loss:
@@ -44,7 +47,7 @@ class _Loss:
         sample_weight: Array | None = None,
         mask: Array | None = None,
         normalizer: float | Array | None = None,
-    ) -> Any:
+    ) -> np.floating[Any] | Array:
         """The loss of input and target, as the function of this name computes it."""
         given = (input, target, weight, sample_weight, pos_weight, mask)
         return compute(self.loss, self.reduction, *self._given(*given), normalizer)[0]
@@ -60,12 +63,14 @@ class _Loss:
         mask: Array | None = None,
         normalizer: float | Array | None = None,
         out: Array | None = None,
-    ) -> tuple[Any, Array]:
+    ) -> tuple[np.floating[Any] | Array, Array]:
         """The loss and its gradient with respect to the input; see the function of that name."""
         given, numbers = self._given(input, target, weight, sample_weight, pos_weight, mask)
         return compute(self.loss, self.reduction, given, numbers, normalizer, want_gradient=True, out=out)
 
-    def count(self, target: Array, *, sample_weight: Array | None = None, mask: Array | None = None) -> Any:
+    def count(
+        self, target: Array, *, sample_weight: Array | None = None, mask: Array | None = None
+    ) -> np.int64 | np.float64:
         """What the mean of these targets divides by; see the function of that name."""
         return count(
             target,
