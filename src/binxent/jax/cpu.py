@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from binxent import definition, formula
 from binxent.call import GIVEN, KEPT, WEIGHTS
-from binxent.jax.program import Given, Plan, full_shape, prepared
+from binxent.jax.program import Given, Plan, broadcasting, full_shape, prepared
 from binxent.kernels import IS_BUILT, native
 from binxent.options import Terms
 
@@ -66,14 +66,9 @@ def _call(plan: Plan, results: tuple[Any, ...], operands: Given, *given: str, **
     )
 
 
-def _broadcast(plan: Plan, operands: Given) -> Given:
-    """The operands whose shapes broadcast, which the parts of a sparse target do not."""
-    return operands if plan.parts == 1 else (operands[0], *operands[1 + plan.parts :])
-
-
 def loss(*operands: Any, plan: Plan, dtype: Any = None) -> Sequence[Array]:
     """The loss and, if the plan is fused, the gradient for an incoming gradient of 1."""
-    shape = full_shape(*_broadcast(plan, operands))
+    shape = full_shape(*broadcasting(plan, operands))
     value = jax.ShapeDtypeStruct(shape[: plan.outer], dtype or np.dtype(plan.call.dtype))
     if not plan.fused:
         return _call(plan, (value,), operands, "loss")
@@ -83,7 +78,7 @@ def loss(*operands: Any, plan: Plan, dtype: Any = None) -> Sequence[Array]:
 def gradient(incoming: Any, *operands: Any, plan: Plan) -> Sequence[Array]:
     """The gradient. If the plan is fused, the one that the loss saved comes first: it is returned, or overwritten."""
     saved, operands = (operands[:1], operands[1:]) if plan.fused else ((), operands)
-    shape = full_shape(incoming, *_broadcast(plan, operands))
+    shape = full_shape(incoming, *broadcasting(plan, operands))
     result = jax.ShapeDtypeStruct(shape, operands[0].dtype)
     if saved and saved[0].shape == shape:
         given, aliases = ("incoming", "saved", "gradient"), {1: 0}

@@ -50,18 +50,18 @@ def _gradient(incoming: Any, *operands: Any, plan: Plan) -> list[Array]:
 
 
 def _types_of_loss(*operands: Any, plan: Plan) -> list[Any]:
-    shape = program.full_shape(*operands)
+    shape = program.full_shape(*program.broadcasting(plan, operands))
     loss = jax.core.ShapedArray(shape[: plan.outer], np.dtype(plan.call.dtype))
     return [loss, jax.core.ShapedArray(shape, operands[0].dtype)] if plan.fused else [loss]
 
 
 def _types_of_tangent(along: Any, *operands: Any, plan: Plan) -> list[Any]:
-    shape = program.full_shape(along, *operands[plan.fused :])
+    shape = program.full_shape(along, *program.broadcasting(plan, operands[plan.fused :]))
     return [jax.core.ShapedArray(shape[: plan.outer], np.dtype(plan.call.dtype))]
 
 
 def _types_of_gradient(incoming: Any, *operands: Any, plan: Plan) -> list[Any]:
-    given = operands[plan.fused :]
+    given = program.broadcasting(plan, operands[plan.fused :])
     return [jax.core.ShapedArray(program.full_shape(incoming, *given), given[0].dtype)]
 
 

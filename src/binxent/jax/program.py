@@ -43,6 +43,11 @@ def dense(plan: Plan, given: Given) -> tuple[Plan, Given]:
     return plan._replace(parts=1), (x, sparse.dense(labels, x.shape, x.dtype), *rest)
 
 
+def broadcasting(plan: Plan, given: Given) -> Given:
+    """The operands whose shapes broadcast, which the parts of a sparse target do not."""
+    return given if plan.parts == 1 else (given[0], *given[1 + plan.parts :])
+
+
 def full_shape(*arrays: Any) -> tuple[int, ...]:
     return jnp.broadcast_shapes(*(tuple(a.shape) for a in arrays))
 

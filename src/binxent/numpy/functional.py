@@ -95,7 +95,8 @@ def binary_cross_entropy_with_logits(
     given = (input, target, weight, sample_weight, pos_weight, mask, neg_weight)
     family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
     numbers = Numbers(ignore_index, label_smoothing, gamma, family, check_targets)
-    return compute(LOGITS, meant, given, numbers, normalizer)[0]
+    found: np.floating[Any] | Array = compute(LOGITS, meant, given, numbers, normalizer)[0]
+    return found
 
 
 def binary_cross_entropy(
@@ -141,7 +142,8 @@ def binary_cross_entropy(
     given = (input, target, weight, sample_weight, pos_weight, mask, neg_weight)
     family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
     numbers = Numbers(ignore_index, label_smoothing, gamma, family, check_targets)
-    return compute(PROBABILITIES, meant, given, numbers, normalizer)[0]
+    found: np.floating[Any] | Array = compute(PROBABILITIES, meant, given, numbers, normalizer)[0]
+    return found
 
 
 def value_and_grad(

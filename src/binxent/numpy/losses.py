@@ -50,7 +50,8 @@ class _Loss:
     ) -> np.floating[Any] | Array:
         """The loss of input and target, as the function of this name computes it."""
         given = (input, target, weight, sample_weight, pos_weight, mask)
-        return compute(self.loss, self.reduction, *self._given(*given), normalizer)[0]
+        found: np.floating[Any] | Array = compute(self.loss, self.reduction, *self._given(*given), normalizer)[0]
+        return found
 
     def value_and_grad(
         self,

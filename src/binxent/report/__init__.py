@@ -290,7 +290,7 @@ class Report:
         pair = np.broadcast_to(constant, coefficient.shape).copy()
         both = np.broadcast_to(target, coefficient.shape).copy()
         p = None if self.pos_weight is None else self.pos_weight.astype(np.float64)
-        loss: Array = face.binary_cross_entropy_with_logits(
+        loss: Any = face.binary_cross_entropy_with_logits(
             pair,
             both,
             coefficient,
