@@ -67,6 +67,6 @@ def test_alpha_is_that_of_the_focal_loss(gamma: float) -> None:
     alpha_t = torch.where(y == 1, alpha, 1 - alpha)
     wanted = -alpha_t * (1 - p_t) ** gamma * p_t.log()
     found = binary_cross_entropy_with_logits(
-        x, y, 1 - alpha, reduction="none", pos_weight=alpha / (1 - alpha), gamma=gamma
+        x, y, reduction="none", pos_weight=alpha, neg_weight=1 - alpha, gamma=gamma
     )
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
