@@ -19,7 +19,7 @@ from binxent import IndexTargets
 from binxent import torch as face
 from binxent.torch import LinearBCEOptions, LinearBCEWithLogitsLoss, arrays, linear_chunks
 from binxent.torch import linear_binary_cross_entropy_with_logits as head
-from tests.linear_heads import BIASES, GRADIENTS, OPTIONS, REDUCTIONS, Case, Csr, case, expected, lists
+from tests.linear_heads import BIASES, GRADIENTS, OPTIONS, REDUCTIONS, Case, Csr, case, expected, lists, sizes
 from tests.processes import python
 
 DTYPES = {"float64": 1e-13, "float32": 2e-6, "bfloat16": 2e-2, "float16": 3e-3}
@@ -41,9 +41,11 @@ def rounded(given: Case, dtype: torch.dtype) -> Case:
     return Case(**{**vars(given), **exact})
 
 
-def assert_near(found: Tensor, exact: Any, tolerance: float) -> None:
+def assert_near(found: Tensor, exact: Any, tolerance: float, scale: float | None = None) -> None:
+    """Within the tolerance of the scale, which is the largest number if none is given."""
     exact = torch.as_tensor(exact, dtype=torch.float64)
-    scale = float(exact.abs().max()) if exact.numel() else 0.0
+    if scale is None:
+        scale = float(exact.abs().max()) if exact.numel() else 0.0
     torch.testing.assert_close(found.detach().double(), exact, rtol=0, atol=tolerance * max(scale, 1e-30))
 
 
@@ -52,12 +54,13 @@ def check(given: Case, options: LinearBCEOptions | None = None, dtype: str = "fl
     leaves, rest = tensors(given, getattr(torch, dtype))
     loss = head(**leaves, **{**rest, **more}, options=options)
     value, gradients = expected(given, **more)
+    scales = sizes(given, **more)
     assert_near(loss, value, DTYPES[dtype])
     loss.backward()
     for name, leaf in leaves.items():
         assert leaf.grad is not None
         assert leaf.grad.dtype == leaf.dtype
-        assert_near(leaf.grad, gradients[name], DTYPES[dtype])
+        assert_near(leaf.grad, gradients[name], DTYPES[dtype], scales[name])
 
 
 # Values

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from binxent.targets import IndexTargets
 
 
+def replaced(own: Tensor | None, given: Tensor | None) -> Tensor | None:
+    """The weight of a call, or the module's own where the call has none."""
+    return own if given is None else given
+
+
 class Grouped(torch.nn.Module):
     """What the modules have in common: the process group's mean, and ``count``."""
 

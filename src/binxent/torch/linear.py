@@ -17,7 +17,7 @@ from binxent.options import focal as family_of
 from binxent.torch import linear_chunks, linear_operators, shards, sparse
 from binxent.torch.arrays import ARRAYS, DTYPE, LOGITS, NAME, dtype_of_target, tensors
 from binxent.torch.context import in_transform, is_autocast_available, is_exporting, is_tracing
-from binxent.torch.grouped import Grouped
+from binxent.torch.grouped import Grouped, replaced
 from binxent.torch.linear_chunks import HALVES, Head, Linear
 from binxent.torch.operands import OFF, check, split_normalizer, split_options
 
@@ -291,7 +291,7 @@ class LinearBCEWithLogitsLoss(Grouped):
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
         """See ``linear_binary_cross_entropy_with_logits``."""
-        weight = self.weight if weight is None else weight
+        weight = replaced(self.weight, weight)
         if self.process_group is not None:
             logits = input.new_empty(()).expand(*input.shape[:-1], self.linear.out_features)
             normalizer = self._normalizer(normalizer, logits, target, weight, sample_weight, mask)
@@ -301,7 +301,7 @@ class LinearBCEWithLogitsLoss(Grouped):
             target,
             linear_bias=self.linear.bias,
             weight=weight,
-            pos_weight=self.pos_weight if pos_weight is None else pos_weight,
+            pos_weight=replaced(self.pos_weight, pos_weight),
             sample_weight=sample_weight,
             mask=mask,
             ignore_index=self.ignore_index,

@@ -13,12 +13,16 @@ from torch.nn import BCEWithLogitsLoss as TorchBCEWithLogitsLoss
 
 from binxent import options
 from binxent.torch.functional import binary_cross_entropy, binary_cross_entropy_with_logits
-from binxent.torch.grouped import Grouped
+from binxent.torch.grouped import Grouped, replaced
 from binxent.torch.operands import LEARNABLE, OFF
 
 if TYPE_CHECKING:
     from binxent.options import Focal
     from binxent.targets import IndexTargets
+
+
+# torch.fx records the call. It would ask now what is None, of a stand-in that never is, and forget the module's own.
+torch.fx.wrap("replaced")
 
 
 class _Off:
@@ -190,13 +194,13 @@ class BCEWithLogitsLoss(_Options, TorchBCEWithLogitsLoss):
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
         """See ``binary_cross_entropy_with_logits``."""
-        weight = self.weight if weight is None else weight
+        weight = replaced(self.weight, weight)
         return binary_cross_entropy_with_logits(
             input,
             target,
             weight,
             reduction=self.reduction,
-            pos_weight=self.pos_weight if pos_weight is None else pos_weight,
+            pos_weight=replaced(self.pos_weight, pos_weight),
             sample_weight=sample_weight,
             mask=mask,
             ignore_index=self.ignore_index,
@@ -278,13 +282,13 @@ class BCELoss(_Options, TorchBCELoss):
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
         """See ``binary_cross_entropy``."""
-        weight = self.weight if weight is None else weight
+        weight = replaced(self.weight, weight)
         return binary_cross_entropy(
             input,
             target,
             weight,
             reduction=self.reduction,
-            pos_weight=getattr(self, "pos_weight", None) if pos_weight is None else pos_weight,
+            pos_weight=replaced(getattr(self, "pos_weight", None), pos_weight),
             sample_weight=sample_weight,
             mask=mask,
             ignore_index=self.ignore_index,
