@@ -249,13 +249,11 @@ def _by_axis(
     is_sparse = sparse.is_target(target)
     dtype = result_dtype(NAME[input.dtype], sparse.dtype_of(target) if is_sparse else NAME[target.dtype])
     axes = averaged_axes(reduction, each.dim())
-    if shards.is_sharded(each) and mask is not None:
-        mask = shards.beside(mask, each)
-    y = None
-    if ignore_index is not None:
-        if is_sparse:
-            target = arrays.dense(sparse.rows(_name(loss), target, input, ignore_index, _is_compiling()))
-        y = arrays.ARRAYS.widen(target, dtype)
+    if is_sparse and ignore_index is not None:
+        target = arrays.dense(sparse.rows(_name(loss), target, input, ignore_index, _is_compiling()))
+    if shards.is_sharded(each):
+        target, mask = (None if operand is None else shards.beside(operand, each) for operand in (target, mask))
+    y = None if ignore_index is None else arrays.ARRAYS.widen(target, dtype)
     keep = definition.kept(arrays.ARRAYS, y, mask, ignore_index)
     kept: Any
     if keep is None:
