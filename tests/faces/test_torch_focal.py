@@ -439,7 +439,7 @@ def test_checks_of_sparse_and_of_complex_targets() -> None:
         OURS["logits"](x, csr, check_targets=True)
     targets = binxent.IndexTargets(torch.tensor([[1], [0]]))
     assert torch.equal(OURS["logits"](x, targets, check_targets=True), OURS["logits"](x, targets))
-    with pytest.raises(NotImplementedError, match="check_targets: a target of dtype torch.complex64"):
+    with pytest.raises(NotImplementedError, match=r"check_targets: a target of dtype torch\.complex64"):
         OURS["logits"](x, x.to(torch.complex64), check_targets=True)
 
 
@@ -646,8 +646,8 @@ def test_linear_heads(mode: str, case: str, monkeypatch: pytest.MonkeyPatch) -> 
         assert_same(found, exact)
         assert_same(torch.autograd.grad(found, (input, head.linear.weight)), wanted)
         again = copy.deepcopy(head)
-        assert_same(again(input, target, pos_weight=torch.tensor(2.0).double()),
-                    by_formula("logits", F.linear(input, weight), target, pos_weight=torch.tensor(2.0), **rest))  # fmt: skip
+        exact = by_formula("logits", F.linear(input, weight), target, pos_weight=torch.tensor(2.0), **rest)
+        assert_same(again(input, target, pos_weight=torch.tensor(2.0).double()), exact)
         for name in ("alpha", "gamma_positive", "gamma_negative", "margin", "focal"):
             del vars(again)[name]
         del again._buffers["neg_weight"]
@@ -686,7 +686,7 @@ def test_exported(kind: str, reduction: str, case: str) -> None:
         x, y = an_input(kind, n, 3), uniform(n, 3)
         rest = CASES[case] | {"neg_weight": NEG_WEIGHT, "reduction": reduction}
         assert_same(exported(x, y), by_formula(kind, x, y, **rest))
-    with pytest.raises(RuntimeError, match="check_targets: a target, a weight or a mask|between 0 and 1"):
+    with pytest.raises(RuntimeError, match=r"check_targets: a target, a weight or a mask|between 0 and 1"):
         exported(x, y + 1)
 
 
