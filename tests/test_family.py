@@ -287,6 +287,14 @@ def test_infinite_logits_and_nan() -> None:
         np.testing.assert_allclose(loss[2:4], exact[2:4], rtol=1e-5, err_msg=name)
 
 
+def test_a_negative_that_is_surely_wrong_has_a_gradient() -> None:
+    """At q = 1 the derivative of −log(1 − q + m) is 1/m, where q·(1 − q) is 0."""
+    for dtype in (np.float32, np.float64):
+        for q in (1.0, np.nextafter(dtype(1), dtype(0))):
+            _, gradient = both(np.array([q], dtype), np.zeros(1, dtype), {"margin": 0.1}, "probabilities")
+            np.testing.assert_allclose(gradient, 10, rtol=1e-6)
+
+
 # The options
 
 

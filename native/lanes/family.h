@@ -282,12 +282,10 @@ struct MarginProbability {
     BINXENT_INLINE T gradient(T factor) const {
         using F = Float<T>;
         const T raised = q * F::raise, other = T(1) - q, product = raised * other;
-        const bool tiny = product < F::tiny_product * F::raise;
-        const T denominator = tiny ? F::tiny_product * F::raise : product;
+        const T denominator = product < F::tiny_product * F::raise ? F::tiny_product * F::raise : product;
         const T falling = positive * (factor * F::raise) * fma(gamma * q, minus_log, other);
         const T rising = negative * factor * (T(1) / rest + gamma_negative * inner / (counts ? shifted : T(1)));
-        const T slope = times(tiny ? rising * product / denominator : rising, of_negative);
-        return (counts ? slope : T(0)) - times(falling, of_positive) / denominator;
+        return (counts ? times(rising, of_negative) : T(0)) - times(falling, of_positive) / denominator;
     }
 };
 

@@ -59,7 +59,7 @@ inline WideBranch wide_branch(const WideLogit& logit, double gamma) {
     return {times(power, logit.softplus), -power * inner};
 }
 
-// Returns the branch of a negative with a margin, from p and 1 − p, which `slope` is the product of.
+// Returns the branch of a negative with a margin, from p and 1 − p; `slope` is dp/dx, or what a probability's is divided by.
 inline WideBranch wide_margin(double p, double other, Wide slope, double margin, double gamma) {
     const double shifted = p - margin, rest = other + margin;
     if (shifted <= 0) return {Wide{0, 0}, Wide{0, 0}};
@@ -91,7 +91,7 @@ inline WideBranch wide_probability(const Job& job, double q, Wide positive, Wide
     WideBranch none{of_negative * wide(minus_log1m),
                     of_negative * (wide(q) + wide(of_negatives) * wide(1 - q) * wide(minus_log1m))};
     if (job.margin > 0) {
-        none = wide_margin(q, 1 - q, wide(q) * wide(1 - q), job.margin, of_negatives);
+        none = wide_margin(q, 1 - q, wide(bounded), job.margin, of_negatives);
         none = {negative * none.loss, negative * none.slope};
     }
     const Wide falling = of_positive * (wide(1 - q) + wide(gamma) * wide(q) * wide(minus_log));

@@ -9,8 +9,8 @@ With p = σ(x), or p = q for a probability q, and the coefficients P = α·pos_w
 The asymmetric loss is that of Ridnik et al. (2021); with the margin m = 0 and γ₊ = γ₋ it is the focal loss of
 ``formula``. For hard targets p_t is that, too. Label smoothing changes y and 1 − y before anything else.
 
-The derivatives are written for a logit, d/dx; that of a probability, d/dq, is the same expression divided by
-max(q·(1−q), 1e-12), which stands for dp/dx = p·(1−p)::
+The derivatives are written for a logit, d/dx. That of a probability, d/dq, is the same expression divided by
+max(q·(1−q), 1e-12), which stands for dp/dx = p·(1−p), in the term with the margin too::
 
     asymmetric   d/dx = w · [ N·p·(1−p)·pₘ^γ₋·(1/(1−pₘ) + γ₋·(−log(1−pₘ))/pₘ) − P·(1−p)^γ₊·((1−p) + γ₊·p·(−log p)) ]
                  where the first term is 0 for p ≤ m
@@ -101,7 +101,9 @@ def _branch_slope(xp: Namespace, at: Point, gamma: Option, margin: Option, clamp
     inner = 1 / other
     if not is_off(gamma):
         inner = _power(xp, minus_log, gamma, clamped=False) * (inner + gamma * rising / p)
-    return _counted(xp, at, margin, at[0] * at[1] * inner)
+    # dp/dx. That of a probability is what its gradient is divided by in the end, so that at q = 1 it is not 0.
+    slope = formula.bounded(xp, at[0]) if clamps else at[0] * at[1]
+    return _counted(xp, at, margin, slope * inner)
 
 
 def _branch_to_gamma(xp: Namespace, at: Point, gamma: Option, margin: Option, clamps: bool) -> Array:

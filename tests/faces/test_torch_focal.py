@@ -231,7 +231,7 @@ def test_of_torchvision(alpha: float | None, soft: bool) -> None:
         assert_same(OURS["logits"](x, y, alpha=alpha, gamma=2.0, reduction="none"), exact)
 
 
-@pytest.mark.parametrize(("positive", "negative", "clip"), [(1, 4, 0.05), (0, 2, 0.0), (0.5, 0.5, 0.2)])
+@pytest.mark.parametrize(("positive", "negative", "clip"), [(1, 4, 0.05), (0, 2, 0.0), (1.5, 1.5, 0.2)])
 def test_of_timm(positive: float, negative: float, clip: float) -> None:
     """timm.loss.AsymmetricLossMultiLabel."""
     x, y = an_input("logits", 6, 5).requires_grad_(), uniform(6, 5).round()
@@ -273,7 +273,7 @@ def test_the_edges_are_the_kernels(mode: str, case: str, monkeypatch: pytest.Mon
         value = loss(leaf)
         found = torch.autograd.grad(value, leaf)[0]
     assert_same(value, exact)
-    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-11)  # torch clamps by a float32
     assert wanted.isfinite().all()
 
 
@@ -618,7 +618,7 @@ def test_sparse_targets(mode: str, case: str) -> None:
         torch._dynamo.reset()
         loss = torch.compile(loss, backend="aot_eager", fullgraph=True)
     indices, offsets = torch.tensor([1, 0, 2, 1, 2]), torch.tensor([0, 1, 1, 3])
-    found = loss(x, binxent.IndexTargets(indices, offsets), **rest)
+    found = loss(x, binxent.IndexTargets(indices, offsets=offsets), **rest)
     assert_same(found, exact)
     assert_same(torch.autograd.grad(found, x), torch.autograd.grad(exact, x))
 
