@@ -229,7 +229,7 @@ def power_of_log(gamma, low, value, lost):
 def probabilities(q, positive, negative, factor, gamma, low, of_negatives, low_of_negatives, margin, rest_of_margin):
     t: tl.constexpr = 1 if q.dtype == tl.float64 else 0
     one, nothing, other = like(1.0, q), like(0.0, q), 1.0 - q
-    product, denominator = bounded_product(q)
+    _, denominator = bounded_product(q)
     minus_log, lost = lanes.clamped_minus_log(q)
     minus_log1m, lost1m = lanes.clamped_minus_log1m(q)
     loss, falling = positive * minus_log, other
@@ -258,7 +258,6 @@ def probabilities(q, positive, negative, factor, gamma, low, of_negatives, low_o
         if of_negatives is not None:
             rising += of_negatives * divided(value, shifted)
         rising = negative * factor * rising
-        rising = tl.where(product < denominator, divided(rising * product, denominator), rising)
         if of_negatives is not None:
             log, rest_of_log = lanes.minus_log_of(shifted)
             log = within(log, reach(of_negatives))
