@@ -101,11 +101,8 @@ def operands_for(kind: str, options: dict[str, Any]) -> tuple[dict[str, Tensor],
         operands["neg_weight"] = options["neg_weight"]
     given = leaves(operands)
     if "ignore_index" in options:
-        given["target"] = (
-            operands["target"]
-            .clone()
-            .index_put((torch.tensor([2, 0]), torch.tensor([1, 0])), -100.0 * torch.ones(2).double())
-        )
+        given["target"] = operands["target"].clone()
+        given["target"][2, 1] = given["target"][0, 0] = -100
     return given, rest
 
 
@@ -315,12 +312,10 @@ def test_means_by_axis_count_what_is_kept_and_no_weight() -> None:
 
 @pytest.mark.parametrize("reduction", ["per_label", "per_sample"])
 def test_means_by_axis_under_autocast_are_float32(reduction: str) -> None:
+    half = torch.ones(2, 3).bfloat16()
     with torch.autocast("cpu"):
-        assert (
-            OURS["logits"](torch.zeros(2, 3).bfloat16(), torch.ones(2, 3), reduction=reduction).dtype == torch.float32
-        )
-        half = torch.ones(2, 3).bfloat16()
-        assert OURS["logits"](half, half, reduction=reduction).dtype == torch.float32
+        for target in (half, half.float()):
+            assert OURS["logits"](half, target, reduction=reduction).dtype == torch.float32
 
 
 def test_means_by_axis_refuse() -> None:
@@ -368,7 +363,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-@pytest.mark.parametrize("mode", ["eager", "no_grad", "module", "blocks", "func", "vmap", "compile", "linear"])
+@pytest.mark.parametrize("mode", ["eager", "no_grad", "module", "blocks", "func", "vmap", "compile"])
 @both_kinds
 def test_what_is_wrong_is_refused(kind: str, mode: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     target, rest, words = WRONG[case]
@@ -395,8 +390,6 @@ def test_what_is_wrong_is_refused(kind: str, mode: str, case: str, monkeypatch: 
         fixed = {name: option for name, option in rest.items() if name != "mask"}
         module = OUR_MODULES[kind](**fixed, **check)
         run = lambda: module(input, target, **call)  # noqa: E731
-    elif mode == "linear":
-        pytest.skip("a linear head has no check_targets")
     with pytest.raises(RuntimeError, match=words):
         run()
 
@@ -439,7 +432,7 @@ def test_checks_of_sparse_and_of_complex_targets() -> None:
         OURS["logits"](x, csr, check_targets=True)
     targets = binxent.IndexTargets(torch.tensor([[1], [0]]))
     assert torch.equal(OURS["logits"](x, targets, check_targets=True), OURS["logits"](x, targets))
-    with pytest.raises(NotImplementedError, match="check_targets: a target of dtype torch.complex64"):
+    with pytest.raises(NotImplementedError, match=r"check_targets: a target of dtype torch\.complex64"):
         OURS["logits"](x, x.to(torch.complex64), check_targets=True)
 
 
@@ -618,7 +611,7 @@ def test_sparse_targets(mode: str, case: str) -> None:
         torch._dynamo.reset()
         loss = torch.compile(loss, backend="aot_eager", fullgraph=True)
     indices, offsets = torch.tensor([1, 0, 2, 1, 2]), torch.tensor([0, 1, 1, 3])
-    found = loss(x, binxent.IndexTargets(indices, offsets), **rest)
+    found = loss(x, binxent.IndexTargets(indices, offsets=offsets), **rest)
     assert_same(found, exact)
     assert_same(torch.autograd.grad(found, x), torch.autograd.grad(exact, x))
 
@@ -629,8 +622,9 @@ def test_linear_heads(mode: str, case: str, monkeypatch: pytest.MonkeyPatch) -> 
     rest = CASES[case]
     input, weight = uniform(4, 6).requires_grad_(), (uniform(3, 6, seed=5) - 0.5).requires_grad_()
     target = uniform(4, 3, seed=6)
-    exact = by_formula("logits", F.linear(input, weight), target, **rest)
-    wanted = torch.autograd.grad(exact, (input, weight))
+    logits = F.linear(input, weight)
+    exact = by_formula("logits", logits, target, **rest)
+    wanted = torch.autograd.grad(exact, (input, weight), retain_graph=True)
     options = face.LinearBCEOptions(max_chunk_bytes=1)
 
     def loss(input: Tensor, weight: Tensor) -> Tensor:
@@ -646,8 +640,8 @@ def test_linear_heads(mode: str, case: str, monkeypatch: pytest.MonkeyPatch) -> 
         assert_same(found, exact)
         assert_same(torch.autograd.grad(found, (input, head.linear.weight)), wanted)
         again = copy.deepcopy(head)
-        assert_same(again(input, target, pos_weight=torch.tensor(2.0).double()),
-                    by_formula("logits", F.linear(input, weight), target, pos_weight=torch.tensor(2.0), **rest))  # fmt: skip
+        at_call = {"pos_weight": torch.tensor(2.0).double()}
+        assert_same(again(input, target, **at_call), by_formula("logits", logits, target, **at_call, **rest))
         for name in ("alpha", "gamma_positive", "gamma_negative", "margin", "focal"):
             del vars(again)[name]
         del again._buffers["neg_weight"]
@@ -664,7 +658,7 @@ def test_linear_heads(mode: str, case: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_linear_head_shows_its_options_and_gives_no_gradient_to_neg_weight() -> None:
     head = face.LinearBCEWithLogitsLoss(6, 3, alpha=0.25, gamma_negative=2.0, neg_weight=torch.ones(3))
-    assert "(alpha" in repr(head) or "alpha=0.25, gamma_negative=2.0" in repr(head)
+    assert "alpha=0.25, gamma_negative=2.0" in repr(head)
     assert list(head.state_dict()) == ["neg_weight", "linear.weight"]
     assert list(face.LinearBCEWithLogitsLoss(6, 3).state_dict()) == ["linear.weight"]
     learnt = torch.ones(3, requires_grad=True)
@@ -686,7 +680,7 @@ def test_exported(kind: str, reduction: str, case: str) -> None:
         x, y = an_input(kind, n, 3), uniform(n, 3)
         rest = CASES[case] | {"neg_weight": NEG_WEIGHT, "reduction": reduction}
         assert_same(exported(x, y), by_formula(kind, x, y, **rest))
-    with pytest.raises(RuntimeError, match="check_targets: a target, a weight or a mask|between 0 and 1"):
+    with pytest.raises(RuntimeError, match=r"check_targets: a target, a weight or a mask|between 0 and 1"):
         exported(x, y + 1)
 
 
