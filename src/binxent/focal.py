@@ -225,11 +225,15 @@ def _of_p_t(terms: Terms) -> tuple[Callable[..., Array], ...]:
     return loss, slope, to_target, to_pos_weight, to_neg_weight, to_gamma
 
 
+def brackets(probabilities: bool, terms: Terms) -> tuple[Callable[..., Array], ...]:
+    """The bracket of the loss of these terms, its derivative by the logit of p, and those to the other operands."""
+    return _of_p_t(terms) if terms.focal == "p_t" else _asymmetric(terms, probabilities)
+
+
 def of_terms(probabilities: bool, terms: Terms) -> Loss:
     """The loss of these terms, of logits or of probabilities; its functions take what those of ``formula`` take."""
     point = _of_probability if probabilities else _of_logit
-    brackets = _of_p_t(terms) if terms.focal == "p_t" else _asymmetric(terms, probabilities)
-    of_loss, of_slope, of_target, of_pos_weight, of_neg_weight, of_gamma = brackets
+    of_loss, of_slope, of_target, of_pos_weight, of_neg_weight, of_gamma = brackets(probabilities, terms)
 
     def weighted(bracket: Callable[..., Array]) -> Callable[..., Array]:
         def weighted_bracket(

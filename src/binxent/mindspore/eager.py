@@ -15,7 +15,7 @@ from binxent import definition, sparse
 from binxent.call import Operands
 from binxent.kernels import Outputs, native
 from binxent.mindspore import arrays
-from binxent.mindspore.arrays import ARRAYS, column
+from binxent.mindspore.arrays import ARRAYS, column, refusal_of_targets
 from binxent.mindspore.operands import DTYPE, FLOATING, NAME, NAMES, TAG, Kind, checked_kind, planned
 from binxent.options import RefusalError
 from binxent.targets import IndexTargets, SparseRows
@@ -55,10 +55,15 @@ def _described_column(sample_weight: Tensor, dims: int) -> native.Operand:
 
 
 def _refuse_out_of_range(call: Call, operands: Operands) -> None:
-    """Raises for the first probability outside [0, 1], but not for a NaN, which MindSpore lets pass."""
-    values = operands.input.astype(ms.float32).asnumpy()
+    """Raises for the first operand that ``check_targets`` refuses, and the first probability outside [0, 1], but not
+    for one that is NaN, which MindSpore lets pass."""
     target, ignore_index = ARRAYS.widen(operands.target, call.dtype), call.terms and call.terms.ignore_index
     keep = definition.kept(ARRAYS, target, operands.mask, ignore_index)
+    if call.checks_targets and (refusal := refusal_of_targets(operands, keep)):
+        raise ValueError(refusal)
+    if not call.loss.probabilities:
+        return
+    values = operands.input.astype(ms.float32).asnumpy()
     wrong = (values < 0) | (values > 1)
     if keep is not None:
         wrong &= keep.asnumpy()
@@ -79,6 +84,8 @@ class _Loss:
         """Writes the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
         call, operands = self.call, self.operands
         described = Operands(*[None if operand is None else _described(operand) for operand in operands[:6]])
+        if operands.neg_weight is not None:
+            described = described._replace(neg_weight=_described(operands.neg_weight))
         if operands.sample_weight is not None:
             described = described._replace(sample_weight=_described_column(operands.sample_weight, operands.input.ndim))
         output = None if loss is None else _described(loss)
@@ -148,9 +155,9 @@ class _Loss:
         if operand.dtype not in FLOATING:
             return ms.ops.zeros_like(operand)
         operands = self._broadcasting()
-        values = definition.prepare(ARRAYS, self.call, operands)
-        dtype = NAME[operand.dtype]
-        gradient = definition.gradient(ARRAYS, self.call, operands, values, name, dtype, self.incoming)
+        call = self.call._replace(checks_targets=False)  # that was checked with the loss
+        values = definition.prepare(ARRAYS, call, operands)
+        gradient = definition.gradient(ARRAYS, call, operands, values, name, NAME[operand.dtype], self.incoming)
         return gradient.reshape(operand.shape) if name == "sample_weight" else gradient
 
 
@@ -198,7 +205,7 @@ def _kind(operand: Any) -> Kind:
     return None if operand is None else type(operand).__name__
 
 
-def _rows(target: Any, input: Any, terms: Terms | None) -> SparseRows:
+def rows(target: Any, input: Any, terms: Terms | None) -> SparseRows:
     """The rows of a sparse target, in NumPy's arrays. Each index is checked."""
     shape, _ = checked_kind("input", _kind(input))
     try:
@@ -207,14 +214,14 @@ def _rows(target: Any, input: Any, terms: Terms | None) -> SparseRows:
         raise ValueError(str(refusal)) from None
 
 
-def loss(loss: Loss, reduction: str, terms: Terms | None, given: tuple[Any, ...]) -> Tensor:
-    """The loss of input, target, weight, sample_weight, pos_weight, mask and normalizer."""
+def loss(loss: Loss, reduction: str, terms: Terms | None, check_targets: bool, given: tuple[Any, ...]) -> Tensor:
+    """The loss of input, target, weight, sample_weight, pos_weight, mask, normalizer and neg_weight."""
     if isinstance(given[1], IndexTargets) or sparse.is_scipy(given[1]):
-        given = (given[0], _rows(given[1], given[0], terms), *given[2:])
-    call = planned(loss, reduction, terms, tuple(map(_kind, given)))
+        given = (given[0], rows(given[1], given[0], terms), *given[2:])
+    call = planned(loss, reduction, terms, check_targets, tuple(map(_kind, given)))
     node = _Loss(call, Operands(**dict(zip(NAMES, given, strict=True))))
     if not _pynative_executor.requires_grad():
         return node.forward(want_gradient=False)
-    others = zip(NAMES[1:5], given[1:5], strict=True)
+    others = zip((*NAMES[1:5], NAMES[-1]), (*given[1:5], given[-1]), strict=True)
     joints = [_Joint.apply(node, name, operand) for name, operand in others if isinstance(operand, Tensor)]
     return _Node.apply(node, given[0], *joints)
