@@ -1,10 +1,9 @@
 // Operators for MindSpore's compiled graphs, which load them from this library by name: mindspore.ops.Custom with
 // func_type="aot". src/binxent/mindspore/operators.py is their only user.
 //
-// The operands are, in this order: input, target, weight, sample_weight, pos_weight, mask, normalizer, terms; for a
-// gradient, the incoming one; and the output. All are contiguous, and any from weight to terms may be None. `terms` holds
-// four float64: ignore_index, whether there is one, label_smoothing and gamma. They are an operand because an operator's
-// attributes would have to be read through a C++ interface of MindSpore's.
+// The operands are, in this order: those of enum Place; for a gradient, the incoming one; and the output. All are contiguous,
+// and any from weight to terms may be None. `terms` holds the float64 of enum Term. They are an operand because an
+// operator's attributes would have to be read through a C++ interface of MindSpore's.
 #include <algorithm>
 #include <cstring>
 #include <new>
@@ -14,10 +13,21 @@
 
 #include "core/memory.h"
 #include "core/run.h"
+#include "core/wrong.h"
 
 using namespace binxent;
 
 namespace {
+
+enum Place {
+    of_input, of_target, of_weight, of_sample_weight, of_pos_weight, of_mask, of_normalizer, of_neg_weight, of_terms,
+    of_incoming
+};
+
+// A gamma_negative of −1 is gamma; the shares are alpha and 1 − alpha, or 1 and 1.
+enum Term {
+    ignore_index, ignores, label_smoothing, gamma, gamma_negative, margin, share, other_share, of_p_t, checks_targets, terms
+};
 
 enum class Reduction { none, mean, sum, batchmean, weighted_mean };
 
@@ -48,9 +58,9 @@ struct Operands {
 
     // Where shapes are unknown until a graph runs, the compiler could not refuse a target. So it is done here.
     void check_target() const {
-        if (dims[1] == dims[0] && std::equal(shapes[0], shapes[0] + dims[0], shapes[1])) return;
-        throw std::invalid_argument("target: shape " + shown_shape(1) + " must be the same as the input's, " +
-                                    shown_shape(0));
+        if (dims[of_target] == dims[0] && std::equal(shapes[0], shapes[0] + dims[0], shapes[of_target])) return;
+        throw std::invalid_argument("target: shape " + shown_shape(of_target) + " must be the same as the input's, " +
+                                    shown_shape(of_input));
     }
 
     std::string shown_shape(int i) const {
@@ -107,20 +117,27 @@ void check_range(const Job& job) {
 }
 
 void set_terms(Job& job, const Operands& operands, int i) {
-    const double* terms = static_cast<const double*>(operands.data[i]);
-    if (operands.dtype(i) != DType::float64 || operands.dims[i] != 1 || operands.shapes[i][0] != 4)
-        throw std::invalid_argument("terms: expected four float64");
-    job.ignore_index = terms[0];
-    job.ignores = terms[1] != 0;
-    job.label_smoothing = terms[2];
-    job.gamma = terms[3];
+    const double* given = static_cast<const double*>(operands.data[i]);
+    if (operands.dtype(i) != DType::float64 || operands.dims[i] != 1 || operands.shapes[i][0] != terms)
+        throw std::invalid_argument("terms: expected " + std::to_string(terms) + " float64");
+    job.ignore_index = given[ignore_index];
+    job.ignores = given[ignores] != 0;
+    job.label_smoothing = given[label_smoothing];
+    job.gamma = given[gamma];
+    job.gamma_negative = given[gamma_negative];
+    job.margin = given[margin];
+    job.share = given[share];
+    job.other_share = given[other_share];
+    job.of_p_t = given[of_p_t] != 0;
+    job.checks_targets = given[checks_targets] != 0;
 }
 
 void set_divisor(Job& job, Reduction reduction, const Operands& operands) {
-    if (operands.has(6)) {
-        for (int d = 0; d < operands.dims[6]; ++d)
-            if (operands.shapes[6][d] != 1) throw std::invalid_argument("normalizer: expected a tensor of one element");
-        job.divisor = read_number(operands.number(6));
+    if (operands.has(of_normalizer)) {
+        for (int d = 0; d < operands.dims[of_normalizer]; ++d)
+            if (operands.shapes[of_normalizer][d] != 1)
+                throw std::invalid_argument("normalizer: expected a tensor of one element");
+        job.divisor = read_number(operands.number(of_normalizer));
         job.nothing_is_zero = true;
     } else if (reduction == Reduction::weighted_mean && job.weights > 0) {
         job.divided_by = Divisor::weights;
@@ -141,21 +158,22 @@ int run_operator(Input input, Reduction reduction, bool is_gradient, const Opera
     Job job;
     job.size = operands.size();
     job.input = input;
-    job.any_target = true;  // MindSpore takes any
-    job.x = operands.view(0, "input");
+    job.x = operands.view(of_input, "input");
     operands.check_target();
-    job.target = operands.view(1, "target");
-    if (operands.has(2)) job.weight[job.weights++] = operands.view(2, "weight");
-    if (operands.has(3)) job.weight[job.weights++] = operands.sample_weight(3);
-    if (operands.has(4)) job.pos_weight = operands.view(4, "pos_weight");
-    if (operands.has(5)) job.mask = operands.view(5, "mask");
-    if (operands.has(7)) set_terms(job, operands, 7);
+    job.target = operands.view(of_target, "target");
+    if (operands.has(of_weight)) job.weight[job.weights++] = operands.view(of_weight, "weight");
+    if (operands.has(of_sample_weight)) job.weight[job.weights++] = operands.sample_weight(of_sample_weight);
+    if (operands.has(of_pos_weight)) job.pos_weight = operands.view(of_pos_weight, "pos_weight");
+    if (operands.has(of_mask)) job.mask = operands.view(of_mask, "mask");
+    if (operands.has(of_neg_weight)) job.neg_weight = operands.view(of_neg_weight, "neg_weight");
+    if (operands.has(of_terms)) set_terms(job, operands, of_terms);
+    job.any_target = !job.checks_targets;  // MindSpore takes any
     set_divisor(job, reduction, operands);
     if (is_gradient) {
         if (reduction == Reduction::none)
-            job.weight[job.weights++] = operands.view(8, "the incoming gradient");
+            job.weight[job.weights++] = operands.view(of_incoming, "the incoming gradient");
         else
-            job.incoming = read_number(operands.number(8));
+            job.incoming = read_number(operands.number(of_incoming));
         job.gradient = operands.view(last, "the gradient");
     } else if (reduction == Reduction::none) {
         job.loss = operands.view(last, "the loss");
@@ -164,6 +182,9 @@ int run_operator(Input input, Reduction reduction, bool is_gradient, const Opera
     }
     const unsigned outside = run(job, nullptr);
     if (outside & input_out_of_range && !is_gradient) check_range(job);
+    // A graph that wants a gradient only has no operator for the loss, so that of the gradient refuses targets too.
+    if (const unsigned wrong = outside & ~input_out_of_range; wrong && job.checks_targets)
+        throw std::invalid_argument(wrong_element(job, wrong, operands.shapes[0], operands.dims[0]));
     return 0;
 }
 

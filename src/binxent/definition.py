@@ -16,7 +16,7 @@ import numpy as np
 
 from binxent import focal, formula
 from binxent.call import GIVEN, KEPT, ROWS, SIZE, WEIGHTS
-from binxent.options import Terms, no_probability, wrong_target
+from binxent.options import Terms, is_family, no_probability, wrong_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -111,9 +111,19 @@ def _arguments(values: Values, weight: Array | None) -> tuple[Any, ...]:
 def functions(call: Call) -> Loss:
     """The functions of the call's loss: those of ``formula``, or of ``focal`` for what only that defines."""
     terms = call.terms
-    if terms is None or not terms.is_family:
+    if terms is None or not is_family(terms):
         return call.loss
     return focal.of(call.loss.probabilities, terms._replace(ignore_index=None, label_smoothing=0, gamma=0))
+
+
+def with_own_loss(call: Call) -> Call:
+    """The call with the functions of its focal family as its loss, in place of the options that ask for them."""
+    terms = call.terms
+    if terms is None or not terms.is_family:
+        return call
+    alpha = None if terms.focal == "p_t" else terms.alpha  # which the functions know of p_t
+    rest = terms._replace(gamma_negative=None, margin=0, focal="branch", alpha=alpha)
+    return call._replace(loss=functions(call), terms=rest)
 
 
 def shares(call: Call) -> tuple[float, float]:
@@ -137,6 +147,14 @@ def seen(xp: Arrays, call: Call, keep: Array | None, operand: Array | None) -> A
     return None if operand is None else formula.only(xp, keep, xp.widen(operand, call.dtype))
 
 
+def scaled(xp: Arrays, operand: Array | None, share: float, x: Array) -> Any:
+    """The weight of one class times its share, which is alpha or 1 − alpha; a number where there is no weight."""
+    if share == 1:
+        return operand
+    number = xp.number(share, x)
+    return number if operand is None else operand * number
+
+
 def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
     """The operands in the arithmetic's type, and 0 where an element is ignored."""
     terms = call.terms or Terms()
@@ -155,12 +173,6 @@ def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
         # A graph cannot raise: an option out of its range becomes NaN, and with it the loss.
         return xp.where((value >= 0) & (value <= most), value, value + xp.number(math.nan, value))
 
-    def scaled(operand: Array | None, share: float) -> Any:
-        if share == 1:
-            return wide(operand)
-        number = xp.number(share, x)
-        return number if operand is None else wide(operand) * number
-
     if call.loss.probabilities:
         x = xp.probability(call, x, y)
     if call.checks_targets:
@@ -171,12 +183,12 @@ def prepare(xp: Arrays, call: Call, operands: Operands) -> Values:
         y,
         wide(operands.weight),
         wide(operands.sample_weight),
-        scaled(operands.pos_weight, positive),
+        scaled(xp, wide(operands.pos_weight), positive, x),
         option(operands.label_smoothing, terms.label_smoothing, 1.0),
         option(operands.gamma, terms.gamma, LARGEST_GAMMA),
         None if operands.normalizer is None else xp.widen(operands.normalizer, call.dtype),
         keep,
-        scaled(operands.neg_weight, negative),
+        scaled(xp, wide(operands.neg_weight), negative, x),
     )
 
 
@@ -369,14 +381,28 @@ def wrong_element(operands: Operands, keep: Any) -> str | None:
 
 def nan_where_wrong(xp: Arrays, call: Call, x: Array, y: Array, operands: Operands, keep: Array | None) -> Array:
     """x, with NaN where ``check_targets`` refuses an operand: for a compiler, under which nothing can be raised."""
+    return nan_of_wrong(xp, call, x, y, operands.pos_weight, operands.mask, operands.neg_weight, keep)
+
+
+def nan_of_wrong(
+    xp: Arrays,
+    call: Call,
+    x: Array,
+    y: Array,
+    pos_weight: Array | None,
+    mask: Array | None,
+    neg_weight: Array | None,
+    keep: Array | None,
+) -> Array:
+    """The result of ``nan_where_wrong`` for these operands."""
     wrong = ~formula.in_unit(y)
-    for name in ("pos_weight", "neg_weight"):
-        weight: Any = seen(xp, call, keep, getattr(operands, name))
-        if weight is not None:
-            wrong = wrong | (weight < 0)
+    if pos_weight is not None:
+        wrong = wrong | (xp.widen(pos_weight, call.dtype) < 0)
+    if neg_weight is not None:
+        wrong = wrong | (xp.widen(neg_weight, call.dtype) < 0)
     if keep is not None:
         wrong = wrong & keep
-    if operands.mask is not None:
-        mask = xp.widen(operands.mask, call.dtype)
-        wrong = wrong | ((mask != 0) & (mask != 1))
+    if mask is not None:
+        number = xp.widen(mask, call.dtype)
+        wrong = wrong | ((number != 0) & (number != 1))
     return xp.where(wrong, xp.zeros_like(x) + xp.number(math.nan, x), x)

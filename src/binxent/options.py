@@ -44,7 +44,12 @@ class Terms(NamedTuple):
     @property
     def is_family(self) -> bool:
         """Whether they ask for more than ``formula`` defines: ``focal`` does then."""
-        return self.gamma_negative is not None or self.margin != 0 or self.focal != "branch"
+        return is_family(self)
+
+
+def is_family(terms: Terms) -> bool:
+    """The property of that name, as a function: MindSpore's compiler finds no property of a tuple."""
+    return terms.gamma_negative is not None or terms.margin != 0 or terms.focal != "branch"
 
 
 class Focal(NamedTuple):

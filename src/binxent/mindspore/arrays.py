@@ -6,8 +6,11 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
+from binxent import definition
+from binxent.call import Operands
 from binxent.mindspore.operands import DTYPE, FLOATING
 
 if TYPE_CHECKING:
@@ -108,6 +111,27 @@ class Arrays:
     def probability(self, call: Call, x: Tensor, y: Tensor) -> Tensor:
         """x as it is: the CPU's kernel refuses an input out of range itself, and MindSpore accepts any target."""
         return x
+
+    def checked(self, call: Call, x: Tensor, y: Tensor, operands: Operands, keep: Tensor | None) -> Tensor:
+        """x; raises for an operand that is wrong, in PyNative mode on other devices, which are waited for."""
+        marked = definition.nan_where_wrong(self, call, ops.zeros_like(x), y, operands, keep)
+        if bool(ops.isnan(marked).any()):
+            raise ValueError(refusal_of_targets(operands, keep))
+        return x
+
+
+def _in_numpy(tensor: Tensor | None) -> Any:
+    """The tensor as an array; NumPy has no bfloat16."""
+    if tensor is None:
+        return None
+    return (tensor.astype(ms.float32) if tensor.dtype == ms.bfloat16 else tensor).asnumpy()
+
+
+def refusal_of_targets(operands: Operands, keep: Tensor | None) -> str | None:
+    """The message for the first element that ``check_targets`` refuses; None if all is well."""
+    checked = {name: _in_numpy(getattr(operands, name)) for name in definition.WRONG}
+    input = np.broadcast_to(np.float32(0), operands.input.shape)
+    return definition.wrong_element(Operands(input, **checked), _in_numpy(keep))
 
 
 ARRAYS = Arrays()

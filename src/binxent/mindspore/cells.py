@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 from mindspore import Tensor, mint, nn
@@ -11,7 +11,10 @@ from mindspore._c_expression import MixedPrecisionType
 from binxent import options
 from binxent.mindspore import counting
 from binxent.mindspore.functional import binary_cross_entropy, binary_cross_entropy_with_logits
-from binxent.mindspore.operands import FLOATING, NAME, checked_reduction, checked_terms
+from binxent.mindspore.operands import FLOATING, NAME, checked_reduction, checked_terms, family
+
+if TYPE_CHECKING:
+    from binxent.options import Focal
 
 _PRECISION = {
     MixedPrecisionType.FP16: ms.float16,
@@ -27,7 +30,7 @@ def _for_base(reduction: Any) -> Any:
     """
     if isinstance(reduction, str):
         checked_reduction(reduction)
-    return "sum" if str(reduction).lower() in ("batchmean", "weighted_mean") else reduction
+    return "sum" if str(reduction).lower() in ("batchmean", "weighted_mean", *options.BY_AXIS) else reduction
 
 
 class _Cell(nn.Cell):
@@ -48,7 +51,8 @@ class _Cell(nn.Cell):
     def construct(self, *operands: Any, **named: Any) -> Tensor:
         """Takes ``*operands`` because MindSpore cannot differentiate a cell with default arguments inside a graph.
 
-        They are those of ``_loss``: ``(input, target, *, sample_weight=None, mask=None, normalizer=None)``.
+        They are those of ``_loss``: ``(input, target, *, weight=None, pos_weight=None, sample_weight=None, mask=None,
+        normalizer=None)``. A weight that is given replaces the cell's.
         """
         return self._loss(*operands, **named)
 
@@ -63,9 +67,13 @@ class _Cell(nn.Cell):
             sample_weight=sample_weight,
         )
 
-    def _set_terms(self, ignore_index: float | None, label_smoothing: float, gamma: float) -> None:
-        checked_terms(ignore_index, label_smoothing, gamma)
+    def _set_terms(
+        self, ignore_index: float | None, label_smoothing: float, gamma: float, of_focal: Focal, check_targets: bool
+    ) -> None:
+        checked_terms(ignore_index, label_smoothing, gamma, of_focal)
         self.ignore_index, self.label_smoothing, self.gamma = ignore_index, label_smoothing, gamma
+        self.alpha, self.gamma_positive, self.gamma_negative, self.margin, self.focal = of_focal
+        self.check_targets = check_targets
 
     def extend_repr(self) -> str:
         """The parameters that are not the default, so that a plain cell prints as MindSpore's own."""
@@ -75,6 +83,8 @@ class _Cell(nn.Cell):
                 shown = f"{NAME.get(tensor.dtype, tensor.dtype)}{list(tensor.shape)}"
                 given[name] = f"Parameter({shown})" if isinstance(tensor, ms.Parameter) else shown
         given |= options.shown_terms(self)
+        if self.check_targets:
+            given["check_targets"] = "True"
         return ", ".join(f"{name}={value}" for name, value in given.items())
 
 
@@ -86,8 +96,8 @@ ms.rewrite.common.namespace._subtree_black_list.append(_Cell)
 class BCEWithLogitsLoss(_Cell, mint.nn.BCEWithLogitsLoss):
     """``binary_cross_entropy_with_logits`` as a cell; a drop-in for ``mindspore.mint.nn.BCEWithLogitsLoss``.
 
-    It is called with input and target, and optionally ``sample_weight=``, ``mask=`` and ``normalizer=``. As in
-    MindSpore's, a weight that is a Parameter is one of the cell's; here it is trained.
+    It is called with input and target, and optionally ``weight=``, ``pos_weight=``, ``sample_weight=``, ``mask=`` and
+    ``normalizer=``. As in MindSpore's, a weight that is a Parameter is one of the cell's; here it is trained.
 
     Example:
         >>> import mindspore
@@ -108,16 +118,27 @@ class BCEWithLogitsLoss(_Cell, mint.nn.BCEWithLogitsLoss):
         ignore_index: float | None = None,
         label_smoothing: float = 0.0,
         gamma: float = 0.0,
+        alpha: float | None = None,
+        gamma_positive: float | None = None,
+        gamma_negative: float | None = None,
+        margin: float = 0,
+        focal: str = "branch",
+        neg_weight: Tensor | None = None,
+        check_targets: bool = False,
     ) -> None:
         super().__init__(weight, _for_base(reduction), pos_weight)
         self.reduction = reduction
-        self._set_terms(ignore_index, label_smoothing, gamma)
+        self.neg_weight = neg_weight
+        of_focal = family(alpha, gamma_positive, gamma_negative, margin, focal)
+        self._set_terms(ignore_index, label_smoothing, gamma, of_focal, check_targets)
 
     def _loss(
         self,
         input: Tensor,
         target: Tensor,
         *,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
@@ -125,22 +146,30 @@ class BCEWithLogitsLoss(_Cell, mint.nn.BCEWithLogitsLoss):
         return binary_cross_entropy_with_logits(
             input,
             target,
-            self.weight,
+            self.weight if weight is None else weight,
             self.reduction,
-            self.pos_weight,
+            self.pos_weight if pos_weight is None else pos_weight,
             sample_weight=sample_weight,
             mask=mask,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             gamma=self.gamma,
+            alpha=self.alpha,
+            gamma_positive=self.gamma_positive,
+            gamma_negative=self.gamma_negative,
+            margin=self.margin,
+            focal=self.focal,
+            neg_weight=self.neg_weight,
             normalizer=normalizer,
+            check_targets=self.check_targets,
         )
 
 
 class BCELoss(_Cell, mint.nn.BCELoss):
     """``binary_cross_entropy`` as a cell; a drop-in for ``mindspore.mint.nn.BCELoss``.
 
-    It is called with input and target, and optionally ``sample_weight=``, ``mask=`` and ``normalizer=``.
+    It is called with input and target, and optionally ``weight=``, ``pos_weight=``, ``sample_weight=``, ``mask=`` and
+    ``normalizer=``.
 
     Example:
         >>> import mindspore
@@ -162,18 +191,29 @@ class BCELoss(_Cell, mint.nn.BCELoss):
         ignore_index: float | None = None,
         label_smoothing: float = 0.0,
         gamma: float = 0.0,
+        alpha: float | None = None,
+        gamma_positive: float | None = None,
+        gamma_negative: float | None = None,
+        margin: float = 0,
+        focal: str = "branch",
+        neg_weight: Tensor | None = None,
+        check_targets: bool = False,
     ) -> None:
         super().__init__(weight, _for_base(reduction))
         self.weight = weight
         self.reduction = reduction
         self.pos_weight = pos_weight
-        self._set_terms(ignore_index, label_smoothing, gamma)
+        self.neg_weight = neg_weight
+        of_focal = family(alpha, gamma_positive, gamma_negative, margin, focal)
+        self._set_terms(ignore_index, label_smoothing, gamma, of_focal, check_targets)
 
     def _loss(
         self,
         input: Tensor,
         target: Tensor,
         *,
+        weight: Tensor | None = None,
+        pos_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
         mask: Tensor | None = None,
         normalizer: float | Tensor | None = None,
@@ -181,13 +221,20 @@ class BCELoss(_Cell, mint.nn.BCELoss):
         return binary_cross_entropy(
             input,
             target,
-            self.weight,
+            self.weight if weight is None else weight,
             self.reduction,
-            pos_weight=self.pos_weight,
+            pos_weight=self.pos_weight if pos_weight is None else pos_weight,
             sample_weight=sample_weight,
             mask=mask,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
             gamma=self.gamma,
+            alpha=self.alpha,
+            gamma_positive=self.gamma_positive,
+            gamma_negative=self.gamma_negative,
+            margin=self.margin,
+            focal=self.focal,
+            neg_weight=self.neg_weight,
             normalizer=normalizer,
+            check_targets=self.check_targets,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import mindspore as ms
 from mindspore import Tensor, ops
 
 from binxent import definition, formula
@@ -43,14 +44,19 @@ def loss(
     pos_weight: Tensor | None,
     mask: Tensor | None,
     normalizer: Tensor | None,
+    neg_weight: Tensor | None,
 ) -> Tensor:
     terms = call.terms or Terms()
     keep = definition.kept(ARRAYS, ARRAYS.widen(target, call.dtype), mask, terms.ignore_index)
     x, y = definition.seen(ARRAYS, call, keep, input), definition.seen(ARRAYS, call, keep, target)
     w = definition.seen(ARRAYS, call, keep, weight)
     w = definition.product(w, definition.seen(ARRAYS, call, keep, _column(sample_weight, input)))
-    p = definition.seen(ARRAYS, call, keep, pos_weight)
-    each = formula.only(ARRAYS, keep, call.loss.loss(ARRAYS, x, y, w, p, terms.label_smoothing, terms.gamma))
+    if call.checks_targets:
+        x = definition.nan_of_wrong(ARRAYS, call, x, y, pos_weight, mask, neg_weight, keep)
+    up, down = definition.shares(call)
+    p = definition.scaled(ARRAYS, definition.seen(ARRAYS, call, keep, pos_weight), up, x)
+    q = definition.scaled(ARRAYS, definition.seen(ARRAYS, call, keep, neg_weight), down, x)
+    each = formula.only(ARRAYS, keep, call.loss.loss(ARRAYS, x, y, w, p, terms.label_smoothing, terms.gamma, q))
     if call.reduction == "none":
         return ARRAYS.cast(each, call.dtype)
     return ARRAYS.cast(definition.divide(ARRAYS, call, ops.sum(each), x, w, keep, _number(normalizer)), call.dtype)
@@ -67,6 +73,7 @@ def gradient(
     pos_weight: Tensor | None,
     mask: Tensor | None,
     normalizer: Tensor | None,
+    neg_weight: Tensor | None,
     incoming: Tensor,
 ) -> Tensor | None:
     """The gradient to the operand of that name."""
@@ -79,9 +86,11 @@ def gradient(
     x, y = definition.seen(ARRAYS, call, keep, input), definition.seen(ARRAYS, call, keep, target)
     w = definition.seen(ARRAYS, call, keep, weight)
     s = definition.seen(ARRAYS, call, keep, _column(sample_weight, input))
-    p = definition.seen(ARRAYS, call, keep, pos_weight)
+    up, down = definition.shares(call)
+    p = definition.scaled(ARRAYS, definition.seen(ARRAYS, call, keep, pos_weight), up, x)
+    q = definition.scaled(ARRAYS, definition.seen(ARRAYS, call, keep, neg_weight), down, x)
     n = _number(normalizer)
-    slope = definition.derivative(ARRAYS, call, name, x, y, w, s, p, terms.label_smoothing, terms.gamma, n, keep)
+    slope = definition.derivative(ARRAYS, call, name, x, y, w, s, p, terms.label_smoothing, terms.gamma, n, keep, q)
     incoming = ARRAYS.widen(incoming, call.dtype)
     factor = definition.divide(ARRAYS, call, incoming, x, definition.product(w, s), keep, n)
     each = formula.only(ARRAYS, keep, factor * slope)
@@ -90,3 +99,15 @@ def gradient(
     else:
         total = ARRAYS.like(each, operand)
     return definition.saturated(ARRAYS, call, total, _name(operand.dtype))
+
+
+def means(
+    axes: tuple[int, ...], losses: Tensor, target: Tensor, mask: Tensor | None, ignore_index: float | None
+) -> Tensor:
+    """The means of the losses over these axes, of what is kept there; 0 where nothing is."""
+    each = ARRAYS.widen(losses, "")
+    keep = definition.kept(ARRAYS, ARRAYS.widen(target, ""), mask, ignore_index)
+    counts = formula.only(ARRAYS, keep, ops.zeros_like(each) + 1)
+    if axes:
+        each, counts = ops.sum(each, axes), ARRAYS.widen(ops.sum(counts.astype(ms.int64), axes), "")
+    return formula.divided(ARRAYS, each, counts).astype(losses.dtype)

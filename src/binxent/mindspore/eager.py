@@ -16,7 +16,7 @@ from binxent import definition, options, sparse
 from binxent.call import ROWS, SIZE, WEIGHTS, Operands
 from binxent.kernels import Outputs, native
 from binxent.mindspore import arrays
-from binxent.mindspore.arrays import ARRAYS, column
+from binxent.mindspore.arrays import ARRAYS, column, refusal_of_targets
 from binxent.mindspore.operands import (
     DTYPE,
     FLOATING,
@@ -68,10 +68,15 @@ def _described_column(sample_weight: Tensor, dims: int) -> native.Operand:
 
 
 def _refuse_out_of_range(call: Call, operands: Operands) -> None:
-    """Raises for the first probability outside [0, 1], but not for a NaN, which MindSpore lets pass."""
-    values = operands.input.astype(ms.float32).asnumpy()
+    """Raises for the first operand that ``check_targets`` refuses, and the first probability outside [0, 1], but not
+    for one that is NaN, which MindSpore lets pass."""
     target, ignore_index = ARRAYS.widen(operands.target, call.dtype), call.terms and call.terms.ignore_index
     keep = definition.kept(ARRAYS, target, operands.mask, ignore_index)
+    if call.checks_targets and (refusal := refusal_of_targets(operands, keep)):
+        raise ValueError(refusal)
+    if not call.loss.probabilities:
+        return
+    values = operands.input.astype(ms.float32).asnumpy()
     wrong = (values < 0) | (values > 1)
     if keep is not None:
         wrong &= keep.asnumpy()
@@ -92,6 +97,8 @@ class _Loss:
         """Writes the loss, the gradient for the incoming gradient, or both, in one pass over memory."""
         call, operands = self.call, self.operands
         described = Operands(*[None if operand is None else _described(operand) for operand in operands[:6]])
+        if operands.neg_weight is not None:
+            described = described._replace(neg_weight=_described(operands.neg_weight))
         if operands.sample_weight is not None:
             described = described._replace(sample_weight=_described_column(operands.sample_weight, operands.input.ndim))
         output = None if loss is None else _described(loss)
@@ -161,9 +168,9 @@ class _Loss:
         if operand.dtype not in FLOATING:
             return ms.ops.zeros_like(operand)
         operands = self._broadcasting()
-        values = definition.prepare(ARRAYS, self.call, operands)
-        dtype = NAME[operand.dtype]
-        gradient = definition.gradient(ARRAYS, self.call, operands, values, name, dtype, self.incoming)
+        call = self.call._replace(checks_targets=False)  # that was checked with the loss
+        values = definition.prepare(ARRAYS, call, operands)
+        gradient = definition.gradient(ARRAYS, call, operands, values, name, NAME[operand.dtype], self.incoming)
         return gradient.reshape(operand.shape) if name == "sample_weight" else gradient
 
 
@@ -218,7 +225,7 @@ def is_sparse(target: object) -> bool:
     return isinstance(target, IndexTargets) or sparse.is_scipy(target)
 
 
-def _rows(target: Any, shape: tuple[int, ...] | None, ignore_index: float | None) -> SparseRows:
+def rows(target: Any, shape: tuple[int, ...] | None, ignore_index: float | None) -> SparseRows:
     """The rows of a sparse target, in NumPy's arrays. Each index is checked. Without logits there is no shape."""
     try:
         if shape is None:
@@ -230,28 +237,28 @@ def _rows(target: Any, shape: tuple[int, ...] | None, ignore_index: float | None
 
 def count(target: Any, reduction: str, ignore_index: float | None, *others: Tensor | None) -> Tensor:
     """What the mean of a sparse target divides by; the others are weight, sample_weight and mask."""
-    rows = _rows(target, None, ignore_index)
+    listed = rows(target, None, ignore_index)
     terms = checked_terms(ignore_index, 0.0, 0.0)
-    call = planned_count(checked_reduction(reduction), terms, *map(_kind, (rows, *others)))
+    call = planned_count(checked_reduction(reduction), terms, *map(_kind, (listed, *others)))
     if call.divisor in (ROWS, SIZE):
-        return Tensor(rows.shape[0] if call.divisor == ROWS else math.prod(rows.shape), ms.int64)
+        return Tensor(listed.shape[0] if call.divisor == ROWS else math.prod(listed.shape), ms.int64)
     weight, sample_weight, mask = others
     described = {name: _described(o) for name, o in (("weight", weight), ("mask", mask)) if o is not None}
     if sample_weight is not None:
         described["sample_weight"] = _described_column(sample_weight, 2)
-    counted = native.measure(call, Operands(sparse.logits_to_count(rows.shape), _described(rows), **described))
+    counted = native.measure(call, Operands(sparse.logits_to_count(listed.shape), _described(listed), **described))
     return Tensor(counted, ms.float64 if call.divisor == WEIGHTS else ms.int64)
 
 
-def loss(loss: Loss, reduction: str, terms: Terms | None, given: tuple[Any, ...]) -> Tensor:
-    """The loss of input, target, weight, sample_weight, pos_weight, mask and normalizer."""
+def loss(loss: Loss, reduction: str, terms: Terms | None, check_targets: bool, given: tuple[Any, ...]) -> Tensor:
+    """The loss of input, target, weight, sample_weight, pos_weight, mask, normalizer and neg_weight."""
     if is_sparse(given[1]):
         shape, _ = checked_kind("input", _kind(given[0]))
-        given = (given[0], _rows(given[1], shape, terms and terms.ignore_index), *given[2:])
-    call = planned(loss, reduction, terms, tuple(map(_kind, given)))
+        given = (given[0], rows(given[1], shape, terms and terms.ignore_index), *given[2:])
+    call = planned(loss, reduction, terms, check_targets, tuple(map(_kind, given)))
     node = _Loss(call, Operands(**dict(zip(NAMES, given, strict=True))))
     if not _pynative_executor.requires_grad():
         return node.forward(want_gradient=False)
-    others = zip(NAMES[1:5], given[1:5], strict=True)
+    others = zip((*NAMES[1:5], NAMES[-1]), (*given[1:5], given[-1]), strict=True)
     joints = [_Joint.apply(node, name, operand) for name, operand in others if isinstance(operand, Tensor)]
     return _Node.apply(node, given[0], *joints)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import mindspore as ms
 
 from binxent import options
-from binxent.call import ROWS, SIZE, Operands, normalized, plan
+from binxent.call import ROWS, SIZE, Operands, averaged_axes, normalized, plan
 from binxent.formula import LOGITS
 from binxent.kernels import native
-from binxent.options import Terms
+from binxent.options import NO_FOCAL, Focal, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,8 @@ DTYPE = {name: getattr(ms, f"{name}_" if name == "bool" else name) for name in n
 NAME = {dtype: name for name, dtype in DTYPE.items()}
 TAG = {dtype: native.TAGS[name] for name, dtype in DTYPE.items()}
 
-NAMES = (*Operands._fields[:6], "normalizer")  # input, target, weight, sample_weight, pos_weight, mask, normalizer
+# The operands of an operator: input, target, weight, sample_weight, pos_weight, mask, normalizer, neg_weight.
+NAMES = (*Operands._fields[:6], "normalizer", "neg_weight")
 FLOATING = (ms.float16, ms.bfloat16, ms.float32)  # MindSpore's losses refuse float64
 _TARGETS = tuple(dtype for dtype in TAG if dtype != ms.float64)
 _NUMBERS = tuple(dtype for dtype in TAG if dtype != ms.bool_)
@@ -49,12 +50,27 @@ def checked_reduction(reduction: object) -> str:
     return known
 
 
-def checked_terms(ignore_index: object, label_smoothing: object, gamma: object) -> Terms | None:
-    """The options that are numbers; None if all have their defaults."""
-    for name, value in zip(Terms._fields, (ignore_index, label_smoothing, gamma), strict=True):
+def _refuse_tensors(names: tuple[str, ...], values: tuple[object, ...]) -> None:
+    for name, value in zip(names, values, strict=False):
         if isinstance(value, ms.Tensor):  # its value is unknown while a graph is compiled
             raise TypeError(f"{name}: expected a number, got Tensor, to which there would be no gradient")
-    known: Terms | None = _in_mindspores_words(options.terms, ignore_index, label_smoothing, gamma, "float32")
+
+
+def family(alpha: object, gamma_positive: object, gamma_negative: object, margin: object, focal: object) -> Focal:
+    """The options of the focal family as one value."""
+    if not alpha is gamma_positive is gamma_negative is None or type(margin) is not int:
+        _refuse_tensors(Focal._fields, (alpha, gamma_positive, gamma_negative, margin))
+    known: Focal = _in_mindspores_words(options.focal, alpha, gamma_positive, gamma_negative, margin, focal)
+    return known
+
+
+def checked_terms(
+    ignore_index: object, label_smoothing: object, gamma: object, of_focal: Focal = NO_FOCAL
+) -> Terms | None:
+    """The options that are numbers; None if all have their defaults."""
+    numbers = ignore_index, label_smoothing, gamma
+    _refuse_tensors(Terms._fields, numbers)
+    known: Terms | None = _in_mindspores_words(options.terms, *numbers, "float32", of_focal)
     return known
 
 
@@ -75,21 +91,22 @@ def _is_known(shape: tuple[int, ...]) -> bool:
 
 
 @functools.lru_cache(maxsize=256)  # the same call is made at each step
-def planned(loss: Loss, reduction: str, terms: Terms | None, kinds: tuple[Kind, ...]) -> Call:
+def planned(loss: Loss, reduction: str, terms: Terms | None, check_targets: bool, kinds: tuple[Kind, ...]) -> Call:
     """The call of operands of these kinds. A shape that is not known yet passes: it is checked when the graph runs."""
     (shape, dtype), (_, target_dtype) = map(checked_kind, NAMES[:2], kinds[:2])
-    fitting = (shape, shape, (), shape[:1], (), ())
-    shapes: list[tuple[int, ...] | None] = []
-    for name, kind, fits in zip(NAMES[:6], kinds[:6], fitting, strict=True):
+    fitting = {"input": shape, "target": shape, "sample_weight": shape[:1]}
+    shapes: dict[str, tuple[int, ...] | None] = {}
+    for name, kind in zip(NAMES, kinds, strict=True):
         own = None if kind is None else checked_kind(name, kind)[0]
-        shapes.append(own if own is None or (_is_known(shape) and _is_known(own)) else fits)
-    numbers = (None, 0.0, 0.0) if terms is None else terms
-    wanted = (loss, reduction, (NAME[dtype], NAME[target_dtype]), *shapes, *numbers)
-    call: Call = _in_mindspores_words(plan, *wanted, any_target=True)
-    if kinds[6] is None:
+        shapes[name] = own if own is None or (_is_known(shape) and _is_known(own)) else fitting.get(name, ())
+    normalizer, given = shapes.pop("normalizer"), shapes.pop("input")
+    wanted = (loss, reduction, (NAME[dtype], NAME[target_dtype]), given)
+    ignore_index = terms and terms.ignore_index  # the other terms are checked already
+    also = {"ignore_index": ignore_index, "check_targets": check_targets, "any_target": not check_targets}
+    call: Call = _in_mindspores_words(plan, *wanted, **shapes, **also)._replace(terms=terms)
+    if normalizer is None:
         return call
-    shape, _ = checked_kind(NAMES[6], kinds[6])
-    _in_mindspores_words(options.check_normalizer, reduction, shape if _is_known(shape) else ())
+    _in_mindspores_words(options.check_normalizer, reduction, normalizer)
     return normalized(call, None)
 
 
@@ -99,11 +116,24 @@ def planned_count(reduction: str, terms: Terms | None, target: Kind, *others: Ki
     _in_mindspores_words(options.check_countable, reduction)
     shape, _ = checked_kind("target", target)
     weight, sample_weight, mask = others
-    kinds = ((shape, ms.float32), target, weight, sample_weight, None, mask, None)
-    call = planned(LOGITS, reduction, terms, kinds)
+    kinds = ((shape, ms.float32), target, weight, sample_weight, None, mask, None, None)
+    call = planned(LOGITS, reduction, terms, False, kinds)
     if isinstance(call.divisor, str) and 0 not in shape:  # MindSpore cannot sum over no elements
         return call
     return call._replace(divisor=ROWS if reduction == "batchmean" else SIZE)
+
+
+def averaged(reduction: str, input: Kind, normalizer: Kind) -> tuple[int, ...]:
+    """The axes over which the means of this reduction are taken."""
+    if normalizer is not None:
+        _in_mindspores_words(options.check_normalizer, reduction)
+    shape, _ = checked_kind("input", input)
+    if shape == (-2,):
+        raise ValueError(
+            f"reduction: {reduction!r} needs to know how many axes the input has when the graph is compiled"
+        )
+    axes: tuple[int, ...] = _in_mindspores_words(averaged_axes, reduction, len(shape))
+    return axes
 
 
 def checked_normalizer(normalizer: object, reduction: object) -> float:

@@ -15,11 +15,20 @@ from mindspore import COOTensor, CSRTensor, Tensor, nn, ops
 from mindspore.common.dtype import TensorType
 from mindspore.ops.primitive import jit_context
 
-from binxent import kernel, options
+from binxent import definition, kernel, options, sparse
 from binxent.kernels import IS_BUILT
 from binxent.mindspore import arrays, compiled, eager
 from binxent.mindspore.arrays import no_constant
-from binxent.mindspore.operands import DTYPE, Kind, checked_normalizer, checked_reduction, checked_terms, planned
+from binxent.mindspore.operands import (
+    DTYPE,
+    Kind,
+    averaged,
+    checked_normalizer,
+    checked_reduction,
+    checked_terms,
+    family,
+    planned,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +36,8 @@ if TYPE_CHECKING:
     from binxent.formula import Loss
     from binxent.options import Terms
 
-# Loss, reduction and terms: what decides on an operator, before anything is known of its operands.
-Asked = tuple["Loss", str, "Terms | None"]
+# Loss, reduction, terms and check_targets: what decides on an operator, before anything is known of its operands.
+Asked = tuple["Loss", str, "Terms | None", bool]
 
 
 class _Operator(ops.Custom):
@@ -85,14 +94,21 @@ def kind_of(operand: Any) -> Kind:
 
 
 def _planning(asked: Asked) -> Callable[..., Any]:
-    """Returns what makes the plan while a graph is compiled."""
+    """Returns what makes the plan while a graph is compiled, which has the functions that the graph is made of."""
 
     @ops.constexpr(check=False)
     def plan(*kinds: Kind) -> Any:
-        return planned(*asked, kinds)
+        return definition.with_own_loss(planned(*asked, kinds))
 
     def call(
-        input: Any, target: Any, weight: Any, sample_weight: Any, pos_weight: Any, mask: Any, normalizer: Any
+        input: Any,
+        target: Any,
+        weight: Any,
+        sample_weight: Any,
+        pos_weight: Any,
+        mask: Any,
+        normalizer: Any,
+        neg_weight: Any,
     ) -> Any:
         return plan(
             kind_of(input),
@@ -102,13 +118,14 @@ def _planning(asked: Asked) -> Callable[..., Any]:
             kind_of(pos_weight),
             kind_of(mask),
             kind_of(normalizer),
+            kind_of(neg_weight),
         )
 
     return call
 
 
 def _kernel_loss(asked: Asked) -> _KernelLoss:
-    loss, reduction, _ = asked
+    loss, reduction, *_ = asked
     symbol, plan = f"binxent_mindspore_{loss.name}_{reduction}", _planning(asked)
 
     def to_input(
@@ -119,11 +136,23 @@ def _kernel_loss(asked: Asked) -> _KernelLoss:
         pos_weight: Any,
         mask: Any,
         normalizer: Any,
+        neg_weight: Any,
         incoming: Any,
     ) -> Tensor:
-        call = plan(input, target, weight, sample_weight, pos_weight, mask, normalizer)
+        call = plan(input, target, weight, sample_weight, pos_weight, mask, normalizer, neg_weight)
         return compiled.gradient(
-            call, "input", input, input, target, weight, sample_weight, pos_weight, mask, normalizer, incoming
+            call,
+            "input",
+            input,
+            input,
+            target,
+            weight,
+            sample_weight,
+            pos_weight,
+            mask,
+            normalizer,
+            neg_weight,
+            incoming,
         )
 
     def gradient_bprop(
@@ -134,6 +163,7 @@ def _kernel_loss(asked: Asked) -> _KernelLoss:
         pos_weight: Any,
         mask: Any,
         normalizer: Any,
+        neg_weight: Any,
         terms: Any,
         incoming: Any,
         _: Any,
@@ -147,6 +177,7 @@ def _kernel_loss(asked: Asked) -> _KernelLoss:
             None if pos_weight is None else no_constant(pos_weight, outer),
             mask,
             normalizer,
+            None if neg_weight is None else no_constant(neg_weight, outer),
             no_constant(incoming, outer),
             outer,
         )
@@ -161,6 +192,7 @@ def _kernel_loss(asked: Asked) -> _KernelLoss:
             None if pos_weight is None else gradients[j],
             _no_gradient(mask),
             _no_gradient(normalizer),
+            None if neg_weight is None else gradients[-2],
             _no_gradient(terms),
             gradients[-1],
         )
@@ -175,47 +207,26 @@ def _kernel_loss(asked: Asked) -> _KernelLoss:
         pos_weight: Any,
         mask: Any,
         normalizer: Any,
+        neg_weight: Any,
         terms: Any,
         _: Any,
         incoming: Any,
     ) -> Any:
-        call = plan(input, target, weight, sample_weight, pos_weight, mask, normalizer)
+        call = plan(input, target, weight, sample_weight, pos_weight, mask, normalizer, neg_weight)
+
+        def to(name: str, operand: Any) -> Any:
+            given = (input, target, weight, sample_weight, pos_weight, mask, normalizer, neg_weight)
+            return compiled.gradient(call, name, operand, *given, incoming)
+
         return (
-            gradient(input, target, weight, sample_weight, pos_weight, mask, normalizer, terms, incoming),
-            compiled.gradient(
-                call, "target", target, input, target, weight, sample_weight, pos_weight, mask, normalizer, incoming
-            ),
-            compiled.gradient(
-                call, "weight", weight, input, target, weight, sample_weight, pos_weight, mask, normalizer, incoming
-            ),
-            compiled.gradient(
-                call,
-                "sample_weight",
-                sample_weight,
-                input,
-                target,
-                weight,
-                sample_weight,
-                pos_weight,
-                mask,
-                normalizer,
-                incoming,
-            ),
-            compiled.gradient(
-                call,
-                "pos_weight",
-                pos_weight,
-                input,
-                target,
-                weight,
-                sample_weight,
-                pos_weight,
-                mask,
-                normalizer,
-                incoming,
-            ),
+            gradient(input, target, weight, sample_weight, pos_weight, mask, normalizer, neg_weight, terms, incoming),
+            to("target", target),
+            to("weight", weight),
+            to("sample_weight", sample_weight),
+            to("pos_weight", pos_weight),
             _no_gradient(mask),
             _no_gradient(normalizer),
+            to("neg_weight", neg_weight),
             _no_gradient(terms),
         )
 
@@ -238,10 +249,11 @@ class _CompiledLoss(nn.Cell):
         pos_weight: Any,
         mask: Any,
         normalizer: Any,
+        neg_weight: Any,
         terms: Any,
     ) -> Any:
-        call = self.plan(input, target, weight, sample_weight, pos_weight, mask, normalizer)
-        return compiled.loss(call, input, target, weight, sample_weight, pos_weight, mask, normalizer)
+        call = self.plan(input, target, weight, sample_weight, pos_weight, mask, normalizer, neg_weight)
+        return compiled.loss(call, input, target, weight, sample_weight, pos_weight, mask, normalizer, neg_weight)
 
     def bprop(
         self,
@@ -252,49 +264,26 @@ class _CompiledLoss(nn.Cell):
         pos_weight: Any,
         mask: Any,
         normalizer: Any,
+        neg_weight: Any,
         terms: Any,
         _: Any,
         incoming: Any,
     ) -> Any:
-        call = self.plan(input, target, weight, sample_weight, pos_weight, mask, normalizer)
+        call = self.plan(input, target, weight, sample_weight, pos_weight, mask, normalizer, neg_weight)
+
+        def to(name: str, operand: Any) -> Any:
+            given = (input, target, weight, sample_weight, pos_weight, mask, normalizer, neg_weight)
+            return compiled.gradient(call, name, operand, *given, incoming)
+
         return (
-            compiled.gradient(
-                call, "input", input, input, target, weight, sample_weight, pos_weight, mask, normalizer, incoming
-            ),
-            compiled.gradient(
-                call, "target", target, input, target, weight, sample_weight, pos_weight, mask, normalizer, incoming
-            ),
-            compiled.gradient(
-                call, "weight", weight, input, target, weight, sample_weight, pos_weight, mask, normalizer, incoming
-            ),
-            compiled.gradient(
-                call,
-                "sample_weight",
-                sample_weight,
-                input,
-                target,
-                weight,
-                sample_weight,
-                pos_weight,
-                mask,
-                normalizer,
-                incoming,
-            ),
-            compiled.gradient(
-                call,
-                "pos_weight",
-                pos_weight,
-                input,
-                target,
-                weight,
-                sample_weight,
-                pos_weight,
-                mask,
-                normalizer,
-                incoming,
-            ),
+            to("input", input),
+            to("target", target),
+            to("weight", weight),
+            to("sample_weight", sample_weight),
+            to("pos_weight", pos_weight),
             _no_gradient(mask),
             _no_gradient(normalizer),
+            to("neg_weight", neg_weight),
             _no_gradient(terms),
         )
 
@@ -302,35 +291,107 @@ class _CompiledLoss(nn.Cell):
         return self.construct(*operands) if jit_context() else eager.loss(*self.asked, operands[:-1])
 
 
+class _Means(nn.Cell):
+    """The means over all axes but one, of the losses for "none"."""
+
+    def __init__(self, asked: Asked) -> None:
+        super().__init__()
+        loss, self.reduction, self.terms, check_targets = asked
+        self.losses = _made((loss, "none", self.terms, check_targets))
+        self.ignore_index = None if self.terms is None else self.terms.ignore_index
+
+    def construct(
+        self,
+        input: Any,
+        target: Any,
+        weight: Any,
+        sample_weight: Any,
+        pos_weight: Any,
+        mask: Any,
+        normalizer: Any,
+        neg_weight: Any,
+        terms: Any,
+    ) -> Any:
+        losses = self.losses(input, target, weight, sample_weight, pos_weight, mask, None, neg_weight, terms)
+        axes = _averaged(self.reduction, kind_of(input), kind_of(normalizer))
+        return compiled.means(axes, losses, target, mask, self.ignore_index)
+
+    def __call__(self, *operands: Any) -> Tensor:
+        if jit_context():
+            return self.construct(*operands)
+        input, target, *_, mask, normalizer, _, _ = operands
+        losses = self.losses(*operands[:6], None, *operands[7:])
+        axes = averaged(self.reduction, kind_of(input), kind_of(normalizer))
+        if not isinstance(target, Tensor):
+            target = Tensor(sparse.dense(eager.rows(target, tuple(input.shape), self.ignore_index)))
+        return compiled.means(axes, losses, target, mask, self.ignore_index)
+
+
+@ops.constexpr(check=False)
+def _averaged(reduction: str, input: Kind, normalizer: Kind) -> tuple[int, ...]:
+    return averaged(reduction, input, normalizer)
+
+
 @functools.cache
-def _made(asked: Asked) -> _KernelLoss | _CompiledLoss:
+def _made(asked: Asked) -> _KernelLoss | _CompiledLoss | _Means:
+    if asked[1] in options.BY_AXIS:
+        return _Means(asked)
     return _kernel_loss(asked) if IS_BUILT and arrays.device() == "CPU" else _CompiledLoss(asked)
 
 
 @functools.cache
-def _as_operand(terms: Terms | None) -> Tensor | None:
-    """The options as a tensor, because the kernel's operators read only tensors."""
-    if terms is None:
+def _as_operand(terms: Terms | None, check_targets: bool) -> Tensor | None:
+    """The options as a tensor, because the kernel's operators read only tensors: those of enum Term, in that order."""
+    if terms is None and not check_targets:
         return None
+    terms = terms or options.Terms()
     ignores = terms.ignore_index is not None
-    return Tensor(np.array([terms.ignore_index if ignores else 0, ignores, *terms[1:]], np.float64))
+    share = 1.0 if terms.alpha is None else terms.alpha
+    numbers = (
+        terms.ignore_index if ignores else 0,
+        ignores,
+        terms.label_smoothing,
+        terms.gamma,
+        -1 if terms.gamma_negative is None else terms.gamma_negative,
+        terms.margin,
+        share,
+        1.0 if terms.alpha is None else 1 - share,
+        terms.focal == "p_t",
+        check_targets,
+    )
+    return Tensor(np.array(numbers, np.float64))
 
 
 @ops.constexpr(check=False)
 def operator(
     loss: Loss,
     reduction: str,
-    ignores: bool,
+    given: tuple[bool, ...],
     ignore_index: float | None,
     label_smoothing: float,
     gamma: float,
+    alpha: float | None,
+    gamma_positive: float | None,
+    gamma_negative: float | None,
+    margin: float,
+    focal: str,
+    check_targets: bool,
 ) -> Any:
-    """The operator, which takes input, target, weight, sample_weight, pos_weight, mask, normalizer and terms; and
-    these terms."""
-    if ignores and ignore_index is None:
-        raise TypeError("ignore_index: expected a number, and that a graph's is constant, got a variable")
-    terms = checked_terms(ignore_index, label_smoothing, gamma)
-    return _made((loss, checked_reduction(reduction), terms)), _as_operand(terms)
+    """The operator, which takes the operands of ``NAMES`` and terms; and these terms.
+
+    A variable of a graph is None here; ``given`` tells which of the options that may be None are not.
+    """
+    for name, is_given, value in zip(
+        ("ignore_index", "alpha", "gamma_positive", "gamma_negative", "check_targets"),
+        (*given, True),
+        (ignore_index, alpha, gamma_positive, gamma_negative, check_targets),
+        strict=True,
+    ):
+        if is_given and value is None:
+            raise TypeError(f"{name}: expected a number, and that a graph's is constant, got a variable")
+    of_focal = family(alpha, gamma_positive, gamma_negative, margin, focal)
+    terms, checks = checked_terms(ignore_index, label_smoothing, gamma, of_focal), bool(check_targets)
+    return _made((loss, checked_reduction(reduction), terms, checks)), _as_operand(terms, checks)
 
 
 @ops.constexpr(check=False)

@@ -219,11 +219,8 @@ def _with_slope(call: Call) -> Call:
         of = focal.of_terms(probabilities, known)  # not the cached one: a graph's numbers are its own
         return _by_slope(of.loss, of.derivatives["input"], xp, x, *rest)
 
-    # What the loss has of itself is off. The alpha of two branches stays, with which ``definition`` multiplies weights.
-    rest = terms._replace(gamma_negative=None, margin=0, focal="branch")
-    if terms.focal == "p_t":
-        rest = rest._replace(alpha=None)
-    return call._replace(loss=dataclasses.replace(call.loss, loss=loss), terms=rest)
+    known_call = definition.with_own_loss(call)
+    return known_call._replace(loss=dataclasses.replace(known_call.loss, loss=loss))
 
 
 def may_enlarge(weight: Sequence[int], input: Sequence[int]) -> bool:
