@@ -196,11 +196,11 @@ def test_compiled_is_the_definition(kind, reduction, option, weights):
     together = Operands(*given[:6], normalizer=given[6])
     if together.sample_weight is not None:
         together = together._replace(sample_weight=column(together.sample_weight, together.input))
-    value = compiled.loss(call, *given)
+    value = compiled.loss(call, *given, None)
     np.testing.assert_array_equal(bits(value.asnumpy()), bits(definition.loss(ARRAYS, call, together).asnumpy()))
     incoming, values = ops.ones_like(value) * 1.5, definition.prepare(ARRAYS, call, together)
     for name, operand in zip(NAMES, given[:5], strict=True):
-        found = compiled.gradient(call, name, operand, *given, incoming)
+        found = compiled.gradient(call, name, operand, *given, None, incoming)
         if operand is None:
             assert found is None
             continue

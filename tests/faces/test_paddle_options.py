@@ -211,7 +211,7 @@ def test_probabilities_out_of_range_that_are_ignored(learns):
     m = tensor([[1, 0], [1, 1]], "bool")
     loss = face.binary_cross_entropy(q, y, mask=m, ignore_index=-100)
     np.testing.assert_allclose(loss.item(), np.log(2), rtol=1e-6)
-    with pytest.raises(ValueError, match=re.escape("but input[1, 0] is nan; logits belong to")):
+    with pytest.raises(ValueError, match=r"but input\[1, 0\] is nan$"):
         face.binary_cross_entropy(q, y, mask=m)
     with pytest.raises(ValueError, match=re.escape("but input[0, 1] is 2.0; logits belong to")):
         face.binary_cross_entropy(q, y, ignore_index=-100)
