@@ -63,8 +63,8 @@ def _shifted(xp: Namespace, at: Point, margin: Option) -> Point:
     if is_off(margin):
         return at
     shifted = at[0] - margin
-    counts, half = shifted > 0, xp.zeros_like(shifted) + 0.5
-    p, other = xp.where(counts, shifted, half), xp.where(counts, at[1] + margin, half)
+    nothing, half = shifted <= 0, xp.zeros_like(shifted) + 0.5  # asked so, because a NaN must stay one
+    p, other = xp.where(nothing, half, shifted), xp.where(nothing, half, at[1] + margin)
     # 1 − p, which is exact near 0, where its logarithm is small; and 1 − p + m, which is exact near 1.
     near, far = xp.where(p < 0.5, p, half), xp.where(p < 0.5, half, other)
     return p, other, -xp.log(p), xp.where(p < 0.5, -xp.log1p(-near), -xp.log(far))
@@ -72,7 +72,7 @@ def _shifted(xp: Namespace, at: Point, margin: Option) -> Point:
 
 def _counted(xp: Namespace, at: Point, margin: Option, value: Array) -> Array:
     """The value, and 0 where p − m is not positive."""
-    return value if is_off(margin) else xp.where(at[0] - margin > 0, value, xp.zeros_like(value))
+    return value if is_off(margin) else xp.where(at[0] - margin <= 0, xp.zeros_like(value), value)
 
 
 def _power(xp: Namespace, minus_log: Array, gamma: Option, *, clamped: bool) -> Array:
