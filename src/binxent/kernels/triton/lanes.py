@@ -98,16 +98,11 @@ def exp_of_minus(size, rest):
     a = tl.where(size > limit, limit, size)  # NaN stays NaN
     # Adding the rounder leaves n, with its bias, in the low bits: 0 at the limit.
     rounder = like(ROUNDER[t] + (BIAS[t] + LIFT[t]), size)
-    if rest is None:
-        rounded = tl.fma(a, like(-LOG2_E[t], size), rounder)
-    else:
-        a = tl.where(a + rest > limit, limit, a)
-        rest = tl.where(a < limit, rest, like(0.0, size))
-        rounded = tl.fma(a + rest, like(-LOG2_E[t], size), rounder)
+    rounded = tl.fma(a, like(-LOG2_E[t], size), rounder)
     n = rounded - rounder
     r = tl.fma(n, like(LN2_HIGH[t], size), a)
-    if rest is not None:
-        r = r + rest
+    if rest is not None:  # beyond the limit it may be anything
+        r = r + tl.where(size > limit, like(0.0, size), rest)
     r = -tl.fma(n, like(LN2_LOW[t], size), r)
     power = (bits_of(rounded) << MANTISSA[t]).to(size.dtype, bitcast=True)
     if t == 1:
@@ -228,48 +223,6 @@ def logit_gradient(
 
 
 @device_function
-def times(coefficient, term):
-    """A coefficient of 0 hides an infinite term, but no NaN."""
-    hides = (coefficient == 0) & (tl.abs(term) == float("inf"))
-    return tl.where(hides, like(0.0, term), coefficient * term)
-
-
-@device_function
-def focal_power(size, rest, gamma):
-    """exp(−γ·(size + rest)), in log space, where nothing overflows. What rounding γ·size loses is added too: the power
-    would amplify it."""
-    t: tl.constexpr = 1 if size.dtype == tl.float64 else 0
-    exponent = gamma * size
-    low = tl.fma(gamma, size, -exponent)
-    if rest is not None:
-        low = tl.fma(gamma, rest, low)
-    power, q = exp_of_minus(exponent, low)
-    return tl.fma(power, q, power) * (2.0 ** -LIFT[t])
-
-
-@device_function
-def focal_logits(x, positive, negative, factor, gamma):
-    """Loss and gradient with the focal power: σ(−x)^γ·softplus(−x) for a positive, that of −x for a negative.
-
-    Of the two, one grows with |x|: (|x| + l)·exp(−γ·l), l = log1p(e). The other is l·exp(−γ·(|x| + l)).
-    """
-    t: tl.constexpr = 1 if x.dtype == tl.float64 else 0
-    below = is_negative(x)
-    size = tl.abs(x)
-    leading, trailing = tl.where(below, positive, negative), tl.where(below, negative, positive)
-    _, _, lifted, e = logit_parts(size, False)
-    log1p = logit_loss(size, lifted, e, like(0.0, x), None, False)
-    limit = like(EXP_LIMIT[t], x)
-    finite = tl.where(size > limit, limit, size)  # no product with 0 may meet an infinite one
-    of_leading, of_trailing = focal_power(log1p, None, gamma), focal_power(finite, log1p, gamma)
-    loss = times(leading, of_leading * (size + log1p)) + times(trailing, of_trailing * log1p)
-    larger, smaller = like(1.0, x) / (1.0 + e), e / (1.0 + e)  # σ(|x|), σ(−|x|)
-    rising = of_leading * tl.fma(gamma * smaller, finite + log1p, larger)
-    falling = of_trailing * tl.fma(gamma * larger, log1p, smaller)
-    return loss, with_sign_of(x, (leading * rising - trailing * falling) * factor)
-
-
-@device_function
 def logits(x, positive, negative, lost, factor, WEIGHTED: tl.constexpr, SHORT: tl.constexpr):
     """Loss, and gradient times factor. ``WEIGHTED``: the coefficients' sum may be other than 1."""
     below = is_negative(x)
@@ -353,23 +306,12 @@ def probability_gradient(q, positive, negative, factor):
 
 
 @device_function
-def probabilities(q, positive, negative, factor, gamma):
-    """Loss, and gradient times factor; ``gamma`` is None without the focal power."""
+def probabilities(q, positive, negative, factor):
+    """Loss, and gradient times factor."""
     of_positive, _ = clamped_minus_log(q)
     of_negative, _ = clamped_minus_log1m(q)
-    if gamma is None:
-        loss = positive * of_positive + negative * of_negative
-        return loss, probability_gradient(q, positive, negative, factor)
-    else:
-        none = like(0.0, q)
-        power = tl.where(of_negative < LOG_CLAMP, focal_power(of_negative, None, gamma), none)  # (1 − q)^γ
-        other_power = tl.where(of_positive < LOG_CLAMP, focal_power(of_positive, None, gamma), none)  # q^γ
-        loss = positive * (power * of_positive) + negative * (other_power * of_negative)
-        product = q * (1.0 - q)
-        denominator = tl.where(product < like(TINY_PRODUCT, q), like(TINY_PRODUCT, q), product)
-        rising = negative * other_power * tl.fma(gamma * (1.0 - q), of_negative, q)
-        falling = positive * power * tl.fma(gamma * q, of_positive, 1.0 - q)
-        return loss, divided((rising - falling) * factor, denominator)
+    loss = positive * of_positive + negative * of_negative
+    return loss, probability_gradient(q, positive, negative, factor)
 
 
 @device_function

@@ -56,8 +56,9 @@ def bits_of_parts(number: float, double: bool) -> int:
     if double:
         return high
     rounded = struct.unpack("<f", struct.pack("<i", high))[0]
-    low = bits(number - rounded if math.isfinite(rounded) else 0.0, double)
-    return low << 32 | high % 2**32
+    low = number - rounded if math.isfinite(rounded) else 0.0
+    # −0.0 keeps the sum wide: Triton would compile anew for one that fits into 32 bits.
+    return bits(low or -0.0, double) << 32 | high % 2**32
 
 
 def split_factor(factor: float, double: bool, probabilities: bool) -> tuple[float, float]:
@@ -155,12 +156,10 @@ def _numerics(dtype: str, terms: Terms, probabilities: bool, any_target: bool, c
 
 
 def _exponents(terms: Terms, double: bool) -> tuple[int | None, int | None]:
-    """The bits of the powers of positives and of negatives; without the options of ``focal`` both share the first."""
-    if not terms.is_family:
-        return bits(terms.gamma, double) if terms.gamma != 0 else None, None
+    """The bits of the powers of positives and of negatives; of the first alone without the options of ``focal``."""
     negatives = terms.gamma if terms.gamma_negative is None else terms.gamma_negative
     one, other = (bits_of_parts(gamma, double) if gamma != 0 else None for gamma in (terms.gamma, negatives))
-    return one, other
+    return one, other if terms.is_family else None
 
 
 def number_or_tensor(given: Any, double: bool) -> tuple[Tensor | None, int | None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from binxent.kernels.triton import family, lanes, rows
+from binxent.kernels.triton import focal, lanes, rows
 from binxent.kernels.triton.lanes import constant, device_function, factor_of, like, narrowed, widened
 
 MANY = constant(2048)  # sums that the last program adds at a time
@@ -226,25 +226,30 @@ def option_in_parts(learnt, bits, dtype: tl.constexpr):
 
 
 @device_function
-def of_family(
+def with_power(
     x, y, rest, positive, negative, factor, gamma, gamma_bits, gamma_negative_bits, alpha, margin_bits,
-    dtype: tl.constexpr, PROBABILITIES: tl.constexpr, FAMILY: tl.constexpr,
+    dtype: tl.constexpr, PROBABILITIES: tl.constexpr, FAMILY: tl.constexpr, ANY_SIZE: tl.constexpr,
 ):  # fmt: skip
-    """Loss and gradient with the options of ``focal``; y and ``rest`` are the target and 1 − target, smoothed."""
+    """Loss and gradient with a focal power or the options of ``binxent.focal``. ``FAMILY`` is None where there is one
+    power alone; y and ``rest`` are the target and 1 − target, smoothed."""
     power, low = option_in_parts(gamma, gamma_bits, dtype)
     if FAMILY == "p_t":
         if PROBABILITIES:
-            return family.p_t_probabilities(x, positive, negative, y, rest, alpha, factor, power, low)
+            return focal.p_t_probabilities(x, positive, negative, y, rest, alpha, factor, power, low)
         else:
-            return family.p_t_logits(x, positive, negative, y, rest, alpha, factor, power, low)
+            return focal.p_t_logits(x, positive, negative, y, rest, alpha, factor, power, low, ANY_SIZE)
+    elif FAMILY is None and not PROBABILITIES:
+        return focal.one_power_logits(x, positive, negative, factor, power, low, ANY_SIZE)
     else:
-        other, other_low = option_in_parts(gamma, gamma_negative_bits, dtype)  # a learnt gamma is that of both
+        other, other_low = power, low
+        if FAMILY is not None and gamma is None:  # a learnt gamma is that of both
+            other, other_low = option_in_parts(None, gamma_negative_bits, dtype)
         margin, rest_of_margin = option_in_parts(None, margin_bits, dtype)
         given = (x, positive, negative, factor, power, low, other, other_low, margin, rest_of_margin)
         if PROBABILITIES:
-            return family.probabilities(*given)
+            return focal.probabilities(*given)
         else:
-            return family.logits(*given)
+            return focal.logits(*given, ANY_SIZE)
 
 
 @device_function
@@ -258,10 +263,9 @@ def each(
     x = widened(read(input, sizes, start, inside, BLOCK, WIDE), dtype)
     # Where the target is one number too, there is a loss for each element.
     y = tl.broadcast_to(targets(target, n, sizes, start, inside, dtype, BLOCK, WIDE), [BLOCK])
-    positive, negative, lost, power = y, 1.0 - y, None, None
-    if FAMILY is None and (gamma is not None or gamma_bits is not None):
-        power = option(gamma, gamma_bits, dtype)
-    if is_soft(target) and not (SHORT or PROBABILITIES) and power is None and FAMILY is None:
+    positive, negative, lost = y, 1.0 - y, None
+    HAS_POWER: tl.constexpr = FAMILY is not None or gamma is not None or gamma_bits is not None
+    if is_soft(target) and not (SHORT or PROBABILITIES or HAS_POWER):
         lost = (1.0 - negative) - y  # by rounding 1 − y
     if smoothing is not None or half_bits is not None:
         half = option(smoothing, half_bits, dtype)
@@ -296,20 +300,18 @@ def each(
         positive, negative = positive * w, negative * w
         if lost is not None:
             lost = lost * w
-    WEIGHTED: tl.constexpr = (
+    ANY_SIZE: tl.constexpr = (
         weight is not None or sample_weight is not None or pos_weight is not None or neg_weight is not None
-        or alpha_bits is not None
     )  # fmt: skip
-    if FAMILY is not None:
-        loss, gradient = of_family(
+    if HAS_POWER:
+        loss, gradient = with_power(
             x, smoothed, rest, positive, negative, factor, gamma, gamma_bits, gamma_negative_bits, alpha, margin_bits,
-            dtype, PROBABILITIES, FAMILY,
+            dtype, PROBABILITIES, FAMILY, ANY_SIZE,
         )  # fmt: skip
     elif PROBABILITIES:
-        loss, gradient = lanes.probabilities(x, positive, negative, factor, power)
-    elif power is not None:
-        loss, gradient = lanes.focal_logits(x, positive, negative, factor, power)
+        loss, gradient = lanes.probabilities(x, positive, negative, factor)
     else:
+        WEIGHTED: tl.constexpr = ANY_SIZE or alpha_bits is not None
         loss, gradient = lanes.logits(x, positive, negative, lost, factor, WEIGHTED, SHORT)
     gradient = gradient * after
     unknown = like(float("nan"), x)

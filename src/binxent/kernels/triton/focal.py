@@ -1,11 +1,11 @@
-"""Computes one element on a GPU with the options of ``focal``: two powers, a margin, and the power of p_t.
+"""Computes one element on a GPU with the focal power, and with the options of ``binxent.focal``.
 
-It is made of what ``lanes`` has, as ``native/lanes/family.h`` is of ``math.h``. A power t^γ = exp(−γ·(−log t)) keeps
-its exponent in two parts, since its error is that of the exponent, and comes last in a product. Of a logit in the tail
-e is lifted, so that neither the loss nor the gradient loses digits on the way.
+It is made of what ``lanes`` has, as ``native/lanes/focal.h`` and ``family.h`` are of ``math.h``. A power t^γ =
+exp(−γ·(−log t)) keeps its exponent in two parts, since its error is that of the exponent, and comes last in a product.
+Of a logit in the tail e is lifted, so that neither the loss nor the gradient loses digits on the way.
 
-A ``gamma`` is None where its branch has no power, and ``low`` is what γ lost when it was rounded. Each function returns
-the loss, and the gradient times factor.
+A ``gamma`` is None where there is no power, and ``low`` is what γ lost when it was rounded. Each function returns the
+loss, and the gradient times factor. ``ANY_SIZE``: there are weights, which may be tiny or large.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from __future__ import annotations
 import triton.language as tl
 
 from binxent.kernels.triton import lanes
-from binxent.kernels.triton.lanes import constant, device_function, divided, is_negative, like
+from binxent.kernels.triton.lanes import device_function, divided, is_negative, like
 
 LIFT, RAISE, EXP_LIMIT = lanes.LIFT, lanes.RAISE, lanes.EXP_LIMIT
-LARGEST = constant((float.fromhex("0x1.fffffep127"), float.fromhex("0x1.fffffffffffffp1023")))
 
 
 @device_function
@@ -31,28 +30,40 @@ def power_of_sum(gamma, low, one, other, lost):
 
 
 @device_function
-def dropped(one, other, drop):
-    """one·other·drop, where ``drop`` takes the lift off ``other``. It is taken off the factor that stands it: off
-    ``one`` if that is above 1, and may bring the other back from where it would be subnormal; else off the other."""
-    large = tl.abs(one) > 1
-    return lanes.times(tl.where(large, one * drop, one), tl.where(large, other, other * drop))
+def power_of(gamma, low, value, lost):
+    """exp(−γ·(value + lost)), likewise."""
+    size = gamma * value
+    return lanes.exp_of_minus(size, tl.fma(gamma, lost, tl.fma(low, value, tl.fma(gamma, value, -size))))
+
+
+@device_function
+def dropped(one, other, drop, ANY_SIZE: tl.constexpr):
+    """one·other·drop, where ``drop`` takes the lift off ``other``. It is taken off ``one``, unless that may be so small
+    that it would lose digits: if it is below 1, the other stands it."""
+    if ANY_SIZE:
+        large = tl.abs(one) > 1
+        return tl.where(large, one * drop, one) * tl.where(large, other, other * drop)
+    else:
+        return one * drop * other
 
 
 @device_function
 def powered(value, power, q):
-    """value·2ⁿ·(1 + q). Where the power is tiny the value still has its digits, and 2ⁿ is exact."""
+    """value·2ⁿ·(1 + q). The lift is taken off the value or off 2ⁿ, whichever is exact then."""
     t: tl.constexpr = 1 if value.dtype == tl.float64 else 0
-    large = tl.abs(value) > 1
-    drop: tl.constexpr = 2.0 ** -LIFT[t]
-    scaled = tl.where(large, value * drop, value) * tl.where(large, power, power * drop)
-    return tl.fma(scaled, q, scaled)
+    return _powered(dropped(value, power, 2.0 ** -LIFT[t], True), q)
 
 
 @device_function
-def reach(gamma):
-    """From this −log t on, t^γ is 0: it bounds what γ multiplies."""
-    t: tl.constexpr = 1 if gamma.dtype == tl.float64 else 0
-    return within(divided(like(EXP_LIMIT[t], gamma), gamma), like(LARGEST[t], gamma))
+def powered_below_1(value, power, q):
+    """The same where the value is at most 1, or 2ⁿ is near 1."""
+    t: tl.constexpr = 1 if value.dtype == tl.float64 else 0
+    return _powered(value * (power * (2.0 ** -LIFT[t])), q)
+
+
+@device_function
+def _powered(scaled, q):
+    return tl.fma(scaled, q, scaled)
 
 
 @device_function
@@ -62,7 +73,13 @@ def within(value, most):
 
 
 @device_function
-def softplus_of(lifted):
+def seen(coefficient, size):
+    """The size, which may be infinite; a coefficient of 0 hides it."""
+    return tl.where(coefficient != 0, size, like(0.0, size))
+
+
+@device_function
+def log1p_of(lifted):
     """log1p(e), lifted like the given e, and what rounding it lost."""
     t: tl.constexpr = 1 if lifted.dtype == tl.float64 else 0
     rest = lanes.log1p_rest(lifted * (2.0 ** -LIFT[t]), False) * lifted
@@ -78,29 +95,59 @@ def inverse_of_sum(e):
 
 
 @device_function
-def logit_branch(coefficient, factor, size, e, lifted, softplus, lost, inverse, rises, gamma, low):
+def one_power_logits(x, positive, negative, factor, gamma, low, ANY_SIZE: tl.constexpr):
+    """Both branches have the factor exp(−γ·l), l = log1p(e), which is 1 + e times s = exp(−(γ + 1)·l)::
+
+    loss = s·(1 + e)·[ leading·(|x| + l) + trailing·exp(−γ·|x|)·l ]
+    d/dx = ±s·[ leading·(1 + γ·e·(|x| + l)) − trailing·exp(−γ·|x|)·(e + γ·l) ]
+    """
+    t: tl.constexpr = 1 if x.dtype == tl.float64 else 0
+    drop: tl.constexpr = 2.0 ** -LIFT[t]
+    below, size = is_negative(x), tl.abs(x)
+    leading, trailing = tl.where(below, positive, negative), tl.where(below, negative, positive)
+    _, _, lifted, e = lanes.logit_parts(size, False)
+    log1p, lost = log1p_of(lifted)
+    finite = within(size, like(EXP_LIMIT[t], x))
+    above = gamma + 1.0
+    s, part = power_of(above, ((gamma - above) + 1.0) + low, log1p * drop, lost * drop)
+    power, q = power_of(gamma, low, finite, like(0.0, x))
+    small = dropped(trailing, log1p, drop, ANY_SIZE)
+    small = powered(small, power, q) if ANY_SIZE else powered_below_1(small, power, q)
+    both = tl.fma(leading, seen(leading, size) + log1p * drop, small)
+    loss = powered_below_1(tl.fma(both, e, both), s, part)
+    rising = tl.fma(gamma * e, finite + log1p * drop, like(1.0, x))
+    falling = tl.fma(gamma, log1p, tl.fma(gamma, lost, lifted))
+    falling = powered(dropped(trailing * factor, falling, drop, ANY_SIZE), power, q)
+    slope = powered_below_1(tl.fma(leading * factor, rising, -falling), s, part)
+    return tl.where(loss == loss, loss, both), lanes.with_sign_of(x, slope)  # an infinite sum times a q of 0
+
+
+@device_function
+def logit_branch(
+    coefficient, factor, size, e, lifted, log1p, lost, inverse, rises, gamma, low, ANY_SIZE: tl.constexpr
+):  # fmt: skip
     """The branch of a negative at the logit z, |z| = size, which is above 0 where it ``rises``::
 
         loss = σ(z)^γ·softplus(z),   d/dz = σ(z)^γ·(σ(z) + γ·σ(−z)·softplus(z))
 
-    The branch of a positive is that of −z. ``softplus`` is log1p(e), and lifted.
+    The branch of a positive is that of −z. ``log1p`` and what it lost are lifted.
     """
     t: tl.constexpr = 1 if e.dtype == tl.float64 else 0
     drop: tl.constexpr = 2.0 ** -LIFT[t]
-    log1p = softplus * drop
-    value = tl.where(rises, size + log1p, softplus)
-    slope = tl.where(rises, like(1.0, e), lifted)
+    one, nothing = like(1.0, e), like(0.0, e)
+    value = tl.where(rises, seen(coefficient, size) + log1p * drop, log1p)
+    slope = tl.where(rises, one, lifted)
     if gamma is not None:
         finite = within(size, like(EXP_LIMIT[t], e))
-        more, rest = tl.where(rises, (finite + log1p) * e, softplus), tl.where(rises, like(0.0, e), lost)
-        slope = tl.fma(gamma, more, tl.fma(gamma, rest, slope))
-        beyond = tl.where(rises, like(0.0, e), within(finite, reach(gamma)))
-        power, q = power_of_sum(gamma, low, beyond, log1p, lost * drop)
-    own = tl.where(rises, like(1.0, e), like(drop, e))
-    loss, slope = dropped(coefficient, value, own), dropped(coefficient * factor, slope * inverse, own)
+        more = tl.where(rises, tl.fma(log1p, drop, finite) * e, log1p)
+        slope = tl.fma(gamma, more, tl.fma(gamma, tl.where(rises, nothing, lost), slope))
+        power, q = power_of_sum(gamma, low, tl.where(rises, nothing, finite), log1p * drop, lost * drop)
+    own = tl.where(rises, one, like(drop, e))
+    loss = dropped(coefficient, value, own, ANY_SIZE)
+    slope = dropped(coefficient * factor, slope * inverse, own, ANY_SIZE)
     if gamma is not None:
-        small = powered(loss, power, q)
-        loss, slope = tl.where(small == small, small, loss), powered(slope, power, q)  # an infinite loss times 0
+        small = powered(loss, power, q) if ANY_SIZE else powered_below_1(loss, power, q)
+        loss, slope = tl.where(small == small, small, loss), powered(slope, power, q)  # an infinite loss times a q of 0
     return loss, slope
 
 
@@ -109,12 +156,14 @@ def minus_log_near(u, less):
     """−log u of a u in (0, 1]; ``less`` is 1 − u, of which u has lost digits where it is above ½."""
     m, exponent = lanes.mantissa_and_exponent(u)
     f = tl.where(exponent == 0, -less, tl.where(u >= 0.5, tl.fma(less, like(-2.0, u), like(1.0, u)), m - 1.0))
-    return lanes.minus_log(f, exponent.to(u.dtype))
+    value, _ = lanes.minus_log(f, exponent.to(u.dtype))
+    return value
 
 
 @device_function
 def margin_branch(
-    coefficient, factor, power_of_e, part, e, lifted, softplus, lost, inverse, rises, margin, rest_of_margin, gamma, low
+    coefficient, factor, power_of_e, part, e, lifted, log1p, lost, inverse, rises, margin, rest_of_margin, gamma, low,
+    ANY_SIZE: tl.constexpr,
 ):  # fmt: skip
     """The same with a margin m: p = σ(z) − m = n/(1 + e), and 1 − p = k/(1 + e). Where n ≤ 0 both are 0; else::
 
@@ -124,48 +173,52 @@ def margin_branch(
     """
     t: tl.constexpr = 1 if e.dtype == tl.float64 else 0
     drop: tl.constexpr = 2.0 ** -LIFT[t]
-    one, nothing, power = like(1.0, e), like(0.0, e), power_of_e * drop
-    above = tl.where(rises, one, power) - margin
-    above = tl.fma(tl.where(rises, nothing, power), part, above) - rest_of_margin
-    n = tl.fma(-margin, e, above)
+    one, nothing, exact = like(1.0, e), like(0.0, e), power_of_e * drop
+    n = tl.fma(tl.where(rises, nothing, exact), part, tl.where(rises, one, exact) - margin)
+    n = tl.fma(-margin, e, n - rest_of_margin)
     k = tl.fma(margin, 1.0 + e, tl.where(rises, e, one))
     counts = (n <= 0) == 0
     n = tl.where(counts, n, one)
-    value, _ = minus_log_near(k * inverse, n * inverse)
-    value = value + (e - e)  # it is made of bits, which would hide a NaN
+    value = minus_log_near(k * inverse, n * inverse) + (e - e)  # it is made of bits, which would hide a NaN
     slope = divided(lifted, k)
     if gamma is not None:
         slope = tl.fma(gamma * value, divided(lifted, n), slope)
-        of_n, rest = lanes.minus_log_of(n)
-        power, q = power_of_sum(gamma, low, within(of_n, reach(gamma)), softplus * drop, lost * drop + rest)
-    loss, slope = coefficient * value, dropped(coefficient * factor, slope * inverse, like(drop, e))
+        log, rest = lanes.minus_log_of(n)
+        power, q = power_of_sum(gamma, low, log, log1p * drop, lost * drop + rest)
+    loss = coefficient * value
+    slope = dropped(coefficient * factor, slope * inverse, drop, ANY_SIZE)
     if gamma is not None:
         loss, slope = powered(loss, power, q), powered(slope, power, q)
     return tl.where(counts, loss, nothing), tl.where(counts, slope, nothing)
 
 
 @device_function
-def logits(x, positive, negative, factor, gamma, low, of_negatives, low_of_negatives, margin, rest_of_margin):
+def logits(
+    x, positive, negative, factor, gamma, low, of_negatives, low_of_negatives, margin, rest_of_margin,
+    ANY_SIZE: tl.constexpr,
+):  # fmt: skip
     below, size = is_negative(x), tl.abs(x)
-    power, part, lifted, e = lanes.logit_parts(size, False)
-    softplus, lost = softplus_of(lifted)
-    inverse = inverse_of_sum(e)
     above = below == 0
-    loss, falling = logit_branch(positive, factor, size, e, lifted, softplus, lost, inverse, below, gamma, low)
+    power, part, lifted, e = lanes.logit_parts(size, False)
+    log1p, lost = log1p_of(lifted)
+    inverse = inverse_of_sum(e)
+    loss, falling = logit_branch(
+        positive, factor, size, e, lifted, log1p, lost, inverse, below, gamma, low, ANY_SIZE
+    )  # fmt: skip
     if margin is None:
         other, rising = logit_branch(
-            negative, factor, size, e, lifted, softplus, lost, inverse, above, of_negatives, low_of_negatives
+            negative, factor, size, e, lifted, log1p, lost, inverse, above, of_negatives, low_of_negatives, ANY_SIZE
         )
     else:
         other, rising = margin_branch(
-            negative, factor, power, part, e, lifted, softplus, lost, inverse, above, margin, rest_of_margin,
-            of_negatives, low_of_negatives,
+            negative, factor, power, part, e, lifted, log1p, lost, inverse, above, margin, rest_of_margin,
+            of_negatives, low_of_negatives, ANY_SIZE,
         )  # fmt: skip
     return loss + other, rising - falling
 
 
 @device_function
-def p_t_logits(x, positive, negative, y, rest, alpha, factor, gamma, low):
+def p_t_logits(x, positive, negative, y, rest, alpha, factor, gamma, low, ANY_SIZE: tl.constexpr):
     """With y and 1 − y before any weight in the order of |x|, b leads and a trails, and with l = log1p(e)::
 
         u    = (b + a·e)/(1 + e),   C = leading·(|x| + l) + trailing·l
@@ -175,35 +228,35 @@ def p_t_logits(x, positive, negative, y, rest, alpha, factor, gamma, low):
     Where b is 0, a is 1 and u is e/(1 + e): all of it is e, lifted, times a number near 1. ``alpha`` may be None.
     """
     t: tl.constexpr = 1 if x.dtype == tl.float64 else 0
-    below, size, nothing = is_negative(x), tl.abs(x), like(0.0, x)
+    drop: tl.constexpr = 2.0 ** -LIFT[t]
+    below, size, one, nothing = is_negative(x), tl.abs(x), like(1.0, x), like(0.0, x)
     leading, trailing = tl.where(below, positive, negative), tl.where(below, negative, positive)
     b, a = tl.where(below, y, rest), tl.where(below, rest, y)
     _, _, lifted, e = lanes.logit_parts(size, False)
-    softplus, lost = softplus_of(lifted)
+    log1p, lost = log1p_of(lifted)
     trails = b == 0
-    drop: tl.constexpr = 2.0 ** -LIFT[t]
-    high, log1p = tl.where(trails, lifted, e), tl.where(trails, softplus, softplus * drop)
-    value = tl.fma(leading + trailing, log1p, lanes.times(leading, size))
-    slope = tl.fma(-trailing, high, leading)
+    log = tl.where(trails, log1p, log1p * drop)
+    value = tl.fma(leading + trailing, log, leading * seen(leading, size))
+    slope = tl.fma(-trailing, tl.where(trails, lifted, e), leading)
     if gamma is not None:
         numerator = tl.fma(a, e, b)
-        of_u = tl.where(trails, a, numerator)
         finite = within(size, like(EXP_LIMIT[t], x))
-        bounded = tl.fma(leading + trailing, log1p, leading * finite)
-        ratio = tl.where(numerator > 0, divided(e, tl.where(numerator > 0, numerator, like(1.0, x))), nothing)
-        by = tl.where(trails, like(-1.0, x), (b - a) * ratio)
-        slope = tl.fma(gamma * bounded, by, slope)
-        log, rest_of_log = lanes.minus_log_of(of_u)
-        beyond = within(tl.where(trails, size + log, log), reach(gamma))
-        power, q = power_of_sum(gamma, low, beyond, softplus * drop, lost * drop + rest_of_log)
+        bounded = tl.fma(leading + trailing, log, leading * finite)
+        ratio = tl.where(numerator > 0, divided(e, tl.where(numerator > 0, numerator, one)), nothing)
+        slope = tl.fma(gamma * bounded, tl.where(trails, -one, (b - a) * ratio), slope)
+        of_u = tl.where(trails, a, numerator)
+        other, rest_of_log = lanes.minus_log_of(of_u)
+        other = tl.where(trails, finite + other, other)
+        power, q = power_of_sum(gamma, low, other, log1p * drop, lost * drop + rest_of_log)
         power = tl.where(of_u <= 0, nothing, power)
     if alpha is None:
-        alpha = like(1.0, x)
-    own = tl.where(trails, like(drop, x), like(1.0, x))
-    loss, slope = dropped(alpha, value, own), dropped(alpha * factor, slope * inverse_of_sum(e), own)
+        alpha = one
+    own = tl.where(trails, like(drop, x), one)
+    loss = dropped(alpha, tl.where((alpha == 0) & (value == float("inf")), nothing, value), own, False)
+    slope = dropped(alpha * factor, slope * inverse_of_sum(e), own, ANY_SIZE)
     if gamma is not None:
         small = powered(loss, power, q)
-        # An infinite loss times 0 is NaN, and 0 where that is the power of a u of 0.
+        # An infinite loss times a q of 0 is NaN; and times a power of 0 it is 0.
         loss = tl.where((small == small) | (loss != loss), small, tl.where(power == 0, nothing, loss))
         slope = powered(slope, power, q)
     return loss, lanes.with_sign_of(x, slope)
@@ -221,12 +274,14 @@ def bounded_product(q):
 @device_function
 def power_of_log(gamma, low, value, lost):
     """exp(−γ·value), and 0 of a logarithm that is clamped."""
-    power, q = power_of_sum(gamma, low, within(value, reach(gamma)), like(0.0, value), lost)
+    power, q = power_of(gamma, low, value, lost)
     return tl.where(value < lanes.LOG_CLAMP, power, like(0.0, value)), q
 
 
 @device_function
-def probabilities(q, positive, negative, factor, gamma, low, of_negatives, low_of_negatives, margin, rest_of_margin):
+def probabilities(
+    q, positive, negative, factor, gamma, low, of_negatives, low_of_negatives, margin, rest_of_margin
+):  # fmt: skip
     t: tl.constexpr = 1 if q.dtype == tl.float64 else 0
     one, nothing, other = like(1.0, q), like(0.0, q), 1.0 - q
     _, denominator = bounded_product(q)
@@ -239,7 +294,6 @@ def probabilities(q, positive, negative, factor, gamma, low, of_negatives, low_o
     if gamma is not None:
         power, part = power_of_log(gamma, low, minus_log1m, lost1m)
         loss, falling = powered(loss, power, part), powered(falling, power, part)
-    falling = divided(falling, denominator)
     if margin is None:
         less, rising = negative * minus_log1m, q * RAISE[t]
         if of_negatives is not None:
@@ -248,22 +302,22 @@ def probabilities(q, positive, negative, factor, gamma, low, of_negatives, low_o
         if of_negatives is not None:
             power, part = power_of_log(of_negatives, low_of_negatives, minus_log, lost)
             less, rising = powered(less, power, part), powered(rising, power, part)
-        return loss + less, divided(rising, denominator) - falling
+        return loss + less, divided(rising - falling, denominator)
     else:
         shifted, rest = (q - margin) - rest_of_margin, other + margin
         counts = (shifted <= 0) == 0
         shifted = tl.where(counts, shifted, one)
-        value, _ = minus_log_near(tl.where(counts, rest, one), tl.where(counts, shifted, nothing))
+        value = minus_log_near(tl.where(counts, rest, one), tl.where(counts, shifted, nothing))
         less, rising = negative * value, divided(one, rest)
         if of_negatives is not None:
             rising += of_negatives * divided(value, shifted)
         rising = negative * factor * rising
         if of_negatives is not None:
             log, rest_of_log = lanes.minus_log_of(shifted)
-            log = within(log, reach(of_negatives))
-            power, part = power_of_sum(of_negatives, low_of_negatives, log, nothing, rest_of_log)
+            power, part = power_of(of_negatives, low_of_negatives, log, rest_of_log)
             less, rising = powered(less, power, part), powered(rising, power, part)
-        return loss + tl.where(counts, less, nothing), tl.where(counts, rising, nothing) - falling
+        less, rising = tl.where(counts, less, nothing), tl.where(counts, rising, nothing)
+        return loss + less, rising - divided(falling, denominator)
 
 
 @device_function
@@ -289,7 +343,7 @@ def p_t_probabilities(q, positive, negative, y, rest, alpha, factor, gamma, low)
         log, lost = lanes.minus_log_of(u)
         is_positive = rest == 0  # then u is 1 − q, which may round
         log, lost = tl.where(is_positive, minus_log1m, log), tl.where(is_positive, lost1m, lost)
-        power, part = power_of_sum(gamma, low, within(log, reach(gamma)), nothing, lost)
+        power, part = power_of(gamma, low, log, lost)
     slope = divided(slope, denominator)
     if alpha is not None:
         loss, slope = alpha * loss, alpha * slope
