@@ -123,16 +123,15 @@ def planned_count(reduction: str, terms: Terms | None, target: Kind, *others: Ki
     return call._replace(divisor=ROWS if reduction == "batchmean" else SIZE)
 
 
-def averaged(reduction: str, input: Kind, normalizer: Kind) -> tuple[int, ...]:
-    """The axes over which the means of this reduction are taken."""
+def averaged(reduction: str, dims: int | None, normalizer: Kind) -> tuple[int, ...]:
+    """The axes over which the means of this reduction are taken, of an input of so many, which None does not tell."""
     if normalizer is not None:
         _in_mindspores_words(options.check_normalizer, reduction)
-    shape, _ = checked_kind("input", input)
-    if shape == (-2,):
+    if dims is None:
         raise ValueError(
             f"reduction: {reduction!r} needs to know how many axes the input has when the graph is compiled"
         )
-    axes: tuple[int, ...] = _in_mindspores_words(averaged_axes, reduction, len(shape))
+    axes: tuple[int, ...] = _in_mindspores_words(averaged_axes, reduction, dims)
     return axes
 
 
