@@ -26,7 +26,7 @@ FRAMEWORKS = [f for f in ("torch", "paddle", "mindspore", "jax") if any(Path("sr
 EVERYWHERE = ("tests/conformance", "tests/test_formula.py", "tests/test_labels.py")
 
 # Pages whose examples are of NumPy alone.
-PAGES = ("README.md", "docs/means.md")
+PAGES = ("README.md", "docs/means.md", "docs/numpy.md")
 
 # Compiling, most of all, which two processes do in half the time.
 SIDE_BY_SIDE = ("--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal")
@@ -138,7 +138,7 @@ def no_compiler(session: nox.Session) -> dict[str, str]:
 
 def without(faces: list[str]) -> list[str]:
     """Nor the recipes, the boosters and the builds, which have sessions of their own."""
-    apart = [f"--ignore=tests/{folder}" for folder in ("recipes", "boosters", "builds")]
+    apart = [f"--ignore=tests/{folder}" for folder in ("recipes", "boosters", "site", "builds")]
     return [*apart, *(f"--ignore-glob=tests/faces/test_{face}*" for face in faces)]
 
 

@@ -25,7 +25,7 @@ STYLE = {
     "legend.frameon": False,
 }
 OURS = "#3949ab"
-CASE_COLOURS = {"float32": "#3949ab", "with pos_weight": "#7986cb", "bfloat16": "#c5cae9"}
+CASE_COLOURS = {"float32": "#3949ab", "with pos_weight": "#e64a19", "bfloat16": "#00897b"}
 COLOURS = {
     "binxent": OURS,
     "torch": "#e64a19",
@@ -87,6 +87,13 @@ def peers(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, Row]]]:
             yield name, found
 
 
+def refused(rows: Sequence[Row], name: str, **case: Any) -> bool:
+    """Whether the peer of that name has refused the case."""
+    framework, way = next(key for key, known in NAMES.items() if known == name)
+    asked = {"framework": framework, "way": way, **results.HEADLINE, **case}
+    return any(row["error"] and all(row[key] == value for key, value in asked.items()) for row in rows)
+
+
 def speed(rows: Sequence[Row]) -> Figure | None:
     """The time of each peer relative to ours."""
     known = list(peers(rows))
@@ -94,19 +101,55 @@ def speed(rows: Sequence[Row]) -> Figure | None:
         return None
     figure, axes = plt.subplots(figsize=(8, 0.6 + 0.62 * len(known)))
     height = 0.26
-    for place, (_, found) in enumerate(known):
+    for place, (name, found) in enumerate(known):
         for line, (case, colour) in enumerate(CASE_COLOURS.items()):
+            y = place + (line - 1) * height
             if row := found.get(case):
-                y = place + (line - 1) * height
-                axes.barh(y, row["ratio"], height * 0.92, color=colour, label=case if place == 0 else None)
+                axes.barh(y, row["ratio"], height * 0.92, color=colour)
                 axes.text(row["ratio"], y, f"  {row['ratio']:.2g} ×", va="center", fontsize=8)
+            else:
+                why = "not supported" if refused(rows, name, **targets.CASES[case]) else "not measured"
+                axes.text(1, y, f"  {case}: {why}", va="center", fontsize=7, color="#757575")
     axes.axvline(1, color="#212121", linewidth=1)
+    axes.text(1, -0.62, "binxent = 1", fontsize=8, ha="left", va="bottom")
     axes.set_yticks(range(len(known)), [name for name, _ in known])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * max(row["ratio"] for _, found in known for row in found.values()))
-    axes.set_title("Time of forward and backward, as a multiple of binxent's (the line)")
+    axes.set_title("Time of loss and gradient, relative to binxent", pad=14)
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in CASE_COLOURS.values()]
     axes.legend(handles, CASE_COLOURS, loc="lower right", title="4096 × 4096, mean")
+    note(figure, rows)
+    return figure
+
+
+def gain(rows: Sequence[Row]) -> Figure | None:
+    """The time of each peer relative to ours, by the number of elements."""
+    where = {k: v for k, v in results.HEADLINE.items() if k != "elements"}
+    chosen = results.select(rows, **where, threads=max((row["threads"] or 0) for row in rows))
+    figure, axes = plt.subplots(figsize=(8, 4.4))
+    ends = []
+    for (framework, way), name in NAMES.items():
+        points = sorted(
+            (row["elements"], row["ratio"])
+            for row in chosen
+            if (row["framework"], row["way"]) == (framework, way) and row["ratio"]
+        )
+        if len(points) > 2:
+            colour = "#616161" if framework == "numpy" else COLOURS[way]
+            dashes = {"linestyle": (0, (4, 2))} if way == "formula" else {}
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, color=colour, label=name, **dashes)
+            ends.append(points[-1][1])
+    if not ends:
+        plt.close(figure)
+        return None
+    axes.axhline(1, color=OURS, linewidth=2.4)
+    axes.text(2e7, 0.95, "binxent = 1", color=OURS, va="top", ha="center", fontsize=9)
+    axes.set(xscale="log", yscale="log", xlabel="elements of the logits")
+    axes.set_yticks([0.3, 1, 3, 10, 30], ["0.3 ×", "1 ×", "3 ×", "10 ×", "30 ×"])
+    axes.minorticks_off()
+    axes.grid(True, which="major", color="#eeeeee")
+    axes.set_title("Time of loss and gradient, relative to binxent, by size (float32, mean)")
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=8, loc="outside right center")
     note(figure, rows)
     return figure
 
@@ -178,28 +221,44 @@ def peaks(rows: Sequence[Row]) -> Figure | None:
 
 
 def tail(rows: Sequence[Row]) -> Figure | None:
-    """The worst error by how far the logit is on its target's side."""
-    shown = {("", "binxent"): "binxent, in every framework"} | NAMES
-    figure, both = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
-    empty = True
-    for axes, output in zip(both, ("loss", "gradient"), strict=True):
+    """The true loss and gradient, and what each framework computes, where a model is already right."""
+    shown = {("torch", "binxent"): "binxent, in every framework"} | NAMES
+    figure, both = plt.subplots(1, 2, figsize=(10, 4.4), sharey=True)
+    lowest = 1e-45  # below the smallest float32: where a result of 0 is drawn
+    for axes, output, target in ((both[0], "loss", 0), (both[1], "gradient", 1)):
+        here = [row for row in rows if row["output"] == output and row["target"] == str(target)]
+        truth = sorted({(row["logit"], abs(row["value"])) for row in here if row["way"] == "exact"})
+        lines = {
+            name: [(row["logit"], abs(row["value"])) for row in here if (row["framework"], row["way"]) == key]
+            for key, name in shown.items()
+        }
+        axes.plot(
+            *zip(*truth, strict=True), color="#bdbdbd", linewidth=7, label="the true value", solid_capstyle="butt"
+        )
+        zeros: dict[float, list[str]] = {}
         for (framework, way), name in shown.items():
-            off = results.errors(rows, framework, way)
-            points = sorted((int(region), v) for (measured, region), v in off.items() if measured == f"{output} curve")
-            if not points:
-                continue
-            empty = False
-            colour = "#616161" if framework == "numpy" and way == "formula" else COLOURS[way]
-            style = LINES.get(way, {"linewidth": 1.3})
-            axes.plot(*zip(*points, strict=True), label=name, color=colour, **style)
-        axes.axhline(2**24, color="#212121", linewidth=0.8, linestyle=":")
-        axes.set(yscale="log", title=output, xlabel="logit, on the target's side of 0")
+            points = [(x, max(value, lowest)) for x, value in lines[name]]
+            if points:
+                colour = "#616161" if framework == "numpy" else COLOURS[way]
+                axes.plot(*zip(*points, strict=True), color=colour, label=name, **LINES.get(way, {"linewidth": 1.3}))
+            gone = [x for x, value in lines[name] if value == 0]
+            if gone and gone[0] < truth[-1][0] - 30:
+                zeros.setdefault(gone[0], []).append(name)
+        for height, (x, names) in enumerate(sorted(zeros.items())):
+            axes.annotate(
+                f"0 from {x:g} on:\n" + "\n".join(names),
+                (x, 10.0 ** (-38 + 8 * height)),
+                xytext=(x + 3, 10.0 ** (-38 + 8 * height)),
+                fontsize=7.5,
+                va="center",
+            )
+        sign = "−" if target == 0 else ""
+        label = f"the logit is {sign}x: the label is {target}, and the model is right"
+        axes.set(yscale="log", ylim=(lowest / 10, 10), xlabel=label)
+        axes.set_title({"loss": "Loss of a negative", "gradient": "Gradient of a positive (its size)"}[output])
         axes.grid(True, which="major", color="#eeeeee")
-    if empty:
-        plt.close(figure)
-        return None
-    both[0].set_ylabel("worst error in ulp, float32")
-    both[0].text(-20, 2**24 * 1.5, "every digit is wrong", fontsize=8)
+    powers = range(-40, 1, 10)
+    both[0].set_yticks([*(10.0**e for e in powers), lowest], [*(f"$10^{{{e}}}$" for e in powers), "0"])
     figure.legend(*both[0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
     note(figure, rows)
     return figure
@@ -228,13 +287,14 @@ def gpu(rows: Sequence[Row]) -> Figure | None:
     return figure
 
 
-def draw(speed_rows: Sequence[Row], accuracy_rows: Sequence[Row], folder: Path, gpu_rows: Sequence[Row] = ()) -> None:
+def draw(speed_rows: Sequence[Row], tail_rows: Sequence[Row], folder: Path, gpu_rows: Sequence[Row] = ()) -> None:
     with mpl.rc_context(STYLE), mpl.rc_context({"backend": "svg"}):
         for name, chart, rows in (
             ("speed", speed, speed_rows),
+            ("gain", gain, speed_rows),
             ("sizes", sizes, speed_rows),
             ("memory", peaks, speed_rows),
-            ("tail", tail, accuracy_rows),
+            ("tail", tail, tail_rows),
             ("gpu", gpu, gpu_rows),
         ):
             if rows and (figure := chart(rows)):

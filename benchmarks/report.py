@@ -25,23 +25,27 @@ def readme_figures(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
     """The README's block of figures."""
     caption = (
         "*Time relative to binxent (absolute time in brackets) for one forward and backward pass over 4096 × 4096 "
-        "logits; medians, with the two alternating. binxent reuses the memory of the last step's gradient; with fresh "
-        "memory the system clears each page first. Extra memory is the peak beyond the operands, in tensors of the "
-        "logits' size, one of which is the gradient; with `inplace_backward=` it is "
-        f"{tables.in_place(speed)}. Errors are the worst in float32 with hard targets, in ulp. "
+        "logits; medians, with the two alternating. binxent reuses the previous step's gradient buffer; 'fresh memory' "
+        "shows the cost of a new one. Extra memory is the peak beyond the operands, in tensors of the logits' size, "
+        "one of which is the gradient; with `inplace_backward=` it is "
+        f"{tables.in_place(speed)}. Errors are the worst in float32 with hard targets, in ulp (units in the last "
+        "place; 1.7·10⁷ means that no digit is right). "
         f"{tables.conditions(speed)} `nox -s bench` measures all of it again.*"
     )
     return (
-        "![Time of each framework, relative to binxent](docs/figures/speed.svg)\n\n"
+        "![Time of each framework's loss by size, relative to binxent](docs/figures/gain.svg)\n\n"
         f"{tables.overview(speed, accuracy)}\n"
         f"{textwrap.fill(caption, 120, break_on_hyphens=False)}\n\n"
-        "![The worst error by how far the logit is on its target's side](docs/figures/tail.svg)\n\n"
         "[How this was measured, and more measurements](docs/performance.md)\n"
     )
 
 
 def all_tables(
-    speed: Sequence[Row], accuracy: Sequence[Row], gpu: Sequence[Row] = (), attacks: Sequence[Row] = ()
+    speed: Sequence[Row],
+    accuracy: Sequence[Row],
+    gpu: Sequence[Row] = (),
+    attacks: Sequence[Row] = (),
+    step: Sequence[Row] = (),
 ) -> dict[str, str]:
     """The tables that the documentation includes, by name."""
     return dict(
@@ -50,6 +54,7 @@ def all_tables(
             *(tables.accuracy(accuracy) if accuracy else ()),
             *(tables.gpu(gpu) if gpu else ()),
             *(tables.attacks(attacks) if attacks else ()),
+            *(tables.step(step) if step else ()),
             *tables.instructions(results.read(COUNTS)),
         ]
     )
@@ -67,11 +72,12 @@ def write(folder: Path) -> None:
     """Writes the committed results into the documentation and the README, and any others beside themselves."""
     from benchmarks import charts  # here, because it needs matplotlib and the tables do not
 
-    speed, accuracy, gpu, attacks = (rows(folder, name) for name in ("speed", "accuracy", "gpu", "attacks"))
+    names = ("speed", "accuracy", "gpu", "attacks", "tail", "step")
+    speed, accuracy, gpu, attacks, tail, step = (rows(folder, name) for name in names)
     committed = folder.resolve() == RESULTS.resolve()
-    charts.draw(speed, accuracy, ROOT / "docs" / "figures" if committed else folder, gpu)
+    charts.draw(speed, tail, ROOT / "docs" / "figures" if committed else folder, gpu)
     (folder / "tables").mkdir(exist_ok=True)
-    for name, text in all_tables(speed, accuracy, gpu, attacks).items():
+    for name, text in all_tables(speed, accuracy, gpu, attacks, step).items():
         (folder / "tables" / f"{name}.md").write_text(text)
     if committed and speed and accuracy:
         README.write_text(with_figures(README.read_text(), readme_figures(speed, accuracy)))

@@ -29,9 +29,14 @@ HEAD = (
     *("lower", "upper", "rounds", "against", "ratio", "ratio_lower", "ratio_upper", "extra_bytes"),
     *("extra_over_weight_gradient",),
 )
+STEP = (
+    *("model", "way", "threads", "unit", "median", "least", "lower", "upper", "rounds"),
+    *("against", "ratio", "ratio_lower", "ratio_upper"),
+)
+TAIL = ("framework", "way", "output", "target", "logit", "value", "error")
 FLOATS = {"median", "least", "lower", "upper", "ratio", "ratio_lower", "ratio_upper", "page_faults", "worst", "mean"}
 FLOATS |= {"share_of_copy", "extra_tensors", "gradient_ulp", "mean_ulp"}
-FLOATS |= {"extra_over_weight_gradient"}
+FLOATS |= {"extra_over_weight_gradient", "logit", "value"}
 INTEGERS = {
     "calls",
     "wrong",

@@ -170,7 +170,9 @@ def overview(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
         found = [results.headline(speed, framework=framework, way=way, **where) for where in targets.CASES.values()]
         if not any(found):
             continue
-        times = ["1" if name == "**binxent**" else ratio_and_time(row) for row in found]
+        times = [
+            f"1 ({seconds(row['median'])})" if row and name == "**binxent**" else ratio_and_time(row) for row in found
+        ]
         peak = results.headline(speed, quantity="memory", framework=framework, way=way)
         off = results.errors(accuracy, framework, way, loss="logits", dtype="float32", target="hard")
         worsts = [
@@ -253,3 +255,19 @@ def attacks(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
         for row in rows
     ]
     yield "attacks", markdown(["attack", "calls", "wrong", "how", "on"], lines)
+
+
+def step(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """Yields the table of whole training steps, and its conditions."""
+    row = rows[0]
+    yield (
+        "step-conditions",
+        f"{row['processor']}, {row['cores']} cores, kernel for {row['instruction set']}; torch {row['torch']}; "
+        f"{row['date'][:10]}, load {row['load']}.\n",
+    )
+    lines = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        found = {row["way"]: row for row in rows if row["model"] == model}
+        cells = [seconds(found[way]["median"]) for way in ("torch", "binxent", "plain sum")]
+        lines.append([model, *cells, f"{found['torch']['ratio']:.2f} ×"])
+    yield "step", markdown(["forward and backward", "torch's loss", "binxent", "a plain sum as loss", "gain"], lines)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import frameworks, memory, streaming, ulps
+from benchmarks import frameworks, memory, streaming, tails, ulps
 from benchmarks.grid import BOTH, Case
 from benchmarks.machine import cores, facts
 from benchmarks.results import Row
@@ -106,6 +106,9 @@ def rows(wanted: dict[str, Any]) -> Iterator[list[Row]]:
     if wanted["quantity"] == "accuracy":
         for found in ulps.measure(framework, wanted["elements"]):
             yield [{**common, **row, **machine} for row in found]
+        return
+    if wanted["quantity"] == "tails":
+        yield [{**common, **row, **machine} for row in tails.measure(framework)]
         return
     settings = {"threads": wanted["threads"], "memory": wanted["memory"]}
     rounds = Rounds(**wanted["rounds"])

@@ -163,13 +163,15 @@ class TestClaims:
     def test_tables(self) -> None:
         gpu = report.rows(RESULTS, "gpu")
         attacks = report.rows(RESULTS, "attacks")
-        made = report.all_tables(results.read(self.speed), results.read(self.accuracy), gpu, attacks)
+        step = report.rows(RESULTS, "step")
+        made = report.all_tables(results.read(self.speed), results.read(self.accuracy), gpu, attacks, step)
         found = {path.stem: path.read_text() for path in (RESULTS / "tables").glob("*.md")}
         assert found == made, "run python -m benchmarks.report"
 
     def test_charts(self, tmp_path: Path) -> None:
         """Every chart that the documentation shows can be drawn from the files."""
-        charts.draw(results.read(self.speed), results.read(self.accuracy), tmp_path, report.rows(RESULTS, "gpu"))
+        tail = results.read(RESULTS / "tail.csv")
+        charts.draw(results.read(self.speed), tail, tmp_path, report.rows(RESULTS, "gpu"))
         shown = {path.name for path in (ROOT / "docs" / "figures").iterdir()}
         assert {path.name for path in tmp_path.iterdir()} == shown
 

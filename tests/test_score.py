@@ -300,8 +300,24 @@ def test_the_picture_shows_the_figures() -> None:
     np.testing.assert_allclose(pooled.get_ydata(), target / count)
     np.testing.assert_allclose([bar.get_height() for bar in below.patches], count / count.sum())
     drawn = [line.get_xdata() for line in losses.lines]
-    expected = np.sort(result(x, y).scores().loss)[::-1]
-    assert any(np.allclose(d, expected) for d in drawn)
+    scores = result(x, y).scores()
+    gain = scores.base_rate_loss - scores.loss
+    assert any(np.array_equal(d, scores.loss[np.argsort(gain)]) for d in drawn)
+
+
+@pytest.mark.parametrize("labels", [1, 5, 40])
+def test_labels_that_are_worse_than_their_base_rate_are_marked(labels: int) -> None:
+    from binxent.commands import picture
+
+    x, y = data(labels=labels)
+    x[:, -1] = -x[:, -1] * 3
+    figure = picture._picture(result(x, y), "x.npy, y.npy")
+    (losses,) = (one for one in figure.axes if one.get_label() == "L")
+    texts = [text.get_text() for text in losses.get_legend().get_texts()]
+    scores = result(x, y).scores()
+    worse = int((scores.loss > scores.base_rate_loss).sum())
+    assert worse >= 1
+    assert texts[-1] == f"worse than the base rate: {worse} label{'s' if worse > 1 else ''}"
 
 
 # What is refused: one line, exit code 2.

@@ -107,7 +107,7 @@ def test_the_site_has_been_built() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_nothing_is_cut_covered_or_broken(page: str, window: Any, address: str) -> None:
-    window.goto(address if page == "." else f"{address}{page}/")
+    window.goto(address if page == "." else f"{address}{page}/", timeout=120_000)
     width = window.viewport_size["width"]
     assert window.evaluate("document.documentElement.scrollWidth") <= width, "the page itself scrolls sideways"
     cut = window.evaluate(CUT)

@@ -1,4 +1,4 @@
-"""Draws a report: how far probabilities are calibrated, and how the loss of each label compares to its base rate's."""
+"""Draws a report: how far probabilities are calibrated, and what each label gains over its base rate."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Both colours are from Okabe and Ito's palette, which colour-blind readers can tell apart.
 OURS, CONSTANT, GREY = "#0072B2", "#D55E00", "#555555"
+WORSE = "#9C1C6B"  # of a label whose loss is above that of its base rate
 MOST_ROWS = 32  # up to so many labels each has a row with its name; more are a curve
 MOST_LINES = 12  # up to so many labels each has its own line of calibration
 FEW = 50  # elements: with fewer the share of a label's positives in a bin is mostly chance
@@ -79,48 +80,59 @@ def _calibration(axes: Axes, below: Axes, report: Report) -> None:
 
 
 def _losses(axes: Axes, report: Report, scores: Scores) -> None:
+    """Draws the labels by their gain: a loss alone ranks labels by how rare they are."""
     loss, constant = scores.loss, scores.base_rate_loss
-    order = np.argsort(-np.nan_to_num(loss, nan=-1), kind="stable")
-    axes.set_title("Loss of each label")
-    handles = [
-        Line2D([], [], marker="o", linestyle="", color=OURS, label="these predictions"),
-        Line2D(
-            [], [], marker="|", linestyle="", markersize=12, markeredgewidth=2, color=CONSTANT, label="base rate alone"
-        ),
-    ]
-    measure = "loss (nats)" if report.reduction == "mean" else f"loss ({report.reduction})"
+    gain = constant - loss
+    order = np.argsort(np.nan_to_num(gain, nan=np.inf, posinf=np.inf), kind="stable")
+    worse = gain < 0
     finite = np.isfinite(loss)
+    measure = "loss (nats)" if report.reduction == "mean" else f"loss ({report.reduction})"
+    count = plural(int(worse.sum()), "label")
+    axes.set_title("Loss" if len(order) == 1 else "Loss of each label, those that gain least first")
     if len(order) <= MOST_ROWS:
         rows = np.arange(len(order))
         axes.hlines(rows, np.minimum(loss, constant)[order], np.maximum(loss, constant)[order], color=GREY, linewidth=1)
         axes.plot(constant[order], rows, "|", color=CONSTANT, markersize=12, markeredgewidth=2)
         axes.plot(np.where(finite, loss, np.nan)[order], rows, "o", color=OURS, markersize=6)
+        shown = np.where(worse & finite, loss, np.nan)[order]
+        axes.plot(shown, rows, "X", color=WORSE, markersize=8)
         names = [_short(report.names[i]) + ("" if finite[i] else "  (infinite)") for i in order]
         axes.set_yticks(rows, names)
-        axes.set_ylim(len(order) - 0.4 + 0.05 * len(order), -0.6)
+        for text, i in zip(axes.get_yticklabels(), order, strict=True):
+            text.set_color(WORSE if worse[i] else "black")
+        room = 4 if len(order) < 4 else 0  # a label or two would otherwise fill the height
+        axes.set_ylim(len(order) - 0.4 + 0.05 * len(order) + room / 2, -0.6 - room / 2)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", left=False)
         axes.grid(visible=False, axis="y")
         axes.set_xlim(left=0)
         axes.set_xlabel(measure)
+        marks = {"marker": "o", "color": OURS}, {"marker": "X", "color": WORSE, "markersize": 8}
+        base: dict[str, Any] = {"marker": "|", "markersize": 12, "markeredgewidth": 2}
     else:
+        # The gain, and not two curves of thousands of points: what lies below 0 is worse than a constant.
         ranks = np.arange(1, len(order) + 1)
-        axes.plot(ranks, constant[order], ".", color=CONSTANT, markersize=3)
-        axes.plot(ranks, np.where(finite, loss, np.nan)[order], color=OURS, linewidth=2)
-        handles = [
-            Line2D([], [], color=OURS, linewidth=2, label="these predictions"),
-            Line2D([], [], marker=".", linestyle="", color=CONSTANT, label="base rate alone"),
-        ]
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        least = np.where(finite, gain, np.nan)[order]
+        axes.fill_between(ranks, 0, least, where=least < 0, color=WORSE, linewidth=0)
+        axes.fill_between(ranks, 0, least, where=least >= 0, color=OURS, linewidth=0, alpha=0.75)
+        axes.axhline(0, color=CONSTANT, linewidth=2)
         axes.set_xlim(1, len(order))
-        axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # leaves room above them for the legend
-        axes.set_xlabel("labels, those with the greatest loss first")
-        axes.set_ylabel(measure)
-        worst = ", ".join(_short(report.names[i]) for i in order[:5])
-        axes.annotate(f"greatest: {worst}", (0.02, 0.02), xycoords="axes fraction", fontsize="small", color=GREY)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("labels, those that gain least first")
+        axes.set_ylabel(f"base-rate loss − {measure}")
+        axes.set_title("What each label gains over its base rate")
+        least_of_all = ", ".join(_short(report.names[i]) for i in order[:5])
+        axes.annotate(f"least: {least_of_all}", (0.02, 0.02), xycoords="axes fraction", fontsize="small", color=GREY)
+        marks = {"marker": "s", "color": OURS}, {"marker": "s", "color": WORSE}
+        base = {"linewidth": 2}
+    handles = [
+        Line2D([], [], linestyle="", label="these predictions", **marks[0]),
+        Line2D([], [], linestyle="" if "marker" in base else "-", color=CONSTANT, label="always the base rate", **base),
+    ]
+    if worse.any():
+        handles.append(Line2D([], [], linestyle="", label=f"worse than the base rate: {count}", **marks[1]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    # The losses fall, so this corner is empty.
-    corner: Literal["lower right", "upper right"] = "lower right" if len(order) <= MOST_ROWS else "upper right"
+    corner: Literal["best", "upper left"] = "best" if len(order) <= MOST_ROWS else "upper left"
     axes.legend(handles=handles, loc=corner, frameon=True, framealpha=1, edgecolor="none")
 
 

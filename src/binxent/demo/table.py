@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 WIDE = 77  # columns of a terminal that holds both trainings side by side, with these headings
 HEADINGS = ("positives", "pos_weight", "loss", "precision", "recall")
-NARROW_HEADINGS = ("pos.", "weight", "loss", "prec.", "recall")
+NARROW_HEADINGS = ("pos.", "weight", "loss", "P", "recall")
 FIGURES = {"loss": 3, "precision": 2, "recall": 2}  # the report's figures, and their decimals
 
 
