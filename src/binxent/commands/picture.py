@@ -89,6 +89,8 @@ def _losses(axes: Axes, report: Report, scores: Scores) -> None:
     measure = "loss (nats)" if report.reduction == "mean" else f"loss ({report.reduction})"
     count = plural(int(worse.sum()), "label")
     axes.set_title("Loss" if len(order) == 1 else "Loss of each label, those that gain least first")
+    marks: list[dict[str, Any]]  # of the labels, and of those that are worse
+    base: dict[str, Any]
     if len(order) <= MOST_ROWS:
         rows = np.arange(len(order))
         axes.hlines(rows, np.minimum(loss, constant)[order], np.maximum(loss, constant)[order], color=GREY, linewidth=1)
@@ -107,8 +109,8 @@ def _losses(axes: Axes, report: Report, scores: Scores) -> None:
         axes.grid(visible=False, axis="y")
         axes.set_xlim(left=0)
         axes.set_xlabel(measure)
-        marks = {"marker": "o", "color": OURS}, {"marker": "X", "color": WORSE, "markersize": 8}
-        base: dict[str, Any] = {"marker": "|", "markersize": 12, "markeredgewidth": 2}
+        marks = [{"marker": "o", "color": OURS}, {"marker": "X", "color": WORSE, "markersize": 8}]
+        base = {"marker": "|", "markersize": 12, "markeredgewidth": 2}
     else:
         # The gain, and not two curves of thousands of points: what lies below 0 is worse than a constant.
         ranks = np.arange(1, len(order) + 1)
@@ -123,7 +125,7 @@ def _losses(axes: Axes, report: Report, scores: Scores) -> None:
         axes.set_title("What each label gains over its base rate")
         least_of_all = ", ".join(_short(report.names[i]) for i in order[:5])
         axes.annotate(f"least: {least_of_all}", (0.02, 0.02), xycoords="axes fraction", fontsize="small", color=GREY)
-        marks = {"marker": "s", "color": OURS}, {"marker": "s", "color": WORSE}
+        marks = [{"marker": "s", "color": OURS}, {"marker": "s", "color": WORSE}]
         base = {"linewidth": 2}
     handles = [
         Line2D([], [], linestyle="", label="these predictions", **marks[0]),
