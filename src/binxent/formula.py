@@ -188,7 +188,7 @@ def logits_loss(
         # Both softplus contain log1p(e), which is computed once. Without a weight of one class its coefficient is 1,
         # whatever the target: the automatic derivative to the target is then −x itself, and not a difference of two
         # softplus.
-        none, both = xp.zeros_like(x), 1 if pos_weight is neg_weight is None else positive + negative
+        none, both = xp.zeros_like(x), 1 if pos_weight is None and neg_weight is None else positive + negative
         bracket = _times(xp, positive, xp.where(x < 0, -x, none)) + _times(xp, negative, xp.where(x < 0, none, x))
         bracket = bracket + both * xp.log1p(_e(xp, x))
     return _weighted(xp, weight, bracket)
@@ -341,7 +341,7 @@ def logits_gradient_to_target(
         bracket = bracket - (negative if neg_weight is None else neg_weight * negative)
     else:
         bracket = -x
-        if not pos_weight is neg_weight is None:
+        if pos_weight is not None or neg_weight is not None:
             # Both softplus contain log1p(e), which is added once, times p − n: for p = n = 1 the bracket is exactly −x.
             p, n = 1 if pos_weight is None else pos_weight, 1 if neg_weight is None else neg_weight
             positive = bracket if pos_weight is None else _times(xp, p, bracket)

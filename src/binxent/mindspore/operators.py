@@ -310,7 +310,7 @@ class _Means(nn.Cell):
         terms: Any,
     ) -> Any:
         losses = self.losses(input, target, weight, sample_weight, pos_weight, mask, None, neg_weight, terms)
-        axes = _averaged(self.reduction, kind_of(input), kind_of(normalizer))
+        axes = _averaged(self.reduction, _dims(input), kind_of(normalizer))
         return compiled.means(axes, losses, target, mask, self.ignore_index)
 
     def __call__(self, *operands: Any) -> Tensor:
@@ -318,15 +318,20 @@ class _Means(nn.Cell):
             return self.construct(*operands)
         input, target, *_, mask, normalizer, _, _ = operands
         losses = self.losses(*operands[:6], None, *operands[7:])
-        axes = averaged(self.reduction, kind_of(input), kind_of(normalizer))
+        axes = averaged(self.reduction, input.ndim, kind_of(normalizer))
         if not isinstance(target, Tensor):
             target = Tensor(sparse.dense(eager.rows(target, input, self.terms)))
         return compiled.means(axes, losses, target, mask, self.ignore_index)
 
 
 @ops.constexpr(check=False)
-def _averaged(reduction: str, input: Kind, normalizer: Kind) -> tuple[int, ...]:
-    return averaged(reduction, input, normalizer)
+def _averaged(reduction: str, dims: int | None, normalizer: Kind) -> tuple[int, ...]:
+    return averaged(reduction, dims, normalizer)
+
+
+def _dims(input: Tensor) -> int | None:
+    """How many axes it has; None where a graph does not know that."""
+    return None if ops.functional.is_sequence_shape_unknown(input.shape) else len(input.shape)
 
 
 @functools.cache
