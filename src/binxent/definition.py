@@ -405,4 +405,4 @@ def nan_of_wrong(
     if mask is not None:
         number = xp.widen(mask, call.dtype)
         wrong = wrong | ((number != 0) & (number != 1))
-    return xp.where(wrong, x * xp.number(math.nan, x), x)  # a product: MindSpore's compiler drops an added NaN
+    return xp.where(wrong, xp.zeros_like(x) + xp.number(math.nan, x), x)

@@ -125,10 +125,18 @@ def focal(
     gamma_negative: object = None,
     margin: object = 0,
     focal: object = "branch",
+    tensors: tuple[type, ...] = (),
 ) -> Focal:
-    """The options of the focal family as one value, each of them checked by itself; NO_FOCAL if none is meant."""
+    """The options of the focal family as one value, each of them checked by itself; NO_FOCAL if none is meant.
+
+    ``tensors`` are types that are refused: those in which a caller could expect to learn an option.
+    """
     if alpha is gamma_positive is gamma_negative is None and margin is _OFF and focal == "branch":
         return NO_FOCAL
+    for name, value in zip(Focal._fields, (alpha, gamma_positive, gamma_negative, margin), strict=False):
+        if isinstance(value, tensors):
+            kind = type(value).__name__
+            raise TypeError(f"{name}: expected a number, got {kind}, to which there would be no gradient")
     if not isinstance(focal, str) or focal not in FOCAL:
         raise RefusalError("focal", f"{focal!r}; expected one of {FOCAL}")
     given = Focal(

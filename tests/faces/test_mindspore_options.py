@@ -17,7 +17,7 @@ from binxent.call import Operands, normalized, plan  # noqa: E402
 from binxent.formula import LOGITS, PROBABILITIES  # noqa: E402
 from binxent.mindspore import compiled  # noqa: E402
 from binxent.mindspore.arrays import ARRAYS, column  # noqa: E402
-from binxent.options import MEANS  # noqa: E402
+from binxent.options import MEANS, NO_FOCAL, focal  # noqa: E402
 from tests.faces.mindspore_samples import (  # noqa: E402
     KINDS,
     MINDSPORES_CELLS,
@@ -189,18 +189,22 @@ def test_compiled_is_the_definition(kind, reduction, option, weights):
     given.append(None if mask is None else Tensor(mask))
     shapes = [None if a is None else a.shape for a in given]
     loss = PROBABILITIES if kind == "probabilities" else LOGITS
-    call = plan(loss, reduction, ("float32", "float32"), *shapes, **OPTIONS[option])
-    given.append(Tensor(6.5) if weights == "wsp" and reduction in MEANS else None)
+    n = tensor([0.5, 1, 2]) if weights == "wsp" else None
+    family = focal(alpha=0.3, margin=0.05) if weights == "ws" else NO_FOCAL
+    more = {"neg_weight": None if n is None else n.shape, "focal": family}
+    call = plan(loss, reduction, ("float32", "float32"), *shapes, **OPTIONS[option], **more)
+    given += [Tensor(6.5) if weights == "wsp" and reduction in MEANS else None, n]
     if given[6] is not None:
         call = normalized(call, None)
-    together = Operands(*given[:6], normalizer=given[6])
+    together = Operands(*given[:6], normalizer=given[6], neg_weight=n)
     if together.sample_weight is not None:
         together = together._replace(sample_weight=column(together.sample_weight, together.input))
-    value = compiled.loss(call, *given, None)
+    known = definition.with_own_loss(call)
+    value = compiled.loss(known, *given)
     np.testing.assert_array_equal(bits(value.asnumpy()), bits(definition.loss(ARRAYS, call, together).asnumpy()))
     incoming, values = ops.ones_like(value) * 1.5, definition.prepare(ARRAYS, call, together)
-    for name, operand in zip(NAMES, given[:5], strict=True):
-        found = compiled.gradient(call, name, operand, *given, None, incoming)
+    for name, operand in zip((*NAMES, "neg_weight"), (*given[:5], n), strict=True):
+        found = compiled.gradient(known, name, operand, *given, incoming)
         if operand is None:
             assert found is None
             continue

@@ -105,8 +105,9 @@ class Arrays:
     def rows(self, array: Tensor) -> Any:
         return array.shape[0]
 
-    def number(self, number: float, x: Tensor) -> float:
-        return number
+    def number(self, number: float, x: Tensor) -> Any:
+        """The number; NaN is computed, because a graph leaves out the addition of a constant NaN."""
+        return number if number == number else ops.log(ops.zeros_like(x) - 1)
 
     def probability(self, call: Call, x: Tensor, y: Tensor) -> Tensor:
         """x as it is: the CPU's kernel refuses an input out of range itself, and MindSpore accepts any target."""

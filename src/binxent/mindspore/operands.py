@@ -50,17 +50,10 @@ def checked_reduction(reduction: object) -> str:
     return known
 
 
-def _refuse_tensors(names: tuple[str, ...], values: tuple[object, ...]) -> None:
-    for name, value in zip(names, values, strict=False):
-        if isinstance(value, ms.Tensor):  # its value is unknown while a graph is compiled
-            raise TypeError(f"{name}: expected a number, got Tensor, to which there would be no gradient")
-
-
 def family(alpha: object, gamma_positive: object, gamma_negative: object, margin: object, focal: object) -> Focal:
     """The options of the focal family as one value."""
-    if not alpha is gamma_positive is gamma_negative is None or type(margin) is not int:
-        _refuse_tensors(Focal._fields, (alpha, gamma_positive, gamma_negative, margin))
-    known: Focal = _in_mindspores_words(options.focal, alpha, gamma_positive, gamma_negative, margin, focal)
+    given = alpha, gamma_positive, gamma_negative, margin, focal
+    known: Focal = _in_mindspores_words(options.focal, *given, (ms.Tensor,))
     return known
 
 
@@ -69,7 +62,9 @@ def checked_terms(
 ) -> Terms | None:
     """The options that are numbers; None if all have their defaults."""
     numbers = ignore_index, label_smoothing, gamma
-    _refuse_tensors(Terms._fields, numbers)
+    for name, value in zip(Terms._fields, numbers, strict=False):
+        if isinstance(value, ms.Tensor):  # its value is unknown while a graph is compiled
+            raise TypeError(f"{name}: expected a number, got Tensor, to which there would be no gradient")
     known: Terms | None = _in_mindspores_words(options.terms, *numbers, "float32", of_focal)
     return known
 
@@ -128,9 +123,7 @@ def averaged(reduction: str, dims: int | None, normalizer: Kind) -> tuple[int, .
     if normalizer is not None:
         _in_mindspores_words(options.check_normalizer, reduction)
     if dims is None:
-        raise ValueError(
-            f"reduction: {reduction!r} needs to know how many axes the input has when the graph is compiled"
-        )
+        raise ValueError(f"reduction: {reduction!r} of an input whose number of axes the graph does not know")
     axes: tuple[int, ...] = _in_mindspores_words(averaged_axes, reduction, dims)
     return axes
 

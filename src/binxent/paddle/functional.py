@@ -18,9 +18,10 @@ from paddle.base import core
 from binxent import kernel, kernels, options
 from binxent.call import Operands, normalized, plan
 from binxent.options import NO_FOCAL, RefusalError
+from binxent.options import focal as family
 from binxent.paddle import arrays, eager, sparse, static
 from binxent.paddle.arrays import LOGITS, PROBABILITIES
-from binxent.paddle.operands import check, family, named, planned, refuse, split_normalizer, split_options
+from binxent.paddle.operands import TENSORS, check, named, planned, refuse, split_normalizer, split_options
 
 if TYPE_CHECKING:
     from binxent.call import Call, Shape
@@ -243,7 +244,7 @@ def binary_cross_entropy_with_logits(
         0.456188
     """
     given = (logit, label, weight, sample_weight, pos_weight, mask, neg_weight)
-    of_focal = family(alpha, gamma_positive, gamma_negative, margin, focal)
+    of_focal = family(alpha, gamma_positive, gamma_negative, margin, focal, TENSORS)
     numbers = (ignore_index, label_smoothing, gamma, of_focal, check_targets)
     loss: Tensor = compute(LOGITS, reduction, given, numbers, normalizer)
     return loss
@@ -303,7 +304,7 @@ def binary_cross_entropy(
                0.65537095)
     """
     given = (input, label, weight, sample_weight, pos_weight, mask, neg_weight)
-    of_focal = family(alpha, gamma_positive, gamma_negative, margin, focal)
+    of_focal = family(alpha, gamma_positive, gamma_negative, margin, focal, TENSORS)
     numbers = (ignore_index, label_smoothing, gamma, of_focal, check_targets)
     loss: Tensor = compute(PROBABILITIES, reduction, given, numbers, normalizer)
     return loss

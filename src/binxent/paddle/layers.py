@@ -11,10 +11,9 @@ from binxent import options
 from binxent.paddle.arrays import LOGITS, PROBABILITIES
 from binxent.paddle.counting import count
 from binxent.paddle.functional import Reduction, compute
-from binxent.paddle.operands import check_reduction, family
+from binxent.paddle.operands import TENSORS, check_reduction
 
 if TYPE_CHECKING:
-    from binxent.formula import Loss
     from binxent.paddle.operands import Numbers
     from binxent.targets import IndexTargets
 
@@ -52,25 +51,10 @@ def _keep(layer: Any, reduction: str, numbers: Numbers, neg_weight: Tensor | Non
 
 
 def _numbers(layer: Any) -> Numbers:
-    of_focal = family(layer.alpha, layer.gamma_positive, layer.gamma_negative, layer.margin, layer.focal)
+    of_focal = options.focal(
+        layer.alpha, layer.gamma_positive, layer.gamma_negative, layer.margin, layer.focal, TENSORS
+    )
     return layer.ignore_index, layer.label_smoothing, layer.gamma, of_focal, layer.check_targets
-
-
-def _call(
-    layer: Any,
-    loss: Loss,
-    input: Tensor,
-    label: Tensor | IndexTargets,
-    weight: Tensor | None,
-    pos_weight: Tensor | None,
-    sample_weight: Tensor | None,
-    mask: Tensor | None,
-    normalizer: float | Tensor | None,
-) -> Any:
-    weight = layer.weight if weight is None else weight
-    pos_weight = layer.pos_weight if pos_weight is None else pos_weight
-    given = (input, label, weight, sample_weight, pos_weight, mask, layer.neg_weight)
-    return compute(loss, layer.reduction, given, _numbers(layer), normalizer)
 
 
 def _count(layer: Any, label: Tensor, sample_weight: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -117,7 +101,7 @@ class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
         **deprecated: Any,  # size_average and reduce, which Paddle refuses with its own words
     ) -> None:
         super().__init__(weight, _for_paddle("BCEWithLogitsLoss", reduction), pos_weight, name, **deprecated)
-        of_focal = family(alpha, gamma_positive, gamma_negative, margin, focal)
+        of_focal = options.focal(alpha, gamma_positive, gamma_negative, margin, focal, TENSORS)
         _keep(self, reduction, (ignore_index, label_smoothing, gamma, of_focal, check_targets), neg_weight)
 
     @paddle.jit.not_to_static
@@ -133,7 +117,10 @@ class BCEWithLogitsLoss(paddle.nn.BCEWithLogitsLoss):
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
         """See ``binary_cross_entropy_with_logits``. A weight that is given here replaces the layer's."""
-        loss: Tensor = _call(self, LOGITS, logit, label, weight, pos_weight, sample_weight, mask, normalizer)
+        weight = self.weight if weight is None else weight
+        pos_weight = self.pos_weight if pos_weight is None else pos_weight
+        given = (logit, label, weight, sample_weight, pos_weight, mask, self.neg_weight)
+        loss: Tensor = compute(LOGITS, self.reduction, given, _numbers(self), normalizer)
         return loss
 
     def count(self, label: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
@@ -177,7 +164,7 @@ class BCELoss(paddle.nn.BCELoss):
     ) -> None:
         super().__init__(weight, _for_paddle("bce_loss", reduction), name, **deprecated)
         self.pos_weight = pos_weight
-        of_focal = family(alpha, gamma_positive, gamma_negative, margin, focal)
+        of_focal = options.focal(alpha, gamma_positive, gamma_negative, margin, focal, TENSORS)
         _keep(self, reduction, (ignore_index, label_smoothing, gamma, of_focal, check_targets), neg_weight)
 
     @paddle.jit.not_to_static
@@ -193,7 +180,10 @@ class BCELoss(paddle.nn.BCELoss):
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
         """See ``binary_cross_entropy``. A weight that is given here replaces the layer's."""
-        loss: Tensor = _call(self, PROBABILITIES, input, label, weight, pos_weight, sample_weight, mask, normalizer)
+        weight = self.weight if weight is None else weight
+        pos_weight = self.pos_weight if pos_weight is None else pos_weight
+        given = (input, label, weight, sample_weight, pos_weight, mask, self.neg_weight)
+        loss: Tensor = compute(PROBABILITIES, self.reduction, given, _numbers(self), normalizer)
         return loss
 
     def count(self, label: Tensor, *, sample_weight: Tensor | None = None, mask: Tensor | None = None) -> Tensor:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Given = tuple[Any, Any, Any, Any, Any, Any, Any]
 # ignore_index, label_smoothing, gamma, the options of the focal family, check_targets
 Numbers = tuple[Any, Any, Any, options.Focal, Any]
+TENSORS = (Tensor, paddle.pir.Value)  # type: ignore[attr-defined]
 _WEIGHTS = ("weight", "sample_weight", "pos_weight", "mask", "neg_weight")
 
 
@@ -59,15 +60,6 @@ def check(where: str, operands: dict[str, Any], kind: Any, no_kind: type[Excepti
             found = str(operand.dtype).removeprefix("paddle.")
             expected = ", ".join(known)
             raise error(f"{where}(): argument '{name}' is of dtype {found}; expected one of {expected}")
-
-
-def family(alpha: Any, gamma_positive: Any, gamma_negative: Any, margin: Any, focal: Any) -> options.Focal:
-    """The options of the focal family as one value. They are numbers: a tensor would get no gradient."""
-    if not alpha is gamma_positive is gamma_negative is None or type(margin) is not int:
-        for name, value in zip(options.Focal._fields, (alpha, gamma_positive, gamma_negative, margin), strict=False):
-            if isinstance(value, (Tensor, paddle.pir.Value)):  # type: ignore[attr-defined]
-                raise TypeError(f"{name}: expected a number, got a tensor, to which there would be no gradient")
-    return options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
 
 
 def split_options(numbers: Numbers) -> tuple[Numbers, dict[str, Any]]:
