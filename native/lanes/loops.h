@@ -153,7 +153,7 @@ bool any_negative(int64_t n, const T* v, const T* kept, T hidden) {
 // Writes NaN for every element that is out of range: a caller in a compiled graph cannot raise.
 template <class T>
 void spoil_out_of_range(int64_t n, const Tile<T>& tile, const Job& job) {
-    const bool any_input = job.input == Input::logits, any_target = any_input ? !job.checks_targets : job.any_target;
+    const bool any_input = job.input == Input::logits, any_target = !job.checks_targets && (any_input || job.any_target);
     for (int64_t i = 0; i < n; ++i) {
         const T q = tile.x[i], target = tile.target[i];
         const bool fits = any_target || (target >= 0 && target <= 1);

@@ -83,7 +83,7 @@ unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_
         unsigned outside = 0;
         if (job.input == Input::probabilities) {
             if (out_of_range(n, tile.x, tile.kept, tile.hidden)) outside |= input_out_of_range;
-            if (!job.any_target && out_of_range(n, tile.target, tile.kept, tile.hidden)) outside |= target_out_of_range;
+            if ((!job.any_target || job.checks_targets) && out_of_range(n, tile.target, tile.kept, tile.hidden)) outside |= target_out_of_range;
         }
         if (job.checks_targets) {
             if (job.input == Input::logits && out_of_range(n, tile.target, tile.kept, tile.hidden))

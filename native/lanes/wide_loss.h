@@ -106,7 +106,7 @@ inline WideBranch wide_p_t(double gamma, double y, double rest, Wide positive, W
     const double log = rest == 0 ? number(minus_log1m) - log_of(y) : y == 0 ? number(minus_log) - log_of(rest) : -log_of(number(u));
     const Wide power = gamma == 0 ? wide(1) : wide_exp_of_minus(gamma * log);
     const Wide cross_entropy = times(positive, minus_log) + times(negative, minus_log1m);
-    const Wide by_power = wide(gamma * (rest - y)) * (p * other / u) * cross_entropy;
+    const Wide by_power = wide(gamma * (rest - y)) * times(p * other / u, cross_entropy);
     return {times(power, cross_entropy), power * (negative * p + -(positive * other) + by_power)};
 }
 

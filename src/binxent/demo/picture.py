@@ -115,12 +115,8 @@ def _picture(plain: Run, weighted: Run, pos_weight: Array, conditions: str) -> F
         loc="outside upper left",
         ncols=2,
     )
-    figure.suptitle(
-        "binxent computes this loss and its gradient in one pass over memory, with a weight for each label's positives",
-        x=0.01,
-        ha="left",
-    )
-    figure.supxlabel(textwrap.fill(conditions, 190), x=0.01, ha="left", fontsize="small", color=GREY)
+    said = f"binxent computes this loss and its gradient in one pass over memory. {conditions}"
+    figure.supxlabel(textwrap.fill(said, 190), x=0.01, ha="left", fontsize="small", color=GREY)
     return figure
 
 
