@@ -214,7 +214,7 @@ def test_the_formula_on_other_devices(script):
 
 
 def programs() -> list[str]:
-    page = Path(__file__).parents[2] / "docs" / "api" / "mindspore.md"
+    page = Path(__file__).parents[2] / "docs" / "mindspore.md"
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
