@@ -204,6 +204,15 @@ def test_the_host_splits_a_factor_as_the_device_does() -> None:
             assert_same(compute(ROW, q, y, incoming=np.array(value, np.float32), **options), here)
 
 
+def test_the_bits_of_zeros_and_numbers() -> None:
+    """In both orders, since numbers are remembered, and 0 is equal to −0."""
+    numbers = (0.0, -0.0, 0.0, 1.5, -1.5, 1e-46, -1e-46, 1e39, -inf)
+    for double, dtype in ((False, np.float32), (True, np.float64)):
+        with np.errstate(over="ignore"):
+            wanted = np.array(numbers, np.float64).astype(dtype).view("int64" if double else "int32")
+        assert [launch.bits(number, double) for number in numbers] == wanted.tolist()
+
+
 def test_coefficients_are_those_of_the_native_kernel() -> None:
     (header,) = (Path(__file__).parents[2] / "native").rglob("coefficients.h")
     for kind, name in (("float", "SINGLE"), ("double", "DOUBLE")):

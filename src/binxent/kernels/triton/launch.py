@@ -38,9 +38,15 @@ DEFAULTS = Terms()
 REMAKERS = 8  # programs of ``remake`` on each multiprocessor
 
 
-@functools.lru_cache(maxsize=1024)
 def bits(number: float, double: bool) -> int:
     """The bits of a number in the arithmetic's type."""
+    if number == 0:  # the cache would take −0 for 0, since they are equal
+        return (-(2**63) if double else -(2**31)) if math.copysign(1.0, number) < 0 else 0
+    return _cached_bits(number, double)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cached_bits(number: float, double: bool) -> int:
     if double:
         return int(struct.unpack("<q", struct.pack("<d", number))[0])
     try:
