@@ -30,4 +30,4 @@ def test_every_program_is_run(heading: str) -> None:
 
 
 def test_every_program_is_found() -> None:
-    assert len(PROGRAMS) == PAGE.read_text().count("```python\n") == 11
+    assert len(PROGRAMS) == PAGE.read_text().count("```python\n") == 12
