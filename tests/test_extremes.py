@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from binxent import kernel
 from binxent import numpy as face
 from tests.kernel_calls import Array, compute
-from tests.reference import DTYPES, PRECISION, assert_close, rounded, tolerance
+from tests.reference import DTYPES, PRECISION, assert_close, bits, rounded, tolerance
 
 mpf = mpmath.mpf
 ELEMENTS = 12
@@ -330,3 +330,30 @@ def test_an_output_that_is_not_floating_is_refused(name: str, dtype: str) -> Non
     with pytest.raises(ValueError, match=f"^{name}: an output of dtype {dtype}; expected float16, "):
         compute(x, x, **{name: output})
     np.testing.assert_array_equal(output, before)
+
+
+@pytest.mark.parametrize("operand", ["weight", "sample_weight", "pos_weight", "neg_weight"])
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 124), ("float64", 1000)])
+def test_an_operand_of_ones_changes_no_bit(dtype: str, most: int, probabilities: bool, operand: str) -> None:
+    """torch and Paddle hand an incoming gradient on as one weight more: what is extreme must not depend on it."""
+    rng = np.random.default_rng(5)
+    size = 20_000
+    x = rng.normal(0, 60, size) if not probabilities else rng.random(size) ** rng.integers(1, 60, size)
+    x, y = x.astype(dtype), rng.random(size).astype(dtype)
+    weight = np.ldexp(1 + rng.random(size), rng.integers(-most, most, size)).astype(dtype)
+    other = "pos_weight" if operand == "weight" else "weight"
+    settings = {"reduction": "none", "probabilities": probabilities, other: weight}
+    wanted, slope = face.value_and_grad(x, y, **settings)
+    loss, gradient = face.value_and_grad(x, y, **settings, **{operand: np.ones(size, dtype)})
+    np.testing.assert_array_equal(bits(loss), bits(wanted))
+    np.testing.assert_array_equal(bits(gradient), bits(slope))
+
+
+@pytest.mark.parametrize("elements", [1, 8, 200, 5000, 100_000])
+def test_a_sum_that_no_double_holds_has_a_mean(elements: int) -> None:
+    x = np.full(elements, 1e308)
+    loss, gradient = face.value_and_grad(x, np.zeros(elements))
+    assert loss == 1e308
+    np.testing.assert_array_equal(gradient, 1 / elements)
+    assert face.value_and_grad(x, np.zeros(elements), reduction="sum")[0] == (1e308 if elements == 1 else np.inf)

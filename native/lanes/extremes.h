@@ -120,16 +120,24 @@ inline Wide wide_product(const View* views, int count, int64_t i) {
     return product;
 }
 
+// Returns the product of two sizes. Where it is too small for a double it is the smallest number, and never a 0 that no
+// bound would find.
+inline double product_of(double a, double b) {
+    const double product = a * b;
+    return product == 0 && a != 0 && b != 0 ? Float<double>::smallest_normal : product;
+}
+
 template <class T>
 class Extremes {
     using S = Stands<T>;
 
-    // What the loops stand, for the loss or for the gradient: how large each weight and pos_weight may be, and how large
-    // their product, where the element is far. Far is a logit in a tail, or a probability next to 0.
+    // What the loops stand, for the loss or for the gradient: how large each weight and pos_weight may be, and their
+    // product, everywhere and where the element is far. Far is a logit in a tail, or a probability next to 0.
     struct Bounds {
         bool every = false;  // the loops stand no operand at all
         double least = 0, most = 0, least_far = 0, most_far = 0;
-        double surely_least = 0, surely_most = 0;  // between these, neither it nor the product is outside
+        // If every operand lies between these, no product is outside: wherever the element is, or where it is not far.
+        double surely_least = 0, surely_most = 0, nearly_least = 0, nearly_most = 0;
 
         Bounds() = default;
         Bounds(const Job& job, const S& stands, int operands, int64_t exponent) {
@@ -139,24 +147,26 @@ class Extremes {
             const int64_t up_to = product < S::coefficient ? product : S::coefficient;
             every = up_to < 0;
             if (every) return;
+            const int64_t down_to = logits ? S::coefficient - down : S::coefficient;
+            most = power_of_two(up_to);
+            least = power_of_two(-down_to);
             const int share = operands > 0 ? operands : 1;
-            most = power_of_two(up_to / share);
-            least = power_of_two(-((logits ? S::coefficient - down : S::coefficient) / share));
-            surely_least = least;
-            surely_most = most;
+            surely_most = nearly_most = power_of_two(up_to / share);
+            surely_least = nearly_least = power_of_two(-(down_to / share));
             most_far = __builtin_inf();
             if (stands.tail != no_tail) {
                 const int64_t tail = stands.tail - up;
                 most_far = power_of_two(tail);
                 const double each = power_of_two(tail < 0 ? tail : tail / share);
-                surely_most = each < most ? each : most;
+                surely_most = each < nearly_most ? each : nearly_most;
             }
             if (logits) return;
             least_far = up == 0 ? 0 : power_of_two(-S::subnormal);
-            surely_least = up == 0 ? least : power_of_two(-(S::subnormal / share));
+            if (up != 0) surely_least = power_of_two(-(S::subnormal / share));
         }
 
         bool is_outside(double size) const { return !(size <= most) || (size < least && size != 0); }
+        bool is_outside(double own, double product) const { return is_outside(own) || is_outside(product); }
         bool is_outside_far(double product) const { return product > most_far || (product < least_far && product != 0); }
     };
 
@@ -166,7 +176,7 @@ class Extremes {
     const Factor& factor_;
     const S stands_;
     // In double the focal power has any exponent, and any element of it may be far.
-    const bool any_power_ = sizeof(T) == sizeof(double) && job_.is_focal();
+    const bool any_power_ = is_double && job_.is_focal();
     const View* operand_[max_weights + 2];     // the weights, the pos_weight and the neg_weight
     bool settled_[max_weights + 2] = {};       // true: no element of it is outside, whatever the input
     bool tame_[max_weights + 2] = {};          // true: no element of it is outside unless the input is far
@@ -176,6 +186,7 @@ class Extremes {
     const double small_;  // a smaller loss has lost digits that the divisor brings back
     const bool watches_;  // whether the sizes of the losses are looked at before they are added
     static constexpr int64_t piece = 64;
+    static constexpr bool is_double = sizeof(T) == sizeof(double);
     uint8_t mark_[tile_size];
 
     // Calls see(i, size) for n elements of operand k, in double: a float could hold 0 or infinity in their place.
@@ -206,7 +217,7 @@ class Extremes {
 
     // The same, but for what only the tails of an input would show.
     bool is_outside(int k, const T* values, int64_t start, int64_t n) const {
-        return any_outside_bounds(k, values, start, n, tighter_.least, tighter_.most);
+        return any_outside_bounds(k, values, start, n, tighter_.nearly_least, tighter_.nearly_most);
     }
 
     bool is_far(T x) const {
@@ -228,8 +239,9 @@ class Extremes {
         enum : uint8_t { far_in_loss = 4, far_in_gradient = 8 };
         double product[piece];
         const auto see = [&](int64_t i, double own, double product) {
-            marks[i] |= (loss_.is_outside(own) ? in_loss : 0) | (loss_.is_outside_far(product) ? far_in_loss : 0) |
-                        (gradient_.is_outside(own) ? in_gradient : 0) |
+            marks[i] |= (loss_.is_outside(own, product) ? in_loss : 0) |
+                        (loss_.is_outside_far(product) ? far_in_loss : 0) |
+                        (gradient_.is_outside(own, product) ? in_gradient : 0) |
                         (gradient_.is_outside_far(product) ? far_in_gradient : 0);
         };
         const uint8_t far = any_power_ ? far_in_loss | far_in_gradient : 0;
@@ -239,9 +251,9 @@ class Extremes {
         }
         // The weights multiply both branches. Each of the two others multiplies one of them, besides.
         for (int k = 0; k < job_.weights; ++k)
-            read(k, start, n, [&](int64_t i, double size) { see(i, size, product[i] *= size); });
+            read(k, start, n, [&](int64_t i, double size) { see(i, size, product[i] = product_of(product[i], size)); });
         for (int k = job_.weights; k < operands_; ++k)
-            read(k, start, n, [&](int64_t i, double size) { see(i, size, product[i] * size); });
+            read(k, start, n, [&](int64_t i, double size) { see(i, size, product_of(product[i], size)); });
         for (int64_t i = 0; i < n; ++i)
             if (marks[i] > in_gradient + in_loss && is_far(x[i])) marks[i] |= marks[i] / far_in_loss;
     }
@@ -296,7 +308,8 @@ class Extremes {
           factor_(factor),
           stands_(job),
           small_(job.divisor_exponent < 0 || (job.divisor_exponent == 0 && absolute(job.divisor) < 1) ? S::small : 0),
-          watches_(job.value && (job.weights > 0 || job.pos_weight || job.neg_weight || small_ > 0)) {
+          // A sum of floats is within their range without any weight, since 16 384 losses of the largest size are.
+          watches_(job.value && (job.weights > 0 || job.pos_weight || job.neg_weight || small_ > 0 || is_double)) {
         for (; operands_ < job.weights; ++operands_) operand_[operands_] = &job.weight[operands_];
         if (job.pos_weight) operand_[operands_++] = &job.pos_weight;
         if (job.neg_weight) operand_[operands_++] = &job.neg_weight;
