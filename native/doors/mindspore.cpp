@@ -85,6 +85,8 @@ struct Operands {
         return view(i, "sample_weight", dims[0], column);
     }
 
+    GivenShape given(int i) const { return has(i) ? GivenShape{dims[i], shapes[i]} : GivenShape{}; }
+
     int64_t size() const {
         int64_t size = 1;
         for (int d = 0; d < dims[0]; ++d) size *= shapes[0][d];
@@ -184,7 +186,9 @@ int run_operator(Input input, Reduction reduction, bool is_gradient, const Opera
     if (outside & input_out_of_range && !is_gradient) check_range(job);
     // A graph that wants a gradient only has no operator for the loss, so that of the gradient refuses targets too.
     if (const unsigned wrong = outside & ~input_out_of_range; wrong && job.checks_targets)
-        throw std::invalid_argument(wrong_element(job, wrong, operands.shapes[0], operands.dims[0]));
+        throw std::invalid_argument(wrong_element(
+            job, wrong,
+            {operands.given(of_input), operands.given(of_pos_weight), operands.given(of_neg_weight), operands.given(of_mask)}));
     return 0;
 }
 

@@ -144,8 +144,9 @@ class Batched {
 
   public:
     View first;
+    const GivenShape shape;
 
-    Batched(const xla::Buffer& buffer, const FullShape& full, int outer) {
+    Batched(const xla::Buffer& buffer, const FullShape& full, int outer) : shape{int(buffer.rank), buffer.dims} {
         const int rank = int(buffer.rank), own = std::min(rank, outer);
         const DType dtype = dtype_of(buffer.dtype);
         int64_t strides[max_dims];
@@ -238,7 +239,10 @@ class Batch {
         View incoming;  // one number; not used for the loss of each element, where it is one more weight
     };
 
-    const bool has_incoming_, has_saved_, has_pos_weight_, has_mask_, has_neg_weight_, want_loss_;
+    const bool has_incoming_, has_saved_;
+    const int pos_weight_rank_, mask_rank_, neg_weight_rank_;  // before they had the logits' rank; −1: there is none
+    const bool has_pos_weight_ = pos_weight_rank_ >= 0, has_mask_ = mask_rank_ >= 0, has_neg_weight_ = neg_weight_rank_ >= 0;
+    const bool want_loss_;
     SparseParts sparse_;
     bool each_element_;
     std::vector<Batched, Allocator<Batched>> operands_, results_;
@@ -263,9 +267,23 @@ class Batch {
         return item.job.gradient;
     }
 
+    // The shape that an operand had in the function that was compiled: without the axes that were put before its own.
+    GivenShape given(int operand, int rank) const {
+        const GivenShape& shape = operands_[operand].shape;
+        const int own = std::min(rank, dims_);
+        return {own, shape.size + shape.dims - own};
+    }
+
     // An operand that is wrong ends the program, whose caller has asked for that.
     void refuse(const Job& job, unsigned flags) const {
-        if (job.checks_targets && flags) throw std::invalid_argument(wrong_element(job, flags, shape_, dims_));
+        if (!job.checks_targets || !flags) return;
+        GivenShapes shapes;
+        shapes.logits = {dims_, shape_};
+        int operand = int(operands_.size());
+        if (has_neg_weight_) shapes.neg_weight = given(--operand, neg_weight_rank_);
+        if (has_mask_) shapes.mask = given(--operand, mask_rank_);
+        if (has_pos_weight_) shapes.pos_weight = given(--operand, pos_weight_rank_);
+        throw std::invalid_argument(wrong_element(job, flags, shapes));
     }
 
     template <class Run>
@@ -282,9 +300,9 @@ class Batch {
     explicit Batch(const CallFrame& frame)
         : has_incoming_(scalar(frame, incoming) != 0),
           has_saved_(scalar(frame, saved) != 0),
-          has_pos_weight_(scalar(frame, pos_weight) != 0),
-          has_mask_(scalar(frame, mask) != 0),
-          has_neg_weight_(scalar(frame, neg_weight) != 0),
+          pos_weight_rank_(int(scalar(frame, pos_weight))),
+          mask_rank_(int(scalar(frame, mask))),
+          neg_weight_rank_(int(scalar(frame, neg_weight))),
           want_loss_(scalar(frame, loss) != 0) {
         const xla::Buffers &arguments = frame.arguments, &results = frame.results;
         const int64_t target_parts = int64_t(scalar(frame, parts)), target = 1 + has_incoming_ + has_saved_;

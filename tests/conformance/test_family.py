@@ -15,6 +15,7 @@ from binxent.numpy.arrays import Arrays
 from tests.conformance.derivatives import DERIVE, DIFFERENTIABLE, Wanted, arrays_of
 from tests.conformance.faces import FACES, Call, Face, function_of, parameters
 from tests.reference import bits
+from tests.wrong_places import every_operand, every_place, wrong_operand
 
 Array = np.ndarray[Any, Any]
 WIDE = Arrays(np.longdouble)
@@ -178,6 +179,19 @@ def test_wrong_targets_are_refused(face: Face, name: str, value: float, message:
         face.evaluate(wrong)
     assert message in str(caught.value)
     face.evaluate(Call(call.input, target, options=arrays))  # nobody looks without the option
+
+
+@pytest.mark.parametrize("face", parameters(FACES))
+@every_place
+@every_operand
+def test_the_index_is_that_of_the_operand(face: Face, name: str, place: str) -> None:
+    """And not that of the input, to whose shape it is broadcast."""
+    shape, operand, message = wrong_operand(name, place)
+    given = {"target": np.ones(shape, np.float32), name: operand}
+    wrong = Call(np.zeros(shape, np.float32), given.pop("target"), options={**given, "check_targets": True})
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        face.evaluate(wrong)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("face", parameters(FACES))

@@ -17,6 +17,7 @@ from binxent.jax import (
     binary_cross_entropy_with_logits,
     linear_binary_cross_entropy_with_logits,
 )
+from tests.wrong_places import every_operand, every_place, wrong_operand
 
 rng = np.random.default_rng(0)
 X = rng.normal(0, 3, (6, 5)).astype(np.float32)
@@ -42,6 +43,34 @@ def test_a_compiled_program_refuses_wrong_targets(reduction: str, differentiate:
     wrong[4, 2] = 255
     assert "target: target[4, 2] is 255; expected a number between 0 and 1" in refusal(program, X, wrong)
     jax.block_until_ready(program(X, Y))
+
+
+@every_place
+@every_operand
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("differentiate", [False, True])
+def test_the_index_is_that_of_the_operand(differentiate: bool, reduction: str, name: str, place: str) -> None:
+    """And not that of the input, to whose shape it is broadcast."""
+    shape, operand, message = wrong_operand(name, place)
+
+    def loss(x: Any, operand: Any) -> Any:
+        given = {"target": jnp.ones(shape), name: operand}
+        return binary_cross_entropy_with_logits(x, reduction=reduction, check_targets=True, **given).sum()
+
+    program = jax.jit(jax.grad(loss) if differentiate else loss)
+    assert message in refusal(program, np.zeros(shape, np.float32), operand)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_the_index_under_vmap_is_that_of_an_item(reduction: str) -> None:
+    def loss(x: Any, p: Any) -> Any:
+        return binary_cross_entropy_with_logits(x, jnp.ones(3), reduction=reduction, pos_weight=p, check_targets=True)
+
+    x, p = np.zeros((300, 3), np.float32), np.ones((300, 3), np.float32)
+    p[250, 1] = -1
+    assert "pos_weight: pos_weight[1] is -1" in refusal(jax.jit(jax.vmap(loss)), x, p)
+    each = jax.jit(jax.vmap(loss, (0, None)))
+    assert "pos_weight: pos_weight[1] is -1" in refusal(each, x, p[250])
 
 
 def test_every_item_of_a_batch_is_checked() -> None:

@@ -420,6 +420,34 @@ def test_a_static_graph_raises_when_it_runs(static: None, kind: str, case: str) 
     np.testing.assert_allclose(found, np.log1p(np.exp(-0.5)) if kind == "logits" else np.log(2), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("value", [1e-9, 1e-16, -1e-30, 1 - 1e-7, 1 + 2e-7, np.nan])
+def test_a_static_graph_has_no_tolerance_for_a_mask(static: None, value: float, dtype: str) -> None:
+    """Paddle's own != takes 1e-16 for 0."""
+    mask = np.array([[1, 0, 1], [0, value, 1]], dtype)
+    feed = {"input": X.astype(dtype), "label": Y.astype(dtype), "mask": mask}
+    given = placeholders(feed)
+    loss = face.binary_cross_entropy_with_logits(given["input"], given["label"], mask=given["mask"], check_targets=True)
+    with pytest.raises(ValueError, match=r"(?s)Illegal input.*received x_data.i.:-?nan "):
+        run([loss], **feed)
+    mask[1, 1] = 0
+    (found,) = run([loss], **feed)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64"])
+def test_a_static_graph_takes_masks_of_other_dtypes(static: None, dtype: str) -> None:
+    mask = np.array([[1, 0, 1], [0, 1, 1]], dtype)
+    feed = {"input": X.astype(np.float32), "label": Y.astype(np.float32), "mask": mask}
+    given = placeholders(feed)
+    loss = face.binary_cross_entropy_with_logits(given["input"], given["label"], mask=given["mask"], check_targets=True)
+    assert np.isfinite(run([loss], **feed)[0]).all()
+    if dtype != "bool":
+        mask[1, 1] = 2
+        with pytest.raises(ValueError, match="Illegal input"):
+            run([loss], **feed)
+
+
 def test_another_device_has_nan_in_static_graphs(static: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from binxent.paddle import arrays
 

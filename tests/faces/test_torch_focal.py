@@ -9,6 +9,7 @@ import copy
 import itertools
 import math
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from binxent import kernel
 from binxent import torch as face
 from binxent.torch import blocks, cpu
 from tests.faces.torch_samples import KINDS, OUR_MODULES, OURS, TORCHS_MODULES, all_operands, an_input, leaves, uniform
+from tests.wrong_places import every_operand, every_place, wrong_operand
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 MASK = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 1, 1], [0, 0, 0]], dtype=torch.bool)
@@ -404,6 +406,33 @@ def test_what_is_ignored_may_hold_anything(kind: str) -> None:
     }
     wanted = OURS[kind](input, target, **rest)
     assert torch.equal(OURS[kind](input, target, **rest, check_targets=True), wanted)
+
+
+@pytest.mark.parametrize("ignores", [False, True])
+@every_place
+@every_operand
+def test_the_index_under_vmap_is_that_of_the_operand(name: str, place: str, ignores: bool) -> None:
+    shape, operand, message = wrong_operand(name, place)
+    given = {"target": torch.ones(shape), name: torch.from_numpy(operand)}
+    options: dict[str, Any] = {"ignore_index": -100} if ignores else {}
+
+    def loss(x: Tensor) -> Tensor:
+        return OURS["logits"](x, check_targets=True, **given, **options)
+
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        torch.func.vmap(loss)(torch.zeros(2, *shape))
+
+
+def test_an_operand_with_the_axis_of_vmap_has_it_in_its_index() -> None:
+    p = torch.ones(4, 3)
+    p[3, 1] = -1
+    for options in ({}, {"ignore_index": -100}):
+
+        def loss(x: Tensor, p: Tensor, options: dict[str, Any] = options) -> Tensor:
+            return OURS["logits"](x, torch.ones(2, 3), pos_weight=p, check_targets=True, **options)
+
+        with pytest.raises(RuntimeError, match=r"pos_weight: pos_weight\[3, 1\] is -1"):
+            torch.func.vmap(loss)(torch.zeros(4, 2, 3), p)
 
 
 def test_in_a_graph_without_the_kernel_an_assertion_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,6 +208,7 @@ def _compute(
         arrays["sample_weight"] = jnp.expand_dims(arrays["sample_weight"], range(1, x.ndim))
     if "mask" in arrays:
         arrays["mask"] = jax.lax.stop_gradient(arrays["mask"])
+    ranks = tuple(array.ndim for array in [*arrays.values()][2:])
     rest = [
         number_operand(name, array, x.ndim) if name in _LEARNT else jnp.expand_dims(array, range(x.ndim - array.ndim))
         for name, array in [*arrays.items()][2:]
@@ -221,7 +222,7 @@ def _compute(
             x = _vary_alike(x, others)
     else:
         others = [*of_target, *rest]
-    return operators.compute(x, *others, plan=Plan(call, names, outer, may_fuse, parts=parts))
+    return operators.compute(x, *others, plan=Plan(call, names, outer, may_fuse, parts=parts, ranks=ranks))
 
 
 def _primal(value: Any) -> Any:

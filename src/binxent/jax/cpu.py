@@ -39,6 +39,7 @@ def _call(plan: Plan, results: tuple[Any, ...], operands: Given, *given: str, **
     from_data = isinstance(call.divisor, str)
     ignores = terms.ignore_index is not None
     share = 1.0 if terms.alpha is None else terms.alpha
+    ranks = dict(zip(plan.given, plan.ranks or [operands[0].ndim] * len(plan.given), strict=True))
     return jax.ffi.ffi_call("binxent", results, **more)(
         *operands,
         checks_targets=call.checks_targets,
@@ -50,13 +51,13 @@ def _call(plan: Plan, results: tuple[Any, ...], operands: Given, *given: str, **
         ignores=ignores,
         label_smoothing=np.float64(terms.label_smoothing),
         margin=np.float64(terms.margin),
-        mask="mask" in plan.given,
-        neg_weight="neg_weight" in plan.given,
+        mask=np.int64(ranks.get("mask", -1)),
+        neg_weight=np.int64(ranks.get("neg_weight", -1)),
         of_p_t=terms.focal == "p_t",
         other_share=np.float64(1 if terms.alpha is None else 1 - share),
         outer=np.int64(plan.outer),
         parts=np.int64(plan.parts),
-        pos_weight="pos_weight" in plan.given,
+        pos_weight=np.int64(ranks.get("pos_weight", -1)),
         probabilities=call.loss.probabilities,
         share=np.float64(share),
         traced_gamma="gamma" in plan.given,

@@ -30,6 +30,7 @@ class Plan(NamedTuple):
     may_fuse: bool  # whether the kernel may make the gradient along with a loss that is differentiated
     fused: bool = False  # whether the kernel does that
     parts: int = 1  # of how many operands the target is made: those of ``sparse.Labels``, if of several
+    ranks: tuple[int, ...] = ()  # which the given operands had before they had the input's, for refusals; () is that
 
     def divided_by(self, divisor: float) -> Plan:
         return self._replace(call=self.call._replace(divisor=divisor))

@@ -7,6 +7,7 @@ with weights that enlarge the result, and on other devices.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,7 +142,16 @@ class Arrays:
 
     def _marked(self, call: Call, x: Any, y: Any, operands: Operands, keep: Any) -> Any:
         """NaN where ``check_targets`` refuses an operand, else 0; without a gradient."""
-        return constant(definition.nan_where_wrong(self, call, _zeros_like(x), y, operands, keep))
+        marked = definition.nan_where_wrong(self, call, _zeros_like(x), y, operands._replace(mask=None), keep)
+        mask = operands.mask
+        if mask is not None and mask.dtype != paddle.bool:
+            # Paddle's != takes 1e-16 for 0; its comparisons of order are exact.
+            number = self.widen(mask, NAME[mask.dtype])
+            is_binary = ((number >= 0) & (number <= 0)) | ((number >= 1) & (number <= 1))
+            none = _zeros_like(number)
+            wrong = paddle.where(is_binary, none, none + self.number(math.nan, none))
+            marked = marked + paddle.cast(wrong, marked.dtype)
+        return constant(marked)
 
 
 def _in_numpy(operands: Operands, x: Any) -> Operands:

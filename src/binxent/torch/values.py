@@ -55,12 +55,24 @@ def refusal_of_targets(operands: Operands, keep: Tensor | None) -> str | None:
         operand = given[name]
         if operand is None:
             continue
+        shown = operand
         if keep is not None and name != "mask":
-            operand = torch.where(keep, operand, torch.zeros_like(operand))
-        seen: Any = values(operand)
+            shown = torch.where(keep, operand, torch.zeros_like(operand))
+        seen: Any = values(shown)
         numbers = as_numpy(seen)
         wrong = np.argwhere(is_wrong(numbers))
         if len(wrong):
             first = tuple(int(i) for i in wrong[0])
-            return wrong_target(name, first, numbers[first])
+            index = first if shown is operand else _own_index(first, shown, operand, found[name])
+            return wrong_target(name, index, numbers[first])
     return None
+
+
+def _own_index(first: tuple[int, ...], shown: Tensor, operand: Tensor, seen: Tensor) -> tuple[int, ...]:
+    """The index in the operand of an element of ``shown``, to which the operand was broadcast.
+
+    vmap's axes stand first in ``shown``; the operand has them only if its values, ``seen``, have more axes than itself.
+    """
+    outer = first[: len(first) - shown.dim()] if seen.dim() > operand.dim() else ()
+    own = first[len(first) - operand.dim() :]
+    return (*outer, *(0 if size == 1 else i for i, size in zip(own, operand.shape, strict=True)))
