@@ -129,6 +129,122 @@ def test_no_constant_prediction_has_less_than_the_base_rate_loss(options: dict[s
     assert min(losses) - least < 1e-6
 
 
+# The options of the focal family as they stand in docs/options.md, of which none is another's special case.
+FAMILY: dict[str, dict[str, Any]] = {
+    "alpha": {"alpha": 0.25},
+    "gamma": {"gamma": 2.0},
+    "alpha and gamma": {"alpha": 0.75, "gamma": 0.5},
+    "two gammas": {"gamma_positive": 1.0, "gamma_negative": 4.0},
+    "gamma_positive": {"gamma_positive": 3.0},
+    "margin": {"margin": 0.2},
+    "asymmetric": {"gamma_positive": 0.5, "gamma_negative": 4.0, "margin": 0.05},
+    "all of one": {"gamma_negative": 2.0, "margin": 0.1, "alpha": 0.4},
+    "p_t": {"focal": "p_t", "gamma": 2.0},
+    "p_t and alpha": {"focal": "p_t", "gamma": 1.5, "alpha": 0.25},
+}
+
+
+def by_formula(
+    x: Array, y: Array, *, probabilities: bool = False, pos_weight: Any = 1.0, neg_weight: Any = 1.0,
+    label_smoothing: float = 0.0, gamma: float = 0.0, alpha: float | None = None, gamma_positive: float | None = None,
+    gamma_negative: float | None = None, margin: float = 0.0, focal: str = "branch",
+) -> Array:  # fmt: skip
+    """The loss of each element in float64 as docs/options.md writes it; no probability here is near 0 or 1."""
+    p = x if probabilities else 1 / (1 + np.exp(-x))
+    y = y * (1 - label_smoothing) + label_smoothing / 2
+    up, down = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+    if focal == "p_t":
+        p_t, alpha_t = p * y + (1 - p) * (1 - y), up * y + down * (1 - y)
+        entropy = pos_weight * y * -np.log(p) + neg_weight * (1 - y) * -np.log(1 - p)
+        return np.asarray(alpha_t * (1 - p_t) ** gamma * entropy)
+    is_one = gamma_positive is gamma_negative is None
+    above, below = (gamma, gamma) if is_one else (gamma_positive or 0.0, gamma_negative or 0.0)
+    shifted = np.maximum(p - margin, 0)
+    negative = down * neg_weight * (1 - y) * shifted**below * -np.log(1 - shifted)
+    return np.asarray(up * pos_weight * y * (1 - p) ** above * -np.log(p) + negative)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_focal_family_is_that_of_the_formula(
+    name: str, probabilities: bool, smoothing: float, weighted: bool
+) -> None:
+    x, y = data(300, 4, dtype=np.float64)
+    given_ = 1 / (1 + np.exp(-x)) if probabilities else x
+    options = {**FAMILY[name], "label_smoothing": smoothing}
+    if weighted:
+        options |= {"pos_weight": np.array([1.0, 2, 3, 0.5]), "neg_weight": np.array([0.5, 0, 1, 3])}
+    report = Report(4, probabilities=probabilities, **options)
+    for part in np.array_split(np.arange(300), 3):
+        report.update(given_[part], y[part])
+    losses = by_formula(given_, y.astype(float), probabilities=probabilities, **options)
+    np.testing.assert_allclose(report.scores().loss, losses.mean(axis=0), rtol=1e-13)
+    assert report.overall()["loss"] == pytest.approx(losses.mean(), rel=1e-13)
+    # No constant has a lower loss than the base-rate loss, which some constant has.
+    constants = np.linspace(-8, 8, 1601)
+    r = y.mean(axis=0)
+    for i, least in enumerate(report.scores().base_rate_loss):
+        own = {k: v[i] if isinstance(v, np.ndarray) else v for k, v in options.items()}
+        positive, negative = (by_formula(constants, np.full(constants.shape, c), **own) for c in (1.0, 0.0))
+        of_constants = r[i] * positive + (1 - r[i]) * negative
+        place = int(of_constants.argmin())
+        if 0 < place < 1600:
+            fine = np.linspace(constants[place - 1], constants[place + 1], 2001)
+            positive, negative = (by_formula(fine, np.full(fine.shape, c), **own) for c in (1.0, 0.0))
+            of_constants = r[i] * positive + (1 - r[i]) * negative
+        assert least <= of_constants.min() * (1 + 1e-12)
+        assert least >= of_constants.min() * (1 - 1e-3) - 1e-3  # near the corner of a margin, and beyond the last one
+
+
+def test_the_base_rate_loss_of_a_valley_that_is_not_the_only_one() -> None:
+    """With smoothed targets the power of p_t has several."""
+    options: dict[str, Any] = {"focal": "p_t", "gamma": 10.0, "label_smoothing": 0.5}
+    options |= {"pos_weight": 22.756, "neg_weight": 0.0278}
+    y = np.array([[1.0]] * 1 + [[0.0]] * 17)
+    constants = np.linspace(-30, 30, 60001)
+    of_constants = by_formula(constants, np.ones(60001), **options)
+    of_constants = of_constants + 17 * by_formula(constants, np.zeros(60001), **options)
+    turns = np.flatnonzero(np.diff(np.sign(np.diff(of_constants))) > 0)
+    assert len(turns) > 1
+    least = reported(np.zeros((18, 1)), y, reduction="sum", **options).scores().base_rate_loss[0]
+    assert least == pytest.approx(of_constants.min(), rel=1e-6)
+
+
+def test_soft_targets_have_no_base_rate_loss_with_the_power_of_p_t() -> None:
+    """Not even where their distances from the classes cancel out."""
+    x, y = np.zeros((2, 2)), np.array([[0.25, 1], [0.75, 0]])
+    for options in ({"gamma": 2.0}, {"alpha": 0.25}):
+        report = reported(x, y, focal="p_t", **options)
+        assert np.isnan(report.scores().base_rate_loss).all()
+        assert report.overall()["base_rate_loss"] is None
+        assert [line.split()[3] for line in repr(report).splitlines() if line.startswith((" 0 ", " 1 "))] == ["-", "-"]
+        hard = reported(x, np.round(y), focal="p_t", **options)
+        assert not np.isnan(hard.scores().base_rate_loss).any()
+        hard.merge(report)
+        assert np.isnan(hard.scores().base_rate_loss).all()
+        hidden = Report(2, focal="p_t", ignore_index=np.nan, **options)
+        hidden.update(x, np.where(y == np.round(y), y, np.nan))
+        assert not np.isnan(hidden.overall()["base_rate_loss"])
+    # Neither the power nor alpha: the loss is linear in the target then.
+    assert reported(x, y, focal="p_t").scores().base_rate_loss == pytest.approx(reported(x, y).scores().base_rate_loss)
+
+
+def test_labels_of_one_class_have_no_loss_at_their_base_rate() -> None:
+    x, y = data(50, 2)
+    y[:, 0], y[:, 1] = 0, 1
+    for options in FAMILY.values():
+        np.testing.assert_array_equal(reported(x, y, **options).scores().base_rate_loss, 0)
+
+
+def test_equal_gammas_are_one_gamma() -> None:
+    x, y = data()
+    one, two = reported(x, y, gamma=2.0), reported(x, y, gamma_positive=2.0, gamma_negative=2.0)
+    assert one.overall() == two.overall()
+    one.merge(two)
+
+
 def test_labels_of_one_class_have_no_entropy() -> None:
     x, y = data(50, 2)
     y[:, 0], y[:, 1] = 0, 1
@@ -145,7 +261,11 @@ def test_labels_of_one_class_have_no_entropy() -> None:
 OPTIONS: dict[str, dict[str, Any]] = {
     "pos_weight": {"pos_weight": np.array([1.0, 2, 3, 0.5, 4])},
     "label_smoothing": {"label_smoothing": 0.1},
+    "neg_weight": {"neg_weight": np.array([0.5, 1, 2, 0, 3])},
     "gamma": {"gamma": 2.0},
+    "alpha": {"alpha": 0.25},
+    "asymmetric": {"gamma_positive": 1.0, "gamma_negative": 4.0, "margin": 0.05},
+    "p_t": {"focal": "p_t", "gamma": 1.5},
     "ignore_index": {"ignore_index": -100},
 }
 CALLS: dict[str, dict[str, Any]] = {
@@ -158,6 +278,7 @@ PAIRS = [
     pair
     for pair in itertools.combinations([*OPTIONS, *CALLS], 2)
     if pair != ("weight of each label", "weight of each element")  # one argument
+    and len({*pair} & {"gamma", "asymmetric", "p_t"}) < 2  # refused
 ]
 
 
@@ -190,7 +311,7 @@ def test_options_mean_what_they_mean_in_the_loss(pair: tuple[str, str], reductio
             y[:, i : i + 1],
             None if weight is None else column(weight),
             reduction=reduction,
-            **{k: column(v) if k == "pos_weight" else v for k, v in kept.items()},
+            **{k: column(v) if isinstance(v, np.ndarray) else v for k, v in kept.items()},
             **arguments,
         )
         assert losses[i] == pytest.approx(float(expected), rel=1e-12)
@@ -380,7 +501,12 @@ def test_a_weight_after_none() -> None:
         Report(2, score_bins=64),
         Report(2, exact_scores=5),
         Report(2, gamma=1.0),
+        Report(2, gamma_negative=1.0),
+        Report(2, alpha=0.5),
+        Report(2, margin=0.1),
+        Report(2, focal="p_t"),
         Report(2, pos_weight=2.0),
+        Report(2, neg_weight=[2.0, 1.0]),
         Report(2, ignore_index=-1),
         Report(2, reduction="sum"),
     ],
@@ -519,6 +645,16 @@ def test_refused_values_are_named(
         (lambda: Report(2, exact_scores=-1), "exact_scores"),
         (lambda: Report(2, reduction="none"), "reduction"),
         (lambda: Report(2, pos_weight=[1.0, 2, 3]), "pos_weight: shape"),
+        (lambda: Report(2, neg_weight=[1.0, 2, 3]), "neg_weight: shape"),
+        (lambda: Report(["a", "b"], neg_weight=[1.0, -2]), r"neg_weight: -2.0 of label b; expected a finite number"),
+        (lambda: Report(2, pos_weight=np.nan), r"pos_weight: nan; expected a finite number"),
+        (lambda: Report(2, pos_weight=[np.inf, 1]), r"pos_weight: inf of label 0; expected a finite number"),
+        (lambda: Report(2, alpha=1.5), "alpha: 1.5; expected"),
+        (lambda: Report(2, margin=1.0), "margin: 1.0; expected"),
+        (lambda: Report(2, gamma_positive=-1.0), "gamma_positive: -1.0; expected"),
+        (lambda: Report(2, gamma=1.0, gamma_negative=2.0), "gamma_negative: and gamma are given"),
+        (lambda: Report(2, focal="pt"), "focal: 'pt'; expected one of"),
+        (lambda: Report(2, focal="p_t", margin=0.1), "margin: has no meaning beside focal='p_t'"),
         (lambda: Report(2).update(np.zeros((3, 2)), np.zeros((3, 3))), "labels: shape"),
         (lambda: Report(2).update(np.zeros((3, 3)), np.zeros((3, 3))), r"expected \[rows, 2\]"),
         (lambda: Report(2).update(np.zeros(4), np.zeros(4)), r"expected \[rows, 2\]"),

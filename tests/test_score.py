@@ -21,6 +21,7 @@ from pyarrow import csv, parquet  # noqa: E402
 
 from binxent import files, report  # noqa: E402
 from binxent.commands import counting  # noqa: E402
+from binxent.commands.as_json import as_dict  # noqa: E402
 from binxent.report import Report, measures  # noqa: E402
 
 Array = np.ndarray[Any, Any]
@@ -110,19 +111,77 @@ def test_every_option(run: Run, tmp_path: Path) -> None:
     same_as(out, expected)
 
 
+FAMILY = [
+    ({"alpha": 0.25}, "--alpha 0.25"),
+    ({"gamma": 2.0, "alpha": 0.75}, "--gamma 2 --alpha 0.75"),
+    (
+        {"gamma_positive": 1.0, "gamma_negative": 4.0, "margin": 0.05},
+        "--gamma-positive 1 --gamma-negative 4 --margin 0.05",
+    ),
+    ({"focal": "p_t", "gamma": 1.5}, "--focal p_t --gamma 1.5"),
+    ({"focal": "branch", "gamma_negative": 2.0}, "--focal branch --gamma-negative 2"),
+]
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize(("options", "arguments"), FAMILY)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_focal_family(suffix: str, options: dict[str, Any], arguments: str, run: Run, tmp_path: Path) -> None:
+    x, y = data()
+    p, n = np.array([[1.0, 2.5, 4.0]]), np.array([[0.5, 0.0, 2.0]])
+    files = [save(tmp_path / f"{name}{suffix}", array) for name, array in zip("xypn", (x, y, p, n), strict=True)]
+    given = ["--pos-weight", files[2], "--neg-weight", files[3], *arguments.split()]
+    code, out, err = run("score", *files[:2], *given, "--json")
+    assert (code, err) == (0, "")
+    same_as(out, result(x, y, pos_weight=p[0], neg_weight=n[0], **options))
+    shown = {name: value for name, value in options.items() if value != "branch"}
+    assert json.loads(out)["options"] == shown | {"pos_weight": p[0].tolist(), "neg_weight": n[0].tolist()}
+    out = run("score", *files[:2], *given)[1]
+    words = " ".join(out.split()).partition("; loss: ")[2].split(", ")
+    assert set(words) == {f"{k}={v if k == 'focal' else f'{v:g}'}" for k, v in shown.items()} | {
+        "pos_weight",
+        "neg_weight",
+    }
+
+
+def test_the_report_says_what_the_loss_is_of() -> None:
+    from binxent.commands import picture
+
+    x, y = data()
+    plain, other = result(x, y), result(x, y, gamma_negative=4.0, margin=0.05, neg_weight=2.0, ignore_index=np.nan)
+    assert "loss: " not in repr(plain)
+    assert "loss: gamma_negative=4, margin=0.05, neg_weight" in " ".join(repr(other).split())
+    for made, words in ((plain, "Loss 0."), (other, "Loss (gamma_negative=4, margin=0.05, neg_weight) 0.")):
+        figure = picture._picture(made, "x.npy, y.npy")
+        assert figure._supxlabel is not None
+        assert words in " ".join(figure._supxlabel.get_text().split())
+    assert json.loads(json.dumps(as_dict(other, "x", "y")))["options"]["ignore_index"] == "nan"
+
+
+def test_soft_labels_with_the_power_of_p_t(run: Run, tmp_path: Path) -> None:
+    x, y = data()
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", 0.9 * y)
+    arguments = "score x.npy y.npy --focal p_t --gamma 2 --json --plot p.svg"
+    code, out, err = run(*arguments.split())
+    assert (code, err) == (0, "")
+    assert json.loads(out)["overall"]["base_rate_loss"] is None
+    assert json.loads(out)["overall"]["loss"] > 0
+
+
 def test_every_option_of_the_loss_is_one_of_the_command() -> None:
     import inspect
 
     from binxent import options
-    from binxent.commands.score import REDUCTIONS, score
+    from binxent.commands.score import FOCAL, REDUCTIONS, score
     from binxent.numpy import binary_cross_entropy_with_logits
 
     known = {parameter.name for parameter in score.params}
     loss = set(inspect.signature(binary_cross_entropy_with_logits).parameters)
     # A normalizer is for a batch that is a part of another; a file is all there is.
-    # The focal family and neg_weight are ways to train; a report says how good the predictions are.
-    family = {*options.NO_FOCAL._fields, "neg_weight"}
-    assert loss - known - family == {"input", "target", "size_average", "reduce", "normalizer", "check_targets"}
+    # Targets are always checked.
+    assert loss - known == {"input", "target", "size_average", "reduce", "normalizer", "check_targets"}
+    assert FOCAL == options.FOCAL
     assert set(REDUCTIONS) == set(report.REDUCTIONS)
     assert set(REDUCTIONS) == set(options.REDUCTIONS) - {"none"}
 
@@ -323,6 +382,48 @@ def test_labels_that_are_worse_than_their_base_rate_are_marked(labels: int) -> N
 # What is refused: one line, exit code 2.
 
 
+@pytest.mark.usefixtures("pair")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--gamma 1 --gamma-negative 2", "gamma_negative: and gamma are given"),
+        ("--focal p_t --margin 0.1", "margin: has no meaning beside focal='p_t'"),
+        ("--focal pt", "'pt' is not one of 'branch', 'p_t'"),
+        ("--alpha 1.5", "1.5 is not in the range 0<=x<=1"),
+        ("--margin 1", "1.0 is not in the range 0<=x<1"),
+        ("--gamma-positive -1", "-1.0 is not in the range x>=0"),
+        ("--gamma-positive inf", "gamma_positive: inf; expected a finite number"),
+        ("--alpha nan", "alpha: nan; expected a number between 0 and 1"),
+    ],
+)
+def test_what_the_loss_refuses_is_refused(arguments: str, message: str, run: Run) -> None:
+    code, out, err = run("score", "x.npy", "y.npy", *arguments.split())
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+@pytest.mark.usefixtures("pair")
+@pytest.mark.parametrize("option", ["--pos-weight", "--neg-weight", "--weight"])
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_a_bad_weight_of_a_label_is_named(value: float, option: str, run: Run, tmp_path: Path) -> None:
+    weight = np.array([[1.0, 2.0, value]])
+    save(tmp_path / "w.csv", weight, NAMES)
+    x, _ = data()
+    save(tmp_path / "z.csv", x[:, ::-1], NAMES[::-1])
+    message = refused(run, "z.csv", "y.npy", option, "w.csv")
+    assert message == f"binxent: w.csv: {value} for label bird; expected a finite number of at least 0"
+
+
+@pytest.mark.usefixtures("parts", "pair")
+@pytest.mark.parametrize("value", [0.5, 2, 255, -1])
+def test_a_mask_is_0_or_1(value: float, run: Run, tmp_path: Path) -> None:
+    mask = np.ones((300, 3))
+    mask[250, 2] = value
+    save(tmp_path / "m.parquet", mask, NAMES)
+    message = f"binxent: m.parquet: {mask[250, 2]} at row 250, column 2 (bird), counted from 0; expected 0 or 1"
+    assert refused(run, "x.npy", "y.npy", "--mask", "m.parquet").startswith(message)
+
+
 def refused(run: Run, *arguments: str) -> str:
     code, out, err = run("score", *arguments)
     assert (code, out) == (2, "")
@@ -377,7 +478,8 @@ def pair(tmp_path: Path) -> tuple[Array, Array]:
         ("x.npy y.npy --sample-weight narrow.npy", "binxent: narrow.npy: has 2 columns; expected 1"),
         ("x.npy y.npy --sample-weight single.npy", "binxent: single.npy: has 299 rows, but x.npy has 300"),
         ("x.npy y.npy --pos-weight x.npy", "binxent: x.npy: shape (300, 3); expected one number for each of 3 labels"),
-        ("x.npy y.npy --pos-weight negative.npy", "binxent: negative.npy: -2.0; expected numbers of at least 0"),
+        ("x.npy y.npy --pos-weight negative.npy", "binxent: negative.npy: -2.0 for label 1; expected a finite number"),
+        ("x.npy y.npy --neg-weight negative.npy", "binxent: negative.npy: -2.0 for label 1; expected a finite number"),
         ("x.npy columns.npz", "binxent: columns.npz: y.npy is stored by columns; save it with numpy.ascontiguousarray"),
         ("x.npy y.npy --names nowhere.txt", "binxent: nowhere.txt: No such file or directory"),
     ],
@@ -445,8 +547,8 @@ def test_a_bad_weight_is_found(value: float, run: Run, tmp_path: Path) -> None:
         mask = np.ones((300, 3))
         mask[211, 1] = value
         save(tmp_path / "m.csv", mask)
-        message = "binxent: m.csv: nan at row 211, column 1, counted from 0; expected a number, 0 where nothing counts"
-        assert refused(run, "x.npy", "y.npy", "--mask", "m.csv") == message
+        message = "binxent: m.csv: nan at row 211, column 1 (c1), counted from 0; expected 0 or 1 in each element"
+        assert refused(run, "x.npy", "y.npy", "--mask", "m.csv").startswith(message)
     for option, shape, column in (("--weight", (300, 3), 1), ("--sample-weight", (300, 1), 0)):
         weight = np.ones(shape)
         weight[211, column] = value

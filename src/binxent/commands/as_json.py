@@ -9,6 +9,8 @@ from binxent import __version__
 from binxent.report import measures
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from binxent.report import Report
 
 
@@ -25,6 +27,12 @@ def _figures(values: dict[str, float | int | None]) -> dict[str, float | int | s
     return {name: _number(value) for name, value in values.items()}
 
 
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the loss. A weight is a list; a NaN is the text nan, as --ignore-index takes it."""
+    plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in given.items()}
+    return {name: "nan" if value != value else value for name, value in plain.items()}
+
+
 def as_dict(report: Report, predictions: str, labels: str) -> dict[str, Any]:
     count, probability, target = report.calibration()
     scores = report.scores()
@@ -37,6 +45,7 @@ def as_dict(report: Report, predictions: str, labels: str) -> dict[str, Any]:
         "probabilities": report.probabilities,
         "threshold": report.threshold,
         "reduction": report.reduction,
+        "options": _options(report.loss_options.given()),
         "overall": _figures(report.overall(scores)),
         "per_label": [
             {"label": name, **_figures({key: values[i] for key, values in figures.items()})}

@@ -142,14 +142,16 @@ def _check_weights(table: Table, first: int, part: Array) -> None:
 
 
 def _check_mask(table: Table, first: int, part: Array) -> None:
-    if part.dtype.kind == "f" and np.isnan(part).any():  # NaN is not 0, but hardly means that the element counts
-        _refuse(table, first, part, np.isnan(part), "a number, 0 where nothing counts")
+    if part.dtype != bool and not (is_one := (part == 0) | (part == 1)).all():
+        _refuse(table, first, part, ~is_one, "0 or 1 in each element, 0 where it does not count")
 
 
 def _refuse(table: Table, first: int, part: Array, wrong: Array, expected: str) -> None:
     row, column = np.argwhere(wrong)[0].tolist()
+    name = f" ({table.names[column]})" if table.names else ""
     raise TableError(
-        f"{table.path}: {part[row, column]} at row {first + row}, column {column}, counted from 0; expected {expected}"
+        f"{table.path}: {part[row, column]} at row {first + row}, column {column}{name}, counted from 0; "
+        f"expected {expected}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from binxent.commands.shapes import OF_CLASS
 from binxent.files import Table, TableError, open_table
 
 if TYPE_CHECKING:
@@ -48,6 +49,6 @@ def open_all(files: ExitStack, paths: Mapping[str, str | None], header: bool | N
 
 
 def _expected_rows(name: str, table: Table, labels: int, rows: int) -> Collection[int]:
-    if name == "pos_weight":
+    if name in OF_CLASS:
         return {1} if table.columns == labels else {labels}
     return {1, rows} if name == "weight" else {rows}

@@ -155,9 +155,11 @@ def _picture(report: Report, source: str) -> Figure:
     _losses(axes["L"], report, scores)
     overall = report.overall(scores)
     precision = _number(overall["average_precision"], measures.digits(overall["average_precision_error"]))
+    options = str(report.loss_options)
     facts = (
         f"{printable(source)}: {plural(report.rows, 'row')}, {plural(len(report.names), 'label')}. "
-        f"Loss {_number(overall['loss'])}, base-rate loss {_number(overall['base_rate_loss'])}; mean over labels: "
+        f"Loss{f' ({options})' if options else ''} {_number(overall['loss'])}, "
+        f"base-rate loss {_number(overall['base_rate_loss'])}; mean over labels: "
         f"ECE {_number(overall['calibration_error'])}, average precision {precision}; "
         f"above a probability of {report.threshold:g}, precision {_number(overall['precision'], 3)}, "
         f"recall {_number(overall['recall'], 3)}."

@@ -39,7 +39,7 @@ FILE = click.Path(path_type=str)
     type=click.Choice(METHODS),
     default="balanced",
     show_default=True,
-    help="negatives / positives; its square root; or the ratio of effective numbers of samples (Cui et al. 2019).",
+    help="negatives / positives; the square root of that; or the ratio of effective numbers (Cui et al. 2019).",
 )
 @click.option(
     "--beta",
@@ -56,7 +56,7 @@ FILE = click.Path(path_type=str)
     help="Value for labels without positives; by default such a label is an error.",
 )
 @click.option(
-    "--ignore-index", type=float, metavar="VALUE", help="A value that means: label not known. nan always does."
+    "--ignore-index", type=float, metavar="VALUE", help="A value that stands for an unknown label, as nan always does."
 )
 @click.option(
     "--header/--no-header",
@@ -83,7 +83,7 @@ def pos_weight(
     matrix as scipy.sparse.save_npz writes it. Several files are counted as one. All but sparse ones may be larger than
     memory. A label that is not known (nan, an empty cell) counts as neither positive nor negative.
 
-    Exit code 2, after one line that says why, for files that cannot be counted.
+    Files that cannot be counted end the command with exit code 2 and one line that says why.
     """
     from binxent.commands.shown import printable
     from binxent.files import TableError, plural

@@ -16,16 +16,35 @@ from binxent.commands.refusals import refusing
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from binxent.arrays import Array
     from binxent.report import Report
 
 PICTURES = (".png", ".svg", ".pdf")
 REDUCTIONS = ("mean", "sum", "batchmean", "weighted_mean")
+FOCAL = ("branch", "p_t")
 FILE = click.Path(path_type=str)
 
-# The loss's options that are one number, and off by default: name, type and help.
-LOSS_OPTIONS: tuple[tuple[str, click.ParamType[float], str], ...] = (
-    ("label_smoothing", click.FloatRange(0, 1), "E, with which the loss takes y(1-E) + E/2 for a label y."),
+# The loss's options that are one value, and off by default: name, type and help.
+LOSS_OPTIONS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
+    ("label_smoothing", click.FloatRange(0, 1), "Label smoothing E: y(1-E) + E/2 stands for a label y."),
     ("gamma", click.FloatRange(0), "Power of the focal loss; 0 is the plain loss."),
+    ("gamma_positive", click.FloatRange(0), "Power for positives, where positives and negatives have their own."),
+    ("gamma_negative", click.FloatRange(0), "Power for negatives, likewise."),
+    (
+        "alpha",
+        click.FloatRange(0, 1),
+        "Alpha of the focal loss: the factor of positives; negatives have 1-alpha.",
+    ),
+    (
+        "margin",
+        click.FloatRange(0, 1, max_open=True),
+        "Margin M: a negative's probability p becomes max(p-M, 0).",
+    ),
+    (
+        "focal",
+        click.Choice(FOCAL),
+        "For soft labels: whether each class has its own power (branch, the default) or the whole that of p_t.",
+    ),
 )
 
 
@@ -56,14 +75,18 @@ def _loss_options(command: Any) -> Any:
     show_default=True,
     help="Probability above which a label is predicted, for precision and recall.",
 )
-@click.option("--weight", type=FILE, help="Weights: one for each label, or a matrix like the predictions.")
+@click.option("--weight", type=FILE, help="Weights: one for each label, or one for each prediction.")
 @click.option(
     "--pos-weight", type=FILE, help="Weight of the positives, one for each label, as `binxent pos-weight` writes it."
 )
+@click.option("--neg-weight", type=FILE, help="Weight of the negatives, one for each label.")
 @click.option("--sample-weight", type=FILE, help="One weight for each row.")
-@click.option("--mask", type=FILE, help="A matrix like the predictions; an element counts where it is not 0.")
+@click.option("--mask", type=FILE, help="A table of the predictions' shape: 1 where a prediction counts, 0 where not.")
 @click.option(
-    "--ignore-index", type=float, metavar="VALUE", help="A value that means: label not known; nan, for example."
+    "--ignore-index",
+    type=float,
+    metavar="VALUE",
+    help="A value, such as nan, that stands for an unknown label.",
 )
 @click.option(
     "--reduction",
@@ -78,20 +101,20 @@ def _loss_options(command: Any) -> Any:
     type=click.IntRange(1, 1000),
     default=15,
     show_default=True,
-    help="Bins of the calibration error.",
+    help="Number of bins of probability for the calibration error.",
 )
 @click.option(
     "--names",
     type=FILE,
     help="A text file with a label's name in each line, for files whose columns have no names.",
 )
-@click.option("--by-position", is_flag=True, help="Match columns by place, even where both files have names.")
+@click.option("--by-position", is_flag=True, help="Match columns by their position, even where both files name them.")
 @click.option(
     "--header/--no-header",
     default=None,
     help="Whether the first line of .csv files names the columns; detected by default.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every label and the calibration.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all labels and the bins of the calibration.")
 @click.option(
     "--plot", type=FILE, callback=writable(PICTURES), help="File for a picture of the report: .png, .svg or .pdf."
 )
@@ -100,7 +123,7 @@ def _loss_options(command: Any) -> Any:
     type=click.IntRange(min=1),
     default=50,
     show_default=True,
-    help="Most labels that the table shows: those with the greatest losses.",
+    help="How many labels the table shows at most: those with the greatest losses.",
 )
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Number of worker threads, at most 4; by default one per processor."
@@ -111,6 +134,7 @@ def score(
     labels: str,
     weight: str | None,
     pos_weight: str | None,
+    neg_weight: str | None,
     sample_weight: str | None,
     mask: str | None,
     names: str | None,
@@ -125,13 +149,16 @@ def score(
     """Score predictions against labels.
 
     PREDICTIONS and LABELS are tables of one shape, with a row for each sample and a column for each label: .npy, .npz
-    (file.npz:name where it holds several arrays), .csv or .parquet. They may be larger than memory. Labels are 0 or 1,
-    or soft, between them. Where both files name their columns, these are matched by name.
+    (file.npz:name where it holds several arrays), .csv or .parquet. They may be larger than memory. A label is 0 or 1,
+    or a number between them (a soft label). Where both files name their columns, these are matched by name.
 
-    Prints, for each label: its loss; the base rate, and the loss of always predicting it; the expected calibration
-    error (ECE); precision, recall and average precision (AP). Weights act on the losses alone.
+    Prints, for each label: its loss; the base rate, which is the share of positives; the base-rate loss, which is that
+    of the best constant prediction; the expected calibration error (ECE); precision, recall and average precision (AP).
 
-    Exit code 2, after one line that says why, for files that cannot be scored.
+    Weights and the options of the loss, such as --gamma, change the two losses only. Given those of the training, the
+    loss is that of the training.
+
+    Files that cannot be scored end the command with exit code 2 and one line that says why.
     """
     # Imported here and not above, so that `binxent --help` stays quick.
     from binxent import kernel
@@ -143,7 +170,9 @@ def score(
     from binxent.commands.shapes import check_rows, check_shapes, is_constant, read_names, vector
     from binxent.commands.suspicions import Suspicions
     from binxent.files import TableError
-    from binxent.options import DEFAULTS
+    from binxent.label_names import numbered
+    from binxent.options import DEFAULTS, NO_FOCAL
+    from binxent.options import focal as check_focal
     from binxent.options import terms as check_terms
     from binxent.report import EXACT_SCORES, Report
 
@@ -156,8 +185,9 @@ def score(
 
     settings = {name: value for name, value in settings.items() if value is not None}
     try:
+        family = check_focal(**{name: settings[name] for name in NO_FOCAL._fields if name in settings})
         given = {name: settings.get(name, DEFAULTS[name]) for name in ("ignore_index", "label_smoothing", "gamma")}
-        check_terms(**given, target_dtype="float32")
+        check_terms(**given, target_dtype="float32", focal=family)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     workers = threads or kernel.num_threads()
@@ -166,6 +196,7 @@ def score(
         "labels": labels,
         "weight": weight,
         "pos_weight": pos_weight,
+        "neg_weight": neg_weight,
         "sample_weight": sample_weight,
         "mask": mask,
     }
@@ -175,10 +206,15 @@ def score(
         predicted = tables["predictions"]
         matched = match(tables, None if names is None else (names, read_names(names, predicted)), by_position)
         orders = matched.orders
-        p = vector(tables.pop("pos_weight", None), predicted.columns, orders.pop("pos_weight", None))
+        label_names = numbered(predicted.columns) if matched.names is None else matched.names
+
+        def one_for_each_label(argument: str) -> Array | None:
+            return vector(tables.pop(argument, None), label_names, orders.pop(argument, None))
+
+        settings |= {name: one_for_each_label(name) for name in ("pos_weight", "neg_weight")}
         constant_weight = None
         if "weight" in tables and is_constant(tables["weight"]):
-            constant_weight = vector(tables.pop("weight"), predicted.columns, orders.pop("weight", None))
+            constant_weight = one_for_each_label("weight")
         sources = Sources(**tables, orders=orders)
         check_rows(sources.tables())
         suspicions = Suspicions(settings["probabilities"], settings.get("ignore_index"))
@@ -187,7 +223,7 @@ def score(
         exact_scores = 0 if (sources.rows or 0) * predicted.columns > EXACT_SCORES else EXACT_SCORES
 
         def make_report() -> Report:
-            return Report(matched.names or predicted.columns, pos_weight=p, exact_scores=exact_scores, **settings)
+            return Report(label_names, exact_scores=exact_scores, **settings)
 
         try:
             kernel.set_num_threads(1)  # the workers are threads already

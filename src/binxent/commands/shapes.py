@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from binxent.files import TableError, column_names, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from binxent.arrays import Array
     from binxent.files import Table
+
+
+OF_CLASS = ("pos_weight", "neg_weight")  # of which a file has one number for each label, as a row or as a column
 
 
 def check_shapes(tables: Mapping[str, Table]) -> None:
@@ -21,7 +24,7 @@ def check_shapes(tables: Mapping[str, Table]) -> None:
         raise TableError(f"{predictions.path}: has no columns")
     for argument, table in tables.items():
         columns = 1 if argument == "sample_weight" else predictions.columns
-        if table.columns == columns or argument == "pos_weight" or (argument == "weight" and table.columns == 1):
+        if table.columns == columns or argument in OF_CLASS or (argument == "weight" and table.columns == 1):
             continue
         if argument == "labels":
             raise TableError(
@@ -46,19 +49,27 @@ def is_constant(weight: Table) -> bool:
     return first is not None and len(first()) == 1
 
 
-def vector(table: Table | None, labels: int, order: list[int] | None) -> Array | None:
-    """Returns the one number for each label that a file has as a row, in this order of columns, or as a column."""
+def vector(table: Table | None, labels: Sequence[str], order: list[int] | None) -> Array | None:
+    """Returns the one number for each label that a file has as a row, in this order of columns, or as a column.
+
+    Raises:
+        TableError: it has another shape, or a number is negative or not finite.
+    """
     if table is None:
         return None
     values = table.read()
-    if values.size != labels or min(values.shape) != 1:
+    if values.size != len(labels) or min(values.shape) != 1:
         raise TableError(
-            f"{table.path}: shape {values.shape}; expected one number for each of {plural(labels, 'label')}"
+            f"{table.path}: shape {values.shape}; expected one number for each of {plural(len(labels), 'label')}"
         )
-    row = values.reshape(-1)
-    if not (row >= 0).all():
-        raise TableError(f"{table.path}: {row[~(row >= 0)][0]}; expected numbers of at least 0")
-    return row if order is None else row[order]
+    row = values.reshape(-1) if order is None else values.reshape(-1)[order]
+    wrong = ~((row >= 0) & (row < float("inf")))
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise TableError(
+            f"{table.path}: {row[first]} for label {labels[first]}; expected a finite number of at least 0"
+        )
+    return row
 
 
 def read_names(path: str, predictions: Table) -> list[str]:

@@ -148,6 +148,7 @@ def _print_report(console: Console, report: Report, limit: int, others: str, *, 
     error = overall["average_precision_error"]
     within = f"; AP within {error:.1g}" if error else ""
     rest = f"; the {plural(limit, 'label')} with the greatest loss: {others}" if len(chosen) < len(scores.loss) else ""
+    options = str(report.loss_options)
     _print_scores(
         console,
         report.names,
@@ -156,7 +157,7 @@ def _print_report(console: Console, report: Report, limit: int, others: str, *, 
         overall if len(report.names) > 1 else None,
         reduction=report.reduction,
         title=f"{name}{plural(report.rows, 'row')}, {plural(len(report.names), 'label')}",
-        caption=f"predicted: probability > {report.threshold:g}{within}{rest}",
+        caption=f"predicted: probability > {report.threshold:g}{f'; loss: {options}' if options else ''}{within}{rest}",
         framed=framed,
     )
 

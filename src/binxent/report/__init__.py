@@ -6,16 +6,16 @@ merged by adding their counts.
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from binxent import formula, kernel, options
+from binxent import formula, kernel
 from binxent import numpy as face
-from binxent.arrays import Array, as_array
 from binxent.label_names import numbered
-from binxent.report import batch, measures
+from binxent.report import batch, constant, loss_options, measures
 from binxent.report.batch import Batch, InvalidValueError
 from binxent.report.cells import Cells
 from binxent.report.loss_sums import LossSums, WeightSums
@@ -25,6 +25,8 @@ from binxent.report.scores import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from binxent.arrays import Array
 
 __all__ = ["EXACT_SCORES", "InvalidValueError", "Report", "Scores"]
 
@@ -42,9 +44,9 @@ _SETTINGS = ("names", "probabilities", "threshold", "reduction", "calibration_bi
 class Report:
     """Counts predictions and labels; computes loss, calibration, precision, recall, average precision of each label.
 
-    Loss and options are those of ``binxent.numpy``. ``weight``, ``sample_weight`` and ``pos_weight`` act on the losses;
-    every other figure counts elements. A soft target is a positive above ½ for precision, recall and average
-    precision; base rate and calibration take its value.
+    Loss and options are those of ``binxent.numpy``. Weights and the options of the loss act on the losses and on the
+    base-rate loss; every other figure counts elements. A soft target is a positive above ½ for precision, recall and
+    average precision; base rate and calibration take its value.
 
     **Average precision** is exact up to ``exact_scores`` scores. More are counted in bins, each of which holds the
     scores with the same high bits, as many bits as the table has room for; scores of one bin count as tied.
@@ -54,7 +56,7 @@ class Report:
         labels: their number, or their names.
         probabilities: whether the predictions are probabilities rather than logits.
         threshold: the probability above which a label is predicted, for precision and recall.
-        pos_weight: [labels] or one for all, as in the loss.
+        pos_weight, neg_weight: [labels] or one for all, as in the loss.
         reduction: how the losses of a label become ``scores().loss``: ``"mean"`` over the known elements, ``"sum"``,
             ``"batchmean"`` (the sum divided by all rows), or ``"weighted_mean"`` (divided by the sum of the weights).
         calibration_bins: how many bins of probability, of equal width, the calibration error has.
@@ -63,9 +65,10 @@ class Report:
         score_bins: how many bins a label has for more scores: by default 65536 for up to 8 labels; for more labels what
             takes 4 MiB in all, but at least 4096 as long as that takes no more than 32 MiB.
         ignore_index, label_smoothing, gamma: as in the loss.
+        alpha, gamma_positive, gamma_negative, margin, focal: likewise.
 
     Raises:
-        ValueError: an option is out of range.
+        ValueError: an option is out of range, or a weight is negative or not finite.
 
     Examples:
         >>> import numpy as np
@@ -93,6 +96,12 @@ class Report:
         ignore_index: float | None = None,
         label_smoothing: float = 0.0,
         gamma: float = 0.0,
+        alpha: float | None = None,
+        gamma_positive: float | None = None,
+        gamma_negative: float | None = None,
+        margin: float = 0,
+        focal: str = "branch",
+        neg_weight: Any = None,
     ) -> None:
         self.names = numbered(labels) if isinstance(labels, int) else [str(name) for name in labels]
         count = len(self.names)
@@ -114,13 +123,22 @@ class Report:
         self.calibration_bins = calibration_bins
         self.exact_scores = exact_scores
         self.score_bins = default_bins(count) if score_bins is None else score_bins
-        self.terms = options.terms(ignore_index, label_smoothing, gamma, "float32") or options.Terms()
-        self.pos_weight: Array | None = None
-        if pos_weight is not None:
-            self.pos_weight = batch.readable(as_array("pos_weight", pos_weight))
-            options.check_broadcast("pos_weight", self.pos_weight.shape, (count,))
+        self.loss_options = loss_options.checked(
+            self.names,
+            pos_weight,
+            neg_weight,
+            ignore_index,
+            label_smoothing,
+            gamma,
+            alpha=alpha,
+            gamma_positive=gamma_positive,
+            gamma_negative=gamma_negative,
+            margin=margin,
+            focal=focal,
+        )
 
         self.rows = 0
+        self._soft_targets = False  # whether there were any, beside a loss that is not linear in them
         self._losses, self._weights = LossSums(count), WeightSums()
         self._cells = Cells(count, calibration_bins)
         self._ranking = Ranking(count, probabilities, exact_scores, self.score_bins)
@@ -144,10 +162,8 @@ class Report:
             y,
             shown.weight,
             reduction="none",
-            pos_weight=self.pos_weight,
             sample_weight=shown.sample_weight,
-            label_smoothing=self.terms.label_smoothing,
-            gamma=self.terms.gamma,
+            **self.loss_options.arguments(),
         )
         return np.ascontiguousarray(loss)
 
@@ -184,12 +200,11 @@ class Report:
 
     def _is_plain(self, shown: Batch) -> bool:
         """Whether the kernel computes the loss while it counts. Another loss is computed before, into the cache."""
-        weights = (shown.weight, shown.sample_weight, self.pos_weight)
-        return all(weight is None for weight in weights) and self.terms.label_smoothing == 0 == self.terms.gamma
+        return shown.weight is shown.sample_weight is None and self.loss_options.are_default
 
     def _update(self, first: int, shown: Batch) -> None:
         x, y = shown.predictions, shown.labels
-        known = formula.kept(y, shown.mask, self.terms.ignore_index)
+        known = formula.kept(y, shown.mask, self.loss_options.terms.ignore_index)
         if known is not None:
             # An element that is not known may hold anything. It becomes 0, which is valid, and is never counted.
             x, y = np.where(known, x, x.dtype.type(0)), np.where(known, y, y.dtype.type(0))
@@ -204,6 +219,8 @@ class Report:
         before = self._weights.of(self._cells) if weighted else None
         if self._count(x, y, loss, known):
             batch.refuse(first, x, y, self.probabilities, self.names)
+        if not (self._soft_targets or constant.is_linear(self.loss_options)):
+            self._soft_targets = bool(((y != 0) & (y != 1)).any())
         if before is not None:
             self._weights.add(before, y, shown.weight, shown.sample_weight, known)
         self.rows += len(x)
@@ -262,44 +279,20 @@ class Report:
         for name in _SETTINGS:
             if getattr(self, name) != getattr(other, name):
                 raise ValueError(f"reports differ in {name}: {getattr(self, name)} and {getattr(other, name)}")
-        if repr(self.terms) != repr(other.terms):  # by repr, as NaN does not equal NaN
-            raise ValueError(f"reports differ in the options of the loss: {self.terms} and {other.terms}")
-        one = np.ones(1)
-        mine, theirs = (one if report.pos_weight is None else report.pos_weight for report in (self, other))
-        if not np.array_equal(mine, theirs):
-            raise ValueError("reports differ in pos_weight")
+        self.loss_options.check_alike(other.loss_options)
         self._weights.merge(self._cells, other._weights, other._cells)
         self._cells.merge(other._cells)
         self._ranking.merge(other._ranking)
         self._losses.merge(other._losses)
         self.rows += other.rows
+        self._soft_targets = self._soft_targets or other._soft_targets
 
     def _constant_loss(self) -> Array:
-        """The sum of each label's losses if the odds of the weighted data were predicted for all its elements."""
+        """The sum of each label's losses at the best constant prediction; NaN where the counts do not give it."""
         weight, positive = self._weights.of(self._cells)
-        negative = weight - positive
-        # The loss is linear in the target, so two elements, one of each class with its weight, stand for all of them.
-        target = np.array([[1.0], [0.0]])
-        coefficient = np.stack([positive, negative])
-        smooth = formula.smoothed(target, self.terms.label_smoothing)
-        toward_1, toward_0 = (coefficient * smooth).sum(axis=0), (coefficient * (1 - smooth)).sum(axis=0)
-        if self.pos_weight is not None:
-            toward_1 = toward_1 * self.pos_weight
-        with np.errstate(divide="ignore", invalid="ignore"):
-            constant = np.nan_to_num(formula.log_odds(np, toward_1, toward_0), nan=0, posinf=np.inf, neginf=-np.inf)
-        pair = np.broadcast_to(constant, coefficient.shape).copy()
-        both = np.broadcast_to(target, coefficient.shape).copy()
-        p = None if self.pos_weight is None else self.pos_weight.astype(np.float64)
-        loss: Any = face.binary_cross_entropy_with_logits(
-            pair,
-            both,
-            coefficient,
-            reduction="none",
-            pos_weight=p,
-            label_smoothing=self.terms.label_smoothing,
-            gamma=self.terms.gamma,
-        )
-        return np.asarray(loss.sum(axis=0))
+        if self._soft_targets:
+            return np.full(len(self.names), np.nan)
+        return constant.least_loss(positive, weight - positive, self.loss_options)
 
     def _divisor(self) -> Array | float:
         """The divisor of the sum of each label's losses."""
@@ -362,6 +355,6 @@ class Report:
         divisor = self._divisor()
         whole = divisor if isinstance(divisor, float) else float(divisor.sum())
         for name, losses in (("loss", self._losses.total()), ("base_rate_loss", self._constant_loss())):
-            total = float(losses.sum()) / whole if whole else None
-            result[name] = total
+            total = float(losses.sum()) / whole if whole else math.nan
+            result[name] = None if math.isnan(total) else total
         return result

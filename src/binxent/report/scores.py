@@ -20,8 +20,9 @@ class Scores:
         found: how many are positive and predicted.
         loss: the mean loss; or what another reduction gives.
         base_rate: the mean of the targets.
-        base_rate_loss: the loss, reduced alike, of the best constant prediction (for ``gamma``, of the one that is best
-            without it). Without weights it is the entropy of the base rate.
+        base_rate_loss: the loss, reduced alike, of the best constant prediction under the same weights and options.
+            Without them that is the base rate, and the loss its entropy. NaN with ``focal="p_t"`` where a target was
+            soft, unless ``gamma`` and ``alpha`` are off: the sums of a report do not give it then.
         calibration_error: the expected calibration error, ECE: the mean distance, over bins of equal width weighted by
             their counts, of mean probability and mean target.
         precision: found / predicted.
