@@ -6,6 +6,7 @@ there cannot be seen, so a test makes every way of asking a tensor for its numbe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -370,3 +371,59 @@ def test_a_gradient_is_rescaled_in_place(size: int, dtype: torch.dtype) -> None:
         exact = (wide * (incoming / float(made_for))).to(dtype)
         launch.rescale(gradient, incoming=torch.tensor(incoming, device=DEVICE), made_for=made_for)
         assert torch.equal(gradient, exact)
+
+
+# The focal family
+
+
+FAMILY: dict[str, dict[str, Any]] = {
+    "alpha": {"alpha": 0.25, "gamma": 2.0},
+    "asymmetric": {"gamma_positive": 1.0, "gamma_negative": 4.0, "margin": 0.05},
+    "p_t": {"focal": "p_t", "gamma": 1.5, "alpha": 0.75},
+    "neg_weight": {"neg_weight": torch.linspace(0.0, 2.0, SHAPE[1], device=DEVICE)},
+}
+
+
+@both
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_focal_family_is_computed_by_the_kernel(
+    name: str, reduction: str, kind: str, launches: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = operands(kind)
+    loss = LOSSES[kind](x, y, reduction=reduction, **FAMILY[name])
+    slope = gradient(loss, x)
+    assert launches == (["loss", "remake"] if reduction == "mean" else ["loss", "loss"])
+    wide = x.detach().double().requires_grad_()
+    monkeypatch.setattr(cuda, "reads", lambda *_: False)
+    monkeypatch.setattr(cuda, "_may_read", lambda *_: False)
+    exact = LOSSES[kind](wide, y.double(), reduction=reduction, **FAMILY[name])
+    assert len(launches) == 2
+    torch.testing.assert_close(loss, exact.float(), rtol=5e-6, atol=1e-9)
+    torch.testing.assert_close(slope, gradient(exact, wide).float(), rtol=2e-5, atol=1e-9)
+
+
+@both
+@pytest.mark.parametrize("name", ["target", "pos_weight", "neg_weight", "mask"])
+def test_checked_targets_are_computed_by_the_kernel(name: str, kind: str, launches: list[str]) -> None:
+    x, y = operands(kind)
+    given = {"target": y, "pos_weight": torch.ones(SHAPE[1]), "neg_weight": torch.ones(1), "mask": torch.ones(70, 1)}
+    given = {key: operand.to(DEVICE) for key, operand in given.items()}
+    LOSSES[kind](x, check_targets=True, **given)
+    assert launches == ["measure", "loss"]
+    wrong = given[name].clone()
+    wrong.view(-1)[-1] = 2 if name in ("target", "mask") else -1
+    index = [size - 1 for size in wrong.shape]
+    with pytest.raises(RuntimeError, match=re.escape(f"{name}: {name}{index} is ")):
+        LOSSES[kind](x, check_targets=True, **given | {name: wrong})
+
+
+def test_compiled_the_loss_of_wrong_targets_is_nan(launches: list[str]) -> None:
+    x, y = operands("logits")
+    torch._dynamo.reset()
+    compiled = torch.compile(LOSSES["logits"], backend="aot_eager", fullgraph=True)
+    assert compiled(x, y, check_targets=True).isfinite()
+    wrong = y.clone()
+    wrong[69, 49] = 2
+    assert compiled(x, wrong, check_targets=True).isnan()
+    assert launches == ["loss", "loss"]

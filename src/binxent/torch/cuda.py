@@ -75,13 +75,6 @@ def reads(given: Sequence[Any], compiling: bool) -> bool:
     return triton is not None and bool(triton.reads(Operands(*given)))
 
 
-def knows(call: Call, operands: Operands) -> bool:
-    """Whether the kernel has all options of the call. To be deleted as soon as it has."""
-    terms = call.terms
-    knows_terms = terms is None or (terms.alpha is None and not terms.is_family)
-    return knows_terms and operands.neg_weight is None and not call.checks_targets
-
-
 def reads_to_count(target: Tensor, others: Sequence[Tensor | None]) -> bool:
     """Whether the kernel can count what is kept of a target, which may be of integers, beside a mask and weights."""
     triton = _triton() if _may_read(target) else None

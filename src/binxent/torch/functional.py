@@ -208,8 +208,6 @@ def _loss(
         sample_weight = sample_weight.reshape((-1,) + (1,) * (input.dim() - 1))
     learnt = learnt_smoothing, learnt_gamma
     operands = Operands(input, target, weight, sample_weight, pos_weight, mask, *learnt, divisor, neg_weight)
-    if kernel is cuda and not cuda.knows(call, operands):
-        kernel = None if compiling else blocks
     if compiling:
         if inplace_backward:
             raise RuntimeError("inplace_backward: not under torch.compile; call the loss without it, or uncompiled.")

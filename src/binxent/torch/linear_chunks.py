@@ -71,7 +71,7 @@ def _kernel(call: Call, operands: Operands, like: Tensor) -> ModuleType:
     if not cuda.RUNS_ON_CPU and like.is_cpu and all(cpu.is_plain(operand, False) for operand in given):
         return cpu
     numbers = [number for number in operands[6:9] if number is not None and not number.is_cpu]
-    reads = cuda.knows(call, operands) and cuda.reads((like, *operands[1:6], operands.neg_weight, *numbers), False)
+    reads = cuda.reads((like, *operands[1:6], operands.neg_weight, *numbers), False)
     return cuda if reads and (like.is_cpu or like.is_cuda) else blocks
 
 
