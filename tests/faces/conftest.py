@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,19 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     if framework in FRAMEWORKS and importlib.util.find_spec(framework) is None:
         return Absent.from_parent(parent, path=module_path)
     return None
+
+
+@pytest.fixture
+def in_float64() -> Iterator[None]:
+    """For derivatives, which JAX's own of the definition are compared with: in float64, and compiled without the most
+    expensive optimizations of machine code, which take a third of the time of such a test."""
+    import jax
+
+    name = "jax_disable_most_optimizations"
+    before = jax.config.values[name]
+    jax.config.update(name, True)
+    try:
+        with jax.enable_x64(True):
+            yield
+    finally:
+        jax.config.update(name, before)
