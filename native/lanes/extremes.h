@@ -302,6 +302,12 @@ class Extremes {
         return job_.input == Input::logits ? any_outside(x, n, T(0), stands_.far) : any_outside(x, n, stands_.far, T(1));
     }
 
+    // Whether is_far is false of each logit, with a focal power in double. A few of which it is false may count as far.
+    bool none_far_by_power(const T* x, int64_t n) const {
+        const double limit = 599 / (job_.largest_power() + 1) - 1;
+        return limit > 0 && !any_outside(x, n, T(0), T(limit));
+    }
+
   public:
     Extremes(const Job& job, const Factor& factor)
         : job_(job),
@@ -341,8 +347,9 @@ class Extremes {
 
     // Marks the extreme elements of a tile whose weights, pos_weight and neg_weight have these values.
     void find(const T* x, int64_t start, int64_t n, const T* const* values) {
-        found_ = tighter_.every || any_power_ || (has_tail() && any_far(x, n));
-        bool near = !any_power_ && job_.input == Input::logits;  // until an input of the tile is found to be far
+        const bool logits = job_.input == Input::logits;
+        found_ = tighter_.every || (any_power_ && !(logits && none_far_by_power(x, n))) || (has_tail() && any_far(x, n));
+        bool near = logits;  // until an input of the tile is found to be far
         for (int k = 0, looked = false; k < operands_ && !found_; ++k) {
             if (settled_[k] || !(tame_[k] || may_be_outside(k, values[k], start, n))) continue;
             if (near && !looked) near = !any_far(x, n), looked = true;
