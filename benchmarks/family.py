@@ -1,7 +1,8 @@
 """``python -m benchmarks.family``: times the options of the focal family beside the same pass without them.
 
 One thread, float32, hard targets, the gradient written to memory of its own; each way in turn. ``--check`` asks for the
-ratios that alpha, neg_weight and the margin may reach: exit code 1 if one of them is above.
+ratios that alpha, neg_weight and the margin may reach: exit code 1 if one of them is above. ``--hessian`` times the
+second derivative of some of them in the place of the loss.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from benchmarks.timing import Rounds, Step, in_turn
 from binxent import kernel
-from binxent.numpy import value_and_grad
+from binxent.numpy import grad_and_hess, value_and_grad
 
 MOST = 1.15  # times the time of the same pass without the option
 
@@ -41,7 +42,10 @@ WAYS: Mapping[str, tuple[Mapping[str, Any], str]] = {
 ASKED = ("alpha", "neg_weight", "margin", "gamma, alpha", "gamma, neg_weight", "two gammas, margin")
 
 
-def ways(rows: int, columns: int) -> Mapping[str, Step]:
+CURVED = ("plain", "alpha", "neg_weight", "margin", "gamma", "two gammas", "two gammas, margin", "p_t")
+
+
+def ways(rows: int, columns: int, *, curved: bool = False) -> Mapping[str, Step]:
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, (rows, columns)).astype(np.float32)
     hard = (rng.random(logits.shape) < 0.3).astype(np.float32)
@@ -54,7 +58,21 @@ def ways(rows: int, columns: int) -> Mapping[str, Step]:
         target = soft if "soft" in given else hard
         return lambda: value_and_grad(logits, target, out=out, **options)
 
-    return {name: step(given) for name, (given, _) in WAYS.items()}
+    if not curved:
+        return {name: step(given) for name, (given, _) in WAYS.items()}
+
+    second = np.empty_like(logits)
+
+    def curve(hessian: str, given: Mapping[str, Any]) -> Step:
+        options = {name: of_labels if value is True else value for name, value in given.items()}
+        return lambda: grad_and_hess(logits, hard, out=(out, second), hessian=hessian, **options)
+
+    # Without a power and a margin both are one.
+    return {
+        name if kind == "exact" else f"{name}, {kind}": curve(kind, WAYS[name][0])
+        for name in CURVED
+        for kind in (("exact", "expected") if name not in ("plain", "alpha", "neg_weight") else ("exact",))
+    }
 
 
 def main() -> int:
@@ -62,11 +80,21 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--columns", type=int, default=1024)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--hessian", action="store_true")
     given = parser.parse_args()
     kernel.set_num_threads(1)
     print(f"[{given.rows}, {given.columns}] logits of float32, 1 thread, {kernel.instruction_set}")
-    times = in_turn(ways(given.rows, given.columns), Rounds(20, least=15, most=60))
+    times = in_turn(ways(given.rows, given.columns, curved=given.hessian), Rounds(20, least=15, most=60))
     missed = False
+    if given.hessian:
+        for name, taken in times.items():
+            least, plain, gamma = (
+                taken.spread().least,
+                taken.over(times["plain"]).median,
+                taken.over(times["gamma"]).median,
+            )
+            print(f"{name:30} {1e3 * least:7.3f} ms at least; {plain:5.2f} times plain, {gamma:4.2f} times gamma")
+        return 0
     for name, taken in times.items():
         against = WAYS[name][1]
         ratio, plain = taken.over(times[against]).median, taken.over(times["plain"]).median

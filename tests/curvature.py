@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from binxent import formula
+from binxent import definition, formula, options
+from binxent.call import Operands, plan
+from binxent.formula import LOGITS
+from binxent.numpy.arrays import Arrays
+from binxent.options import Terms
 
 Array = np.ndarray[Any, Any]
 
@@ -52,3 +56,48 @@ def size(x: Array, gamma: float) -> Array:
     finite = np.where(np.isinf(x), 0, x)
     s, power = formula.softplus(np, -finite), np.exp(-gamma * formula.softplus(np, finite))
     return np.where(np.isinf(x), 0, up * power * ((2 * gamma + 1) * down + gamma * s * (gamma * up + down)))
+
+
+def of_family(case: dict[str, Any], x: Array, y: Array, *, expects: bool = False, **more: Any) -> tuple[Array, Array]:
+    """The definition with options of the focal family, in longdouble, and the sum of the sizes of all terms it adds."""
+    family = options.focal(**{name: case[name] for name in options.Focal._fields if name in case})
+    arrays = {name: array.astype(np.longdouble) for name, array in more.items() if isinstance(array, np.ndarray)}
+    numbers = {name: number for name, number in more.items() if name not in arrays}
+    call = plan(
+        LOGITS, "none", ("float64", "float64"), x.shape, y.shape, gamma=case.get("gamma", 0.0), focal=family,
+        **{name: array.shape for name, array in arrays.items()}, **numbers,
+    )  # fmt: skip
+    xp = Arrays(np.longdouble)
+    with np.errstate(all="ignore"):
+        values = definition.prepare(xp, call, Operands(x, y, **arrays))
+        exact = definition.curvature(xp, call, values, expects=expects)
+        if expects:
+            return exact, np.abs(exact)
+        return exact, formula.only(np, values.keep, family_size(call.terms or Terms(), values))
+
+
+def family_size(terms: Terms, values: definition.Values) -> Array:
+    """The sizes of the terms of the second derivative, added."""
+    x = np.where(np.isinf(values.x), 0, values.x)
+    p, r = formula.sigmoids(np, x)
+    falling, rising = formula.softplus(np, -x), formula.softplus(np, x)
+    w = definition.weight(values)
+    w = np.abs(np.ones_like(x) * (1 if w is None else w))
+    smoothed = (formula.smoothed(y, terms.label_smoothing) for y in (values.y, 1 - values.y))
+    weights = (1 if one is None else one for one in (values.pos_weight, values.neg_weight))
+    (y, rest), (up, down) = smoothed, weights
+    one, none = np.abs(up * y), np.abs(down * rest)
+    gamma, own, v = terms.gamma, terms.gamma if terms.gamma_negative is None else terms.gamma_negative, p * r
+    if terms.focal == "p_t":
+        share = 1 if terms.alpha is None else terms.alpha * y + (1 - terms.alpha) * rest
+        u, d = y * r + rest * p, np.abs(rest - y)
+        bend = (one * falling + none * rising) * (gamma * d * v + y * r * r + rest * p * p) / u
+        found = w * share * u**gamma * ((one + none) * v + gamma * d * (v / u) * (2 * (none * p + one * r) + bend))
+        return np.where(np.isinf(values.x), 0, found)
+    q = p - np.longdouble(terms.margin)
+    q = np.where(q > 0, q, 0.5)
+    inner = -np.log1p(-q)
+    bend = 2 * v / (q * (1 - q)) + inner * (own * v + p * q + terms.margin * r) / (q * q)
+    negative = v * q**own * ((r * r + terms.margin * np.abs(r - p)) / (1 - q) ** 2 + own * bend)
+    negative = np.where((p <= terms.margin) | np.isinf(values.x), 0, negative) if terms.margin else size(-values.x, own)
+    return w * (one * size(values.x, gamma) + none * negative)

@@ -19,6 +19,11 @@ from tests.reference import DTYPES, bits
 
 SIZE = 3 * 4096 * 16 + 4097  # over the serial limit, and no whole number of blocks, tiles or groups
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 3e38, -3e38, 88.8, -104.2, 65504.0, 6e-8]
+FAMILY = {
+    "two gammas": {"gamma_positive": 1.0, "gamma_negative": 4.0},
+    "margin": {"gamma_negative": 0.5, "margin": 0.05},
+    "p_t": {"gamma": 2.0, "focal": "p_t", "alpha": 0.25},
+}
 
 
 def digests() -> dict[str, str]:
@@ -74,6 +79,11 @@ def digests() -> dict[str, str]:
             made = grad_and_hess(x, y, weight, p, gamma=gamma, hessian=kind)
             joined = b"".join(bits(a).tobytes() for a in made)
             found[f"{dtype} {kind} hessian {weighting} {gamma:g}"] = hashlib.sha256(joined).hexdigest()
+        for kind in ("exact", "expected") if source == "logits" else ():
+            for name, family in FAMILY.items():
+                made = grad_and_hess(x, y, weight, p, hessian=kind, **family)
+                joined = b"".join(bits(a).tobytes() for a in made)
+                found[f"{dtype} {kind} hessian {weighting} {name}"] = hashlib.sha256(joined).hexdigest()
     return found
 
 

@@ -64,7 +64,7 @@ struct Job {
     View gradient;  // optional output; may be x itself
     View hessian;   // optional output beside a gradient: the second derivative by a logit, scaled like the gradient
     View value;     // optional output, one number: the sum of the losses / divisor
-    bool expects = false;  // of the focal power, the hessian is the expected one
+    bool expects = false;  // of the focal family, the hessian is the expected one
     Divisor divided_by = Divisor::given;
     double divisor = 1;            // if it is given
     bool nothing_is_zero = false;  // a divisor of 0 gives 0, because it was measured, or is a normalizer
@@ -109,8 +109,8 @@ struct Kernel {
     // Computes blocks [first, last) of the job: writes each element's outputs, and one sum per block. Returns flags.
     unsigned (*run_blocks)(const Job&, int64_t first_block, int64_t last_block, char* workspace) noexcept;
 
-    // Does the same for a job that has a hessian. Such a job is one of logits, and raises no flag.
-    void (*curve_blocks)(const Job&, int64_t first_block, int64_t last_block, char* workspace) noexcept;
+    // Does the same for a job that has a hessian. Such a job is one of logits; its flags are those of wrong targets.
+    unsigned (*curve_blocks)(const Job&, int64_t first_block, int64_t last_block, char* workspace) noexcept;
 
     // The pass before it, where the operands give the divisor: writes what each block counts into its sum.
     void (*measure_blocks)(const Job&, int64_t first_block, int64_t last_block, char* workspace) noexcept;

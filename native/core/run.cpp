@@ -51,7 +51,7 @@ void run_task(int64_t begin, int64_t end, void* context, char* workspace) noexce
 void curve_task(int64_t begin, int64_t end, void* context, char* workspace) noexcept {
     Shared& shared = *static_cast<Shared*>(context);
     const Division& division = shared.division;
-    kernel().curve_blocks(shared.job, division.first_of(begin), division.first_of(end), workspace);
+    shared.flags |= kernel().curve_blocks(shared.job, division.first_of(begin), division.first_of(end), workspace);
 }
 
 void measure_task(int64_t begin, int64_t end, void* context, char* workspace) noexcept {
@@ -131,8 +131,6 @@ unsigned run(Job& job, ParallelFor lent) {
     check_output("hessian", job.hessian);
     if (job.hessian && (!job.gradient || job.input != Input::logits))
         throw std::invalid_argument("hessian: expected beside a gradient, and of logits");
-    if (job.hessian && job.is_family())
-        throw std::invalid_argument("hessian: expected without gamma_positive, gamma_negative, margin and focal='p_t'");
     const Division division(job);
     const size_t bytes = workspace_size(job, division);
     Workspace workspace(bytes);

@@ -10,19 +10,20 @@
 #include "sparse_rows.h"
 #include "sums.h"
 #include "table.h"
+#include "wide_curvature.h"
 
 namespace binxent::BINXENT_ISA {
 namespace {
 
-// The focal power amplifies what was rounded before it.
-bool is_in_double(const Job& job) { return job.in_double() || job.gamma > 0; }
+// The focal power amplifies what was rounded before it, and so does a margin that p is next to.
+bool is_in_double(const Job& job) { return job.in_double() || job.is_focal(); }
 
 // A gradient in place of the logits is not made there: a loop reads logits after it has written gradients.
 bool is_apart(const Job& job) { return job.gradient.data != job.x.data; }
 
 // Target is the reader of `targets`.
 template <class T, class Target, class Targets>
-void run(const Job& job, const Targets& targets, int64_t first_block, int64_t last_block, Space& space) {
+unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_t last_block, Space& space) {
     const int64_t first = job.begin_of(first_block), size = job.size_of(first_block, last_block);
     const bool selects = job.selects();
     const Factor factor(job);
@@ -45,6 +46,7 @@ void run(const Job& job, const Targets& targets, int64_t first_block, int64_t la
 
     const CurvedStep<T> step = choose_curved<T>(job);
     BlockSum sum;
+    unsigned flags = 0;
     for (int64_t block = first_block; block < last_block; ++block) {
         const int64_t end = job.end_of(block);
         WideSum beyond;
@@ -57,6 +59,7 @@ void run(const Job& job, const Targets& targets, int64_t first_block, int64_t la
             if (job.pos_weight) tile.pos_weight = pos_weight.tile(start, n);
             if (job.neg_weight) tile.neg_weight = neg_weight.tile(start, n);
             if (selects) tile.kept = kept.tile(tile.target, start, n);
+            if (job.checks_targets) flags |= wrong_operands(job, n, tile, start, kept);
             step(n, tile, terms, T(factor.within));
             for (int64_t i = 0; factor.after != 1 && i < n; ++i) {
                 tile.gradient[i] = T(tile.gradient[i] * factor.after);
@@ -81,6 +84,7 @@ void run(const Job& job, const Targets& targets, int64_t first_block, int64_t la
         }
         if (job.value) job.block_sum[block] = joined(sum, beyond);
     }
+    return flags;
 }
 
 template <class T>
@@ -93,11 +97,9 @@ int64_t space_to_curve_in(const Job& job, int64_t n) {
 }
 
 template <class T>
-void run(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
-    if (job.sparse_target)
-        run<T, SparseReader<T>>(job, job.sparse_target, first_block, last_block, space);
-    else
-        run<T, Reader<T>>(job, job.target, first_block, last_block, space);
+unsigned run(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
+    if (job.sparse_target) return run<T, SparseReader<T>>(job, job.sparse_target, first_block, last_block, space);
+    return run<T, Reader<T>>(job, job.target, first_block, last_block, space);
 }
 
 }  // namespace
@@ -106,12 +108,12 @@ int64_t space_to_curve(const Job& job, int64_t n) {
     return is_in_double(job) ? space_to_curve_in<double>(job, n) : space_to_curve_in<float>(job, n);
 }
 
-void curve_blocks(const Job& job, int64_t first_block, int64_t last_block, char* workspace) noexcept {
-    if (first_block == last_block) return;
+unsigned curve_blocks(const Job& job, int64_t first_block, int64_t last_block, char* workspace) noexcept {
+    if (first_block == last_block) return 0;
     const DefaultRounding mode;
     Space space(workspace);
-    is_in_double(job) ? run<double>(job, first_block, last_block, space)
-                      : run<float>(job, first_block, last_block, space);
+    return is_in_double(job) ? run<double>(job, first_block, last_block, space)
+                             : run<float>(job, first_block, last_block, space);
 }
 
 }  // namespace binxent::BINXENT_ISA

@@ -6,10 +6,11 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "family_curvature.h"
 #include "focal.h"
 #include "loops.h"
 #include "math.h"
-#include "wide_loss.h"
+#include "wide.h"  // before focal_bend, whose Wide operators it would not find later
 
 namespace binxent::BINXENT_ISA {
 
@@ -75,29 +76,6 @@ BINXENT_INLINE FocalCurves<T> focal_curves(T x, T gamma) {
             (left ? other_power : power) * fma(up, bend, down * other_bend) / slopes};
 }
 
-// The same for coefficients and logits of any size.
-inline FocalCurves<Wide> wide_focal_curves(double x, double gamma) {
-    const WideLogit logit(x);
-    const Wide sigma = logit.other, other = logit.sigma;
-    if (gamma == 0) return {sigma * other, sigma * other, sigma * other};
-    if (!is_finite(logit.softplus) || !is_finite(logit.opposite)) return {};
-    const Wide g = wide(gamma), twice = wide(2 * gamma + 1);
-    const Wide bend = sigma * focal_bend(sigma, other, logit.softplus, g, twice);
-    const Wide other_bend = other * focal_bend(other, sigma, logit.opposite, g, twice);
-    const Wide power = wide_exp_of_minus(gamma * number(logit.opposite));
-    const Wide other_power = wide_exp_of_minus(gamma * number(logit.softplus));
-    const Wide down = other + g * sigma * logit.softplus, up = sigma + g * other * logit.opposite;
-    const Wide ratio = wide_exp_of_minus(gamma * absolute(x));
-    const Wide slopes = x < 0 ? up * ratio + down : down * ratio + up;
-    return {power * bend, other_power * other_bend,
-            (x < 0 ? other_power : power) * (up * bend + down * other_bend) / slopes};
-}
-
-inline Wide wide_curvature(double x, double gamma, bool expected, Wide positive, Wide negative) {
-    const FocalCurves<Wide> curves = wide_focal_curves(x, gamma);
-    return expected ? (positive + negative) * curves.expected : positive * curves.positive + negative * curves.negative;
-}
-
 template <class T>
 struct CurvedTile : Tile<T> {
     T* hessian;
@@ -139,6 +117,24 @@ void focal_curved_tile(int64_t n, const CurvedTile<double>& tile, const Terms<do
     });
 }
 
+template <class Element, bool expected>
+void family_curved_tile(int64_t n, const CurvedTile<double>& tile, const Terms<double>& given, double factor) {
+    using T = double;
+    const T* __restrict xs = tile.x;
+    const T* __restrict targets = tile.target;
+    T* __restrict losses = tile.loss;
+    T* __restrict gradients = tile.gradient;
+    T* __restrict hessians = tile.hessian;
+    const Shown<T, true> shown{tile.kept, tile.hidden};
+    const Terms<T> terms = given;  // a copy, as in family_tile
+    for_each_element<T, Kind::weighted>(n, tile, terms.smoothing, [=](int64_t i, const Branches<T>& of) BINXENT_ALWAYS {
+        const Element element(xs[i], targets[i], of, terms);
+        losses[i] = shown(i, element.loss());
+        gradients[i] = shown(i, element.gradient(factor));
+        hessians[i] = shown(i, expected ? element.expected(factor) : element.exact(factor));
+    });
+}
+
 template <class T>
 using CurvedStep = void (*)(int64_t, const CurvedTile<T>&, const Terms<T>&, T);
 
@@ -149,11 +145,24 @@ CurvedStep<T> choose_curved(const Job& job) {
                          : (want_loss ? curved_tile<T, kind, false, true> : curved_tile<T, kind, false, false>);
 }
 
+template <class Element>
+CurvedStep<double> choose_curved_family(const Job& job) {
+    return job.expects ? family_curved_tile<Element, true> : family_curved_tile<Element, false>;
+}
+
+inline CurvedStep<double> choose_curved_family(const Job& job) {
+    if (job.of_p_t) return choose_curved_family<PtCurve>(job);
+    if (job.margin == 0) return choose_curved_family<AsymmetricCurve>(job);
+    return job.largest_power() > 0 ? choose_curved_family<MarginCurve<true>>(job) : choose_curved_family<MarginCurve<false>>(job);
+}
+
 // The loop that a job needs. There is none for a pos_weight alone: a weight of 1 has no influence on the bits.
 template <class T>
 CurvedStep<T> choose_curved(const Job& job) {
-    if constexpr (std::is_same_v<T, double>)
+    if constexpr (std::is_same_v<T, double>) {
+        if (job.is_family()) return choose_curved_family(job);
         if (job.gamma > 0) return job.expects ? focal_curved_tile<true> : focal_curved_tile<false>;
+    }
     if (job.weights > 0 || job.pos_weight || job.neg_weight || job.has_share()) return choose_curved<T, Kind::weighted>(job);
     return job.label_smoothing != 0 ? choose_curved<T, Kind::smoothed>(job) : choose_curved<T, Kind::plain>(job);
 }

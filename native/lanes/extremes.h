@@ -375,8 +375,8 @@ class Extremes {
         Coefficients of;
         for (int64_t i = 0; found_ && i < n; ++i)
             if ((mark_[i] & in_gradient) && read_coefficients(tile, start, i, of))
-                tile.hessian[i] = T(number(
-                    curvature(tile.x[i], job_.gamma, job_.expects, of.positive, of.negative) * factor_.whole));
+                tile.hessian[i] =
+                    T(number(curvature(job_, tile.x[i], of.y, of.rest, of.positive, of.negative) * factor_.whole));
     }
 
     // Adds the tile's losses to the sum, and those that T does not hold to `beyond`.

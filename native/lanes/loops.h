@@ -150,6 +150,17 @@ bool any_negative(int64_t n, const T* v, const T* kept, T hidden) {
     return negative != 0;
 }
 
+// Returns flags for what `check_targets` refuses; `kept` is the mask's reader.
+template <class T, class Kept>
+unsigned wrong_operands(const Job& job, int64_t n, const Tile<T>& tile, int64_t start, Kept& kept) {
+    unsigned wrong = 0;
+    if (job.input == Input::logits && out_of_range(n, tile.target, tile.kept, tile.hidden)) wrong |= target_out_of_range;
+    if (job.pos_weight && any_negative(n, tile.pos_weight, tile.kept, tile.hidden)) wrong |= negative_pos_weight;
+    if (job.neg_weight && any_negative(n, tile.neg_weight, tile.kept, tile.hidden)) wrong |= negative_neg_weight;
+    if (job.mask && kept.is_mask_fractional(start, n)) wrong |= mask_not_binary;
+    return wrong;
+}
+
 // Writes NaN for every element that is out of range: a caller in a compiled graph cannot raise.
 template <class T>
 void spoil_out_of_range(int64_t n, const Tile<T>& tile, const Job& job) {

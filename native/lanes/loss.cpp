@@ -85,13 +85,7 @@ unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_
             if (out_of_range(n, tile.x, tile.kept, tile.hidden)) outside |= input_out_of_range;
             if ((!job.any_target || job.checks_targets) && out_of_range(n, tile.target, tile.kept, tile.hidden)) outside |= target_out_of_range;
         }
-        if (job.checks_targets) {
-            if (job.input == Input::logits && out_of_range(n, tile.target, tile.kept, tile.hidden))
-                outside |= target_out_of_range;
-            if (job.pos_weight && any_negative(n, tile.pos_weight, tile.kept, tile.hidden)) outside |= negative_pos_weight;
-            if (job.neg_weight && any_negative(n, tile.neg_weight, tile.kept, tile.hidden)) outside |= negative_neg_weight;
-            if (job.mask && kept.is_mask_fractional(start, n)) outside |= mask_not_binary;
-        }
+        if (job.checks_targets) outside |= wrong_operands(job, n, tile, start, kept);
         if constexpr (is_sparse)
             (target.is_empty() ? for_negatives : step)(n, tile, terms, T(factor.within));
         else

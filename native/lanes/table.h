@@ -16,7 +16,7 @@ unsigned run_blocks(const Job&, int64_t first_block, int64_t last_block, char* w
 int64_t space_to_run(const Job&, int64_t n);  // in bytes, for n elements
 
 // curvature.cpp
-void curve_blocks(const Job&, int64_t first_block, int64_t last_block, char* workspace) noexcept;
+unsigned curve_blocks(const Job&, int64_t first_block, int64_t last_block, char* workspace) noexcept;
 int64_t space_to_curve(const Job&, int64_t n);
 
 // measure.cpp

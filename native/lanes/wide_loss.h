@@ -98,13 +98,18 @@ inline WideBranch wide_probability(const Job& job, double q, Wide positive, Wide
     return {of_positive * wide(minus_log) + none.loss, (none.slope + -falling) / wide(bounded)};
 }
 
+// Returns u^γ, the power of p_t.
+inline Wide wide_power_of_p_t(double gamma, double y, double rest, Wide minus_log, Wide minus_log1m, Wide u) {
+    const double log = rest == 0 ? number(minus_log1m) - log_of(y) : y == 0 ? number(minus_log) - log_of(rest) : -log_of(number(u));
+    return gamma == 0 ? wide(1) : wide_exp_of_minus(gamma * log);
+}
+
 // With the power of p_t, whose alpha the coefficients have. `slope` is dp/dx, or p·(1−p) of a probability.
 inline WideBranch wide_p_t(double gamma, double y, double rest, Wide positive, Wide negative, Wide p, Wide other,
                            Wide minus_log, Wide minus_log1m) {
     const Wide u = wide(y) * other + wide(rest) * p;
     if (u.part <= 0) return {Wide{0, 0}, Wide{0, 0}};
-    const double log = rest == 0 ? number(minus_log1m) - log_of(y) : y == 0 ? number(minus_log) - log_of(rest) : -log_of(number(u));
-    const Wide power = gamma == 0 ? wide(1) : wide_exp_of_minus(gamma * log);
+    const Wide power = wide_power_of_p_t(gamma, y, rest, minus_log, minus_log1m, u);
     const Wide cross_entropy = times(positive, minus_log) + times(negative, minus_log1m);
     const Wide by_power = wide(gamma * (rest - y)) * times(p * other / u, cross_entropy);
     return {times(power, cross_entropy), power * (negative * p + -(positive * other) + by_power)};

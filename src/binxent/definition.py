@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from binxent import focal, formula
+from binxent import focal, focal_curvature, formula
 from binxent.call import GIVEN, KEPT, ROWS, SIZE, WEIGHTS
 from binxent.options import Terms, is_family, no_probability, wrong_target
 
@@ -324,6 +324,17 @@ def loss(xp: Arrays, call: Call, operands: Operands) -> Array:
 def slope(xp: Arrays, call: Call, values: Values, name: str) -> Array:
     """The result of ``derivative`` for these values."""
     return derivative(xp, call, name, *values)
+
+
+def curvature(xp: Arrays, call: Call, values: Values, *, expects: bool) -> Array:
+    """The second derivative of each element's loss by its logit, before the division: the exact or the expected one."""
+    terms = call.terms
+    if terms is None or not is_family(terms):
+        exact, expected = formula.logits_curvature, formula.logits_expected_curvature
+    else:
+        exact, expected = focal_curvature.of(terms._replace(ignore_index=None, label_smoothing=0, gamma=0))
+    found = (expected if expects else exact)(xp, *_arguments(values, weight(values)))
+    return formula.only(xp, values.keep, found)
 
 
 def saturated(xp: Arrays, call: Call, gradient: Array, dtype: str) -> Array:

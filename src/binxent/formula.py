@@ -418,20 +418,24 @@ def _curve(xp: Namespace, x: Array, gamma: Option) -> Array:
     return xp.where(infinite, xp.zeros_like(x), curve)
 
 
-def _expected_curve(xp: Namespace, x: Array, gamma: Option) -> Array:
+def _expected_curve(xp: Namespace, x: Array, gamma: Option, of_negatives: Option) -> Array:
     """(B·c(x) + A·c(−x)) / (A + B), with c = ``_curve``; A and −B are the branches' slopes, with their signs changed.
 
-    All of it is divided by the larger of σ(x)^γ and σ(−x)^γ, so that no power in the denominator is 0.
+    c(−x) and B have the gamma of negatives. All of it is divided by the larger of σ(−x)^γ and σ(x)^γ₋, so that no power
+    in the denominator is 0.
     """
     infinite, finite = _finite(xp, x)
-    size, left = xp.where(finite < 0, -finite, finite), finite < 0
     up, down = sigmoids(xp, finite)
-    rising = up + gamma * down * softplus(xp, finite)
-    falling = down + gamma * up * softplus(xp, -finite)
-    ratio = xp.exp(-gamma * size)
-    slopes = xp.where(left, rising * ratio + falling, falling * ratio + rising)
-    bends = rising * _bend(xp, finite, gamma) + falling * _bend(xp, -finite, gamma)
-    return xp.where(infinite, xp.zeros_like(x), xp.exp(-gamma * softplus(xp, size)) * bends / slopes)
+    above, below = softplus(xp, finite), softplus(xp, -finite)
+    rising = up + of_negatives * down * above
+    falling = down + gamma * up * below
+    of_positive, of_negative = gamma * above, of_negatives * below  # −log of the two powers
+    ahead = of_positive < of_negative
+    ratio = xp.exp(xp.where(ahead, of_positive - of_negative, of_negative - of_positive))
+    slopes = xp.where(ahead, rising * ratio + falling, falling * ratio + rising)
+    bends = rising * _bend(xp, finite, gamma) + falling * _bend(xp, -finite, of_negatives)
+    power = xp.exp(-xp.where(ahead, of_negative, of_positive))
+    return xp.where(infinite, xp.zeros_like(x), power * bends / slopes)
 
 
 def logits_curvature(
@@ -470,7 +474,7 @@ def logits_expected_curvature(
     if is_off(gamma):
         return logits_curvature(xp, x, target, weight, pos_weight, label_smoothing, gamma, neg_weight)
     positive, negative = coefficients(target, pos_weight, label_smoothing, neg_weight)
-    return _weighted(xp, weight, (negative + positive) * _expected_curve(xp, x, gamma))
+    return _weighted(xp, weight, (negative + positive) * _expected_curve(xp, x, gamma, gamma))
 
 
 def focal_power(xp: Namespace, minus_log: Array, gamma: Option) -> Array:

@@ -164,14 +164,10 @@ def _compute(call: Call, operands: Operands, outputs: Outputs, divisor: float | 
         slope = formula.only(xp, values.keep, definition.slope(xp, call, values, "input"))
         dtype = _array(outputs.gradient).dtype.name
         found["gradient"] = definition.saturated(xp, call, slope * scale, dtype)
-    for name, curvature in (
-        ("hessian", formula.logits_curvature),
-        ("expected_hessian", formula.logits_expected_curvature),
-    ):
+    for name in ("hessian", "expected_hessian"):
         if getattr(outputs, name) is not None:
-            of = (values.x, values.y, definition.weight(values), values.pos_weight)
-            curve = curvature(xp, *of, values.label_smoothing, values.gamma, values.neg_weight)
-            found[name] = formula.only(xp, values.keep, curve) * scale
+            curve = definition.curvature(xp, call, values, expects=name == "expected_hessian")
+            found[name] = curve * scale
     # Written at the end, since the gradient may have the input's memory.
     for name, operand in outputs._asdict().items():
         if operand is not None:

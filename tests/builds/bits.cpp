@@ -113,7 +113,10 @@ void print(const char* dtype_name, DType dtype, bool probabilities, const char* 
         if (is("gamma 2, pos_weight")) job.gamma = 2;
         if (is("gamma 3.7") || is("expected hessian")) job.gamma = 3.7;
         if (is("gamma 7")) job.gamma = 7;
-        job.expects = is("expected hessian");
+        if (is("two gammas") || is("margin")) job.gamma = 1, job.gamma_negative = 3.5;
+        if (is("margin")) job.margin = 0.05;
+        if (is("p_t") || is("expected p_t")) job.gamma = 2, job.of_p_t = true, job.share = 0.25, job.other_share = 0.75;
+        job.expects = is("expected hessian") || is("expected p_t");
         job.incoming = is("incoming") ? 0.7 : 1;
         job.gradient = gradient.view();
         job.loss = loss.view();
@@ -142,8 +145,8 @@ int main() {
         for (const bool probabilities : {false, true})
             for (const char* option :
                  {"plain", "weight", "weighted mean", "pos_weight", "mask", "ignore_index", "label_smoothing", "gamma 0.5",
-                  "gamma 2, pos_weight", "gamma 3.7", "gamma 7", "expected hessian", "incoming", "target of bool",
-                  "target of float64"})
+                  "gamma 2, pos_weight", "gamma 3.7", "gamma 7", "expected hessian", "two gammas", "margin", "p_t", "expected p_t",
+                  "incoming", "target of bool", "target of float64"})
                 print(name, dtype, probabilities, option);
     }
 }

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,14 +54,25 @@ def test_counts() -> None:
     assert count(target, reduction="weighted_mean", weight=np.array([2.0, 0.5])) == 5.0
 
 
-@pytest.mark.parametrize("hessian", ["exact", "expected"])
-def test_second_derivatives(hessian: str) -> None:
-    """The exact one, by differences of the gradient; the expected one is that where gamma is 0."""
-    x, y = np.linspace(-3, 3, 7), np.array([0, 1, 0, 1, 0, 1, 1])
-    gamma = 2.0 if hessian == "exact" else 0.0
-    made = grad_and_hess(x, y, gamma=gamma, hessian=hessian)[1]
-    up, down = (grad_and_hess(x + step, y, gamma=gamma)[0] for step in (1e-6, -1e-6))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gamma": 2.0},
+        {"gamma_positive": 1.0, "gamma_negative": 4.0, "alpha": 0.3},
+        {"gamma": 2.0, "margin": 0.1},
+        {"gamma": 2.0, "focal": "p_t", "alpha": 0.3},
+    ],
+    ids=str,
+)
+def test_second_derivatives(options: dict[str, Any]) -> None:
+    """The exact one, by differences of the gradient; the expected one is not negative, and that where no power is."""
+    x, y = np.linspace(-3, 3, 7), np.array([0, 1, 0, 1, 0.25, 1, 1])
+    up, down = (grad_and_hess(x + step, y, **options)[0] for step in (1e-6, -1e-6))
+    made = grad_and_hess(x, y, **options)[1]
     np.testing.assert_allclose(made, (up - down) / 2e-6, rtol=1e-7, atol=1e-9)
+    assert (grad_and_hess(x, y, **options, hessian="expected")[1] >= 0).all()
+    exact, expected = (grad_and_hess(x, y, alpha=0.3, hessian=hessian)[1] for hessian in ("exact", "expected"))
+    np.testing.assert_array_equal(exact, expected)
 
 
 def test_a_normalizer_and_a_sparse_target() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from binxent import options
 from binxent.formula import LOGITS
 from binxent.kernels import Outputs, native
@@ -17,6 +19,7 @@ from binxent.numpy.eager import (
     new_array,
     new_value,
     planned,
+    refuse_out_of_range,
     share_memory,
 )
 from binxent.options import RefusalError
@@ -40,8 +43,13 @@ def grad_and_hess(
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
     alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
     neg_weight: Array | None = None,
     normalizer: float | Array | None = None,
+    check_targets: bool = False,
     hessian: str = "exact",
     value: bool = False,
     out: tuple[Array, Array] | None = None,
@@ -56,12 +64,14 @@ def grad_and_hess(
         logits: of any shape; float16, bfloat16, float32 or float64.
         target, weight, pos_weight: as in ``binary_cross_entropy_with_logits``; sparse targets too.
         reduction: of the loss whose derivatives are returned. ``"sum"`` and ``"none"`` have the same.
-        sample_weight, mask, ignore_index, label_smoothing, gamma, alpha, neg_weight, normalizer: as in the loss.
-            Where an element is ignored, both derivatives are 0.
-        hessian: ``"exact"``, or ``"expected"``, which differs with ``gamma`` only. The focal loss bends downwards
-            where a prediction is wrong, so its exact second derivative may be negative there. The expected one is
-            never negative: it is the mean over labels for which these logits are the best prediction, multiplied by
-            ``w · [(1−y) + p·y]``.
+        sample_weight, mask, ignore_index, label_smoothing, gamma, alpha, gamma_positive, gamma_negative: as in the
+            loss. Where an element is ignored, both derivatives are 0.
+        margin, focal, neg_weight, normalizer, check_targets: likewise. At the margin, σ(x) = m, where the slope of a
+            negative jumps, its derivatives are 0, as they are below.
+        hessian: ``"exact"``, or ``"expected"``, which differs with a power or a margin only. The focal loss bends
+            downwards where a prediction is wrong, so its exact second derivative may be negative there. The expected
+            one is never negative: it is the mean over labels for which these logits are the best prediction, without
+            the margin, multiplied by the weights of the element; a negative below the margin adds 0.
         value: whether the loss is returned too.
         out: two arrays of the logits' shape and dtype, in which the gradient and the Hessian are written. The first
             may be the logits themselves.
@@ -86,16 +96,25 @@ def grad_and_hess(
         raise RefusalError("hessian", f"{hessian!r}; expected one of {HESSIANS}")
     x = checked("logits", logits, floating=True)
     given = (x, target, weight, sample_weight, pos_weight, mask, neg_weight)
-    numbers = Numbers(ignore_index, label_smoothing, gamma, options.focal(alpha))
+    family = options.focal(alpha, gamma_positive, gamma_negative, margin, focal)
+    numbers = Numbers(ignore_index, label_smoothing, gamma, family, check_targets)
     call, operands, divisor = planned(LOGITS, reduction, given, numbers, normalizer)
-    gradient, curvature = (
-        (new_array(x.shape, x.dtype), new_array(x.shape, x.dtype)) if out is None else _places(out, operands)
-    )
+    read = described_all(operands)
+
+    def run(outputs: Outputs) -> None:
+        if outside := native.compute(call, read, outputs, divisor):
+            refuse_out_of_range(outside, call, operands)
+
+    if out is None:
+        gradient, curvature = new_array(x.shape, x.dtype), new_array(x.shape, x.dtype)
+    else:
+        gradient, curvature = _places(out, operands)
+        if call.checks_targets:  # what is refused must be found before the caller's arrays are written
+            run(Outputs(total=described(np.empty(()))))
     loss = new_value(call, x) if value else None
     places = {"elements" if reduction == "none" else "total": None if loss is None else described(loss)}
     places["hessian" if hessian == "exact" else "expected_hessian"] = described(curvature)
-    outputs = Outputs(**places, gradient=described(gradient))
-    native.compute(call, described_all(operands), outputs, divisor)
+    run(Outputs(**places, gradient=described(gradient)))
     written = (gradient, curvature) if out is None else tuple(out)
     return written if loss is None else (loss[()], *written)
 

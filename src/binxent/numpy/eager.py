@@ -149,7 +149,7 @@ def known_normalizer(given: object, reduction: str) -> float | None:
     return number
 
 
-def _refuse_out_of_range(outside: int, call: Call, operands: Operands) -> None:
+def refuse_out_of_range(outside: int, call: Call, operands: Operands) -> None:
     if isinstance(operands.target, SparseRows):
         operands = operands._replace(target=sparse.dense(operands.target))
     keep = definition.kept(Arrays(), operands.target, operands.mask, call.terms and call.terms.ignore_index)
@@ -226,7 +226,7 @@ def compute(
             call, read, Outputs(elements, total, slope), divisor, 1.0 if slope is None else incoming
         )
         if outside:
-            _refuse_out_of_range(outside, call, operands)
+            refuse_out_of_range(outside, call, operands)
 
     if out is not None and (loss.probabilities or call.checks_targets):
         # Two passes: what is refused must be found before the caller's array is written.
