@@ -237,6 +237,11 @@ void call_kernel(Bytes& bytes) {
     if ((job.ignores = bytes.one_in(3))) job.ignore_index = bytes.one_in(2) ? 0 : NAN;
     if (bytes.one_in(3)) job.label_smoothing = double(bytes.below(257)) / 256;
     if (bytes.one_in(3)) job.gamma = double(bytes.below(2000)) / 256;
+    if (bytes.one_in(4)) job.gamma_negative = double(bytes.below(2000)) / 256;
+    if (bytes.one_in(4)) job.margin = double(bytes.below(256)) / 256;
+    job.of_p_t = job.gamma_negative < 0 && job.margin == 0 && bytes.one_in(4);
+    if (bytes.one_in(4)) job.share = double(bytes.below(257)) / 256, job.other_share = 1 - job.share;
+    job.checks_targets = bytes.one_in(4);
     job.expects = bytes.one_in(2);
     if (bytes.one_in(3)) job.divisor = bytes.real();
     if (bytes.one_in(3)) job.divided_by = bytes.one_in(2) ? Divisor::kept : Divisor::weights;
@@ -294,7 +299,7 @@ void call_sparse(Bytes& bytes) {
     if (again.fault == Fault::twice && !stored.is_set) return;  // in an unsorted row only sort() sees that
     require(again.fault == Fault::none, "sort() finds what check() did not");
     SparseRows target;
-    target.offsets = bounds.data();
+    target.offsets = {reinterpret_cast<const char*>(bounds.data()), true};
     target.labels = {sorted.data(), wide};
     target.rows = rows;
     target.columns = stored.num_labels;

@@ -41,7 +41,13 @@ TESTS = (
     "tests/test_memory.py",
     "tests/test_kernel.py::test_any_view_is_read_and_written_where_it_lies",
 )
-MORE_TESTS = ("tests/test_report.py", "tests/test_ranking.py", "tests/test_extremes.py", "tests/test_grad_and_hess.py")
+MORE_TESTS = (
+    "tests/test_report.py",
+    "tests/test_ranking.py",
+    "tests/test_extremes.py",
+    "tests/test_grad_and_hess.py",
+    "tests/test_focal_curvature.py",
+)
 
 
 class CannotRunError(Exception):
