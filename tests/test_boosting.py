@@ -174,6 +174,57 @@ def test_the_focal_hessian_is_the_expected_one() -> None:
     assert (boosting.objective("lightgbm", gamma=2.0, hessian="exact")(y, x)[1] < 0).any()
 
 
+FAMILY: dict[str, dict[str, Any]] = {
+    "alpha, neg_weight": {"alpha": 0.25, "neg_weight": [1.0, 0.0, 2.0]},
+    "asymmetric": {"gamma_positive": 1.0, "gamma_negative": 4.0, "margin": 0.05},
+    "p_t": {"gamma": 2.0, "focal": "p_t", "alpha": 0.3, "label_smoothing": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_focal_family(library: str, name: str) -> None:
+    """Derivatives and mean are those of the NumPy face; no weight of one class counts in the mean's divisor."""
+    options, catboost = FAMILY[name], library == "catboost"
+    x, y, w = some(dtype=np.float32 if library == "xgboost" else np.float64)
+    if catboost:
+        options = {**options, "neg_weight": 2.0} if "neg_weight" in options else options
+        x, y = x[:, 0], y[:, 0]
+    given = {key: np.asarray(value) if key == "neg_weight" else value for key, value in options.items()}
+    gradient, hessian = bx.grad_and_hess(x, y, sample_weight=w, hessian="expected", **given)
+    mean = bx.binary_cross_entropy_with_logits(x, y, sample_weight=w, reduction="weighted_mean", **given)
+    objective, metric = boosting.objective(library, **options), boosting.metric(library, **options)
+    if catboost:
+        np.testing.assert_array_equal(objective.calc_ders_range(x, y, w), np.stack([-gradient, -hessian], -1))
+        total, weights = metric.evaluate((x,), y, w)
+        assert weights == pytest.approx(w.sum(), rel=1e-6)
+        np.testing.assert_allclose(total / weights, mean, rtol=1e-6)
+    else:
+        for one, other in zip(objective(y, x, w), (gradient, hessian), strict=True):
+            np.testing.assert_array_equal(one, other)
+        found = metric(y, x, w)
+        np.testing.assert_allclose(found if library == "xgboost" else found[1], mean, rtol=1e-6)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_wrong_labels_are_named(library: str) -> None:
+    x, y = np.zeros(3), np.array([1.0, 3.0, 0.0])
+    objective, metric = boosting.objective(library, check_targets=True), boosting.metric(library, check_targets=True)
+    calls: list[Any] = [lambda: boosting.base_score(y, check_targets=True)]
+    if library == "catboost":
+        calls += [lambda: objective.calc_ders_range(x, y, None), lambda: metric.evaluate((x,), y, None)]
+    else:
+        calls += [lambda: objective(y, x), lambda: metric(y, x)]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"^labels: labels\[1(, 0)?\] is 3.0; expected .* need one-hot targets$"):
+            call()
+    y[1] = nan
+    for call in calls:
+        call()
+    with pytest.raises(ValueError, match=r"^neg_weight: neg_weight is -1"):
+        boosting.base_score([1, 0], neg_weight=-1.0, check_targets=True)
+
+
 # base_score
 
 
@@ -191,6 +242,65 @@ def test_the_start_has_no_gradient(rows: list[tuple[int, float]], p: float, smoo
     start = boosting.base_score(y, sample_weight=w, pos_weight=p, **options)
     each = formula.logits_gradient(np, np.full_like(y, start), y, w, np.array(p), **options)
     assert abs(each.sum()) <= 1e-10 * np.abs(each).sum()
+
+
+OF_FAMILY: tuple[dict[str, Any], ...] = (
+    {"alpha": 0.2},
+    {"alpha": 0.9, "gamma": 2.0},
+    {"gamma_positive": 1.0, "gamma_negative": 4.0},
+    {"gamma_positive": 6.0},
+    {"gamma_positive": 1.0, "gamma_negative": 4.0, "margin": 0.05},
+    {"gamma_positive": 0.5, "margin": 0.2},
+    {"focal": "p_t", "gamma": 2.0, "alpha": 0.25},
+    {"focal": "p_t", "alpha": 0.9},
+    {"focal": "p_t", "alpha": 0.05, "gamma": 1.0},
+    {"focal": "p_t", "gamma": 5.0, "label_smoothing": 0.2},
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0.1, 9)), min_size=2, max_size=20), st.floats(0.2, 9),
+    st.floats(0.2, 9), st.sampled_from(OF_FAMILY),
+)  # fmt: skip
+def test_the_start_of_the_focal_family_has_the_least_loss(
+    rows: list[tuple[float, float]], p: float, n: float, options: dict[str, Any]
+) -> None:
+    y, w = np.array([0, 1, *(label for label, _ in rows)]), np.array([1, 1, *(weight for _, weight in rows)])
+    start = boosting.base_score(y, sample_weight=w, pos_weight=p, neg_weight=n, **options)
+
+    def loss(x: Any) -> Any:
+        logits = np.broadcast_to(np.asarray(x, np.float64)[:, None], (len(x), len(y))).copy()
+        return bx.binary_cross_entropy_with_logits(
+            logits,
+            np.tile(y, (len(x), 1)),
+            w,
+            reduction="none",
+            pos_weight=np.array(p),
+            neg_weight=np.array(n),
+            **options,
+        ).sum(1)
+
+    everywhere = loss(np.linspace(-30, 30, 2001))
+    assert loss([start])[0] <= everywhere.min() * (1 + 1e-12)
+    near = loss(start + np.array([-1e-4, 1e-4]))
+    assert (near >= loss([start])[0] * (1 - 1e-14)).all()
+
+
+def test_where_no_start_exists() -> None:
+    """A margin m bounds what surely wrong negatives add: with 1/m positives to each of them, the loss falls forever."""
+    y = np.zeros(40)
+    y[:-1] = 1
+    assert boosting.base_score(y, margin=0.02) < 10
+    with pytest.raises(ValueError, match=r"^labels: the label has so many positives that its loss falls without end"):
+        boosting.base_score(y, margin=0.05)
+    with pytest.raises(ValueError, match=r"^labels: label 1 has so many positives"):
+        boosting.base_score(np.stack([1 - y, y], -1), margin=0.05)
+    assert np.isfinite(boosting.base_score(y, margin=0.05, gamma_positive=1.0))
+    # Few positives: the least loss is where negatives begin to count.
+    few = np.zeros(1000)
+    few[0] = 1
+    np.testing.assert_allclose(boosting.base_score(few, margin=0.05), np.log(0.05 / 0.95), rtol=1e-12)
 
 
 def test_the_start_of_each_label() -> None:
@@ -217,12 +327,20 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "min_hessian": ({"min_hessian": -1}, ValueError, "min_hessian: -1; expected"),
     "min_hessian nan": ({"min_hessian": nan}, ValueError, "min_hessian: nan; expected"),
     "min_hessian text": ({"min_hessian": "1"}, ValueError, "min_hessian: '1'; expected"),
+    "alpha": ({"alpha": 2}, ValueError, "alpha: 2; expected a number between 0 and 1"),
+    "gamma_positive": ({"gamma_positive": -1}, ValueError, "gamma_positive: -1"),
+    "two gammas": ({"gamma": 1, "gamma_negative": 2}, ValueError, "gamma_negative: and gamma are given"),
+    "margin": ({"margin": 1}, ValueError, "margin: 1; expected a probability below 1"),
+    "focal": ({"focal": "pt"}, ValueError, "focal: 'pt'; expected one of"),
+    "p_t and margin": ({"focal": "p_t", "margin": 0.1}, ValueError, "margin: has no meaning beside focal='p_t'"),
+    "neg_weight": ({"neg_weight": ["a"]}, TypeError, "neg_weight: expected numbers"),
     "weight": ({"weight": ["a"]}, TypeError, "weight: expected numbers"),
     "pos_weight": ({"pos_weight": [None]}, TypeError, "pos_weight: expected numbers"),
     "labels": ({"labels": ["a"]}, TypeError, "labels: expected numbers"),
     "multi_target": ({"multi_target": True}, ValueError, "multi_target: xgboost tells"),
     "catboost mask": ({"library": "catboost", "mask": [1]}, ValueError, "mask: CatBoost does not say"),
     "catboost labels": ({"library": "catboost", "labels": [1]}, ValueError, "labels: CatBoost does not say"),
+    "catboost neg_weight": ({"library": "catboost", "neg_weight": [[1]]}, ValueError, "neg_weight: shape"),
     "catboost weight": ({"library": "catboost", "weight": [[1]]}, ValueError, "weight: shape"),
 }
 
@@ -265,6 +383,10 @@ def test_refusals_of_calls() -> None:
         ([1, 0], {"weight": [1, 2, 3]}, ValueError, "weight: shape"),
         ([1, 0], {"weight": [-1, 2]}, ValueError, "labels: the label is not known both"),
         ([1, 0], {"gamma": -2}, ValueError, "gamma"),
+        ([1, 0], {"neg_weight": [1, 2, 3]}, ValueError, "neg_weight: shape"),
+        ([1, 0], {"neg_weight": 0}, ValueError, "labels: the label is not known both"),
+        ([1, 0], {"alpha": 1.0}, ValueError, "labels: the label is not known both"),
+        ([1, 0], {"margin": -0.1}, ValueError, "margin: -0.1"),
     ],
 )
 def test_refusals_of_base_score(labels: Any, options: dict[str, Any], kind: type[Exception], message: str) -> None:

@@ -35,6 +35,22 @@ def test_the_same_trees_as_logloss(weighted: bool) -> None:
     np.testing.assert_allclose(mine, theirs, rtol=1e-5)
 
 
+def test_the_focal_family_trains() -> None:
+    x, y = binary()
+    options: dict[str, Any] = {"gamma": 1.0, "focal": "p_t", "alpha": 0.4, "neg_weight": 2.0}
+    pool = catboost.Pool(x, y, baseline=np.full(len(y), boosting.base_score(y, **options)))
+    model = catboost.CatBoost(
+        {
+            **SETTINGS,
+            "loss_function": boosting.objective("catboost", **options),
+            "eval_metric": boosting.metric("catboost", **options),
+        }
+    ).fit(pool, eval_set=pool)
+    (curve,) = model.get_evals_result()["validation"].values()
+    assert (np.diff(curve) < 0).all()
+    assert curve[-1] < 0.5 * curve[0]
+
+
 def test_several_targets_with_missing_labels() -> None:
     x, y = multilabel()
     x, y = x[:200], y[:200]

@@ -84,6 +84,26 @@ def test_several_labels_with_missing_ones() -> None:
         assert ((logits[known, label] > 0) == y[known, label]).mean() > 0.85
 
 
+def test_the_focal_family_trains() -> None:
+    """Several labels, each with a weight of its negatives, and few negatives that are surely right."""
+    x, y = multilabel()
+    options: dict[str, Any] = {
+        "labels": y, "neg_weight": [1.0, 0.5, 2.0], "gamma_negative": 2.0, "margin": 0.02, "alpha": 0.6,
+    }  # fmt: skip
+    start = boosting.base_score(y, **{name: value for name, value in options.items() if name != "labels"})
+    data = lightgbm.Dataset(x, y[:, 0], init_score=np.tile(start, (len(y), 1)))
+    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {**SETTINGS, "num_class": 3, "metric": "none", "min_sum_hessian_in_leaf": 1e-4}
+    model = lightgbm.train(
+        {**settings, "objective": boosting.objective("lightgbm", **options, min_hessian=0.01)}, data, ROUNDS,
+        valid_sets=[data], feval=boosting.metric("lightgbm", **options), callbacks=[lightgbm.record_evaluation(found)],
+    )  # fmt: skip
+    curve: Array = np.array(found["training"]["bce"])
+    assert (np.diff(curve) < 0).all()
+    assert curve[-1] < 0.5 * curve[0]
+    assert ((model.predict(x) + start > 0) == y).mean() > 0.95
+
+
 def test_the_scikit_learn_api() -> None:
     x, y = binary()
     w = np.linspace(0.5, 2, len(y))

@@ -122,6 +122,50 @@ def test_the_focal_loss_trains(hessian: str) -> None:
     assert (np.diff(curve) < 0).all()
 
 
+def test_a_weight_of_negatives_is_that_of_their_samples() -> None:
+    """And alpha is one weight for each class: the trees are those of the built-in objective with such samples."""
+    x, y = binary()
+    settings = {**SETTINGS, "tree_method": "exact"}  # the bins of the other method depend on the samples' weights
+    for options, w in (
+        ({"neg_weight": 0.3}, np.where(y == 1, 1, 0.3)),
+        ({"alpha": 0.2}, np.where(y == 1, 0.2, 0.8)),
+    ):
+        start = boosting.base_score(y, **options)
+        own = xgboost.train(
+            {**settings, "objective": "binary:logistic", "base_score": logistic(start)},
+            xgboost.DMatrix(x, y, weight=w), ROUNDS,
+        )  # fmt: skip
+        objective = boosting.objective("xgboost", **options, min_hessian=1e-16)
+        data = xgboost.DMatrix(x, y)
+        ours = xgboost.train({**settings, "base_score": start}, data, ROUNDS, obj=objective)
+        np.testing.assert_allclose(ours.predict(data), own.predict(data, output_margin=True), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gamma_positive": 0.0, "gamma_negative": 2.0, "margin": 0.05},
+        {"gamma_positive": 1.0, "gamma_negative": 4.0, "alpha": 0.6},
+        {"gamma": 2.0, "focal": "p_t", "alpha": 0.4, "label_smoothing": 0.02},
+    ],
+    ids=str,
+)
+def test_the_focal_family_trains(options: dict[str, Any]) -> None:
+    x, y = binary()
+    data = xgboost.DMatrix(x, y)
+    start = boosting.base_score(y, **options)
+    found: dict[str, Any] = {}
+    model = xgboost.train(
+        {**SETTINGS, "base_score": start, "disable_default_eval_metric": True, "min_child_weight": 0.1}, data, ROUNDS,
+        obj=boosting.objective("xgboost", **options, min_hessian=0.01), evals_result=found, verbose_eval=False,
+        custom_metric=boosting.metric("xgboost", **options), evals=[(data, "train")],
+    )  # fmt: skip
+    curve: Array = np.array(found["train"]["bce"])
+    assert curve[-1] < 0.3 * curve[0]
+    assert (np.diff(curve) < 0).all()
+    assert ((model.predict(data) > 0) == y).mean() > 0.98
+
+
 def test_a_refusal_reaches_the_caller() -> None:
     x, y = binary()
     data = xgboost.DMatrix(x, y)
@@ -129,3 +173,5 @@ def test_a_refusal_reaches_the_caller() -> None:
         xgboost.train(SETTINGS, data, 1, obj=boosting.objective("xgboost", pos_weight=[1.0, 2.0, 3.0]))
     with pytest.raises(ValueError, match="labels: shape"):
         xgboost.train(SETTINGS, data, 1, obj=boosting.objective("xgboost", labels=np.zeros((3, 2))))
+    with pytest.raises(ValueError, match=r"^labels: labels\[\d+\] is 2.0; expected a number between 0 and 1"):
+        xgboost.train(SETTINGS, xgboost.DMatrix(x, y + 1), 1, obj=boosting.objective("xgboost", check_targets=True))

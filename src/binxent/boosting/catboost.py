@@ -25,7 +25,7 @@ def check(loss: BoostedLoss) -> None:
             raise RefusalError(
                 name, "CatBoost does not say for which samples it asks; mark missing labels by ignore_index=-1"
             )
-    for name in ("weight", "pos_weight"):
+    for name in ("weight", "pos_weight", "neg_weight"):
         array = getattr(loss, name)
         if array is not None and array.ndim > 1:
             raise RefusalError(name, f"shape {array.shape}; expected a number, or one for each target")

@@ -25,6 +25,13 @@ def objective(
     ignore_index: float | None = math.nan,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Array | None = None,
+    check_targets: bool = False,
     hessian: str = "expected",
     min_hessian: float = 0.0,
     multi_target: bool = False,
@@ -45,8 +52,13 @@ def objective(
             number such as −1.
         label_smoothing: ε in [0, 1]; y·(1−ε) + ε/2 stands for the label (Szegedy et al., 2016).
         gamma: γ ≥ 0 of the focal loss (Lin et al., 2017).
-        hessian: ``"expected"`` or ``"exact"``, which differ with ``gamma`` only: see ``binxent.numpy.grad_and_hess``.
-            The exact one may be negative, and then a library stops splitting or diverges.
+        alpha, gamma_positive, gamma_negative, margin, focal: as in ``binary_cross_entropy_with_logits``.
+        neg_weight: like ``pos_weight``; multiplies the loss of negatives.
+        check_targets: whether a label outside [0, 1], such as a class index, is refused, and a negative ``pos_weight``
+            or ``neg_weight``; missing labels may hold anything.
+        hessian: ``"expected"`` or ``"exact"``, which differ with a power or a margin only: see
+            ``binxent.numpy.grad_and_hess``. The exact one may be negative, and then a library stops splitting or
+            diverges.
         min_hessian: the least Hessian of a label that is known, before its weights. XGBoost's own objective has 1e-16.
         multi_target: for CatBoost, whether there are several targets.
 
@@ -65,7 +77,12 @@ def objective(
         >>> print(gradient.round(4), hessian.round(4))
         [-0.8949  0.2983] [1.1974 0.3991]
     """
-    loss = _loss(library, weight, pos_weight, labels, mask, ignore_index, label_smoothing, gamma, hessian, min_hessian)
+    loss = _loss(
+        library, weight=weight, pos_weight=pos_weight, labels=labels, mask=mask, ignore_index=ignore_index,
+        label_smoothing=label_smoothing, gamma=gamma, alpha=alpha, gamma_positive=gamma_positive,
+        gamma_negative=gamma_negative, margin=margin, focal=focal, neg_weight=neg_weight, check_targets=check_targets,
+        hessian=hessian, min_hessian=min_hessian,
+    )  # fmt: skip
     if multi_target and library != "catboost":
         raise RefusalError("multi_target", f"{library} tells the number of outputs by itself; expected False")
     if library == "catboost":
@@ -85,18 +102,26 @@ def metric(
     ignore_index: float | None = math.nan,
     label_smoothing: float = 0.0,
     gamma: float = 0.0,
+    alpha: float | None = None,
+    gamma_positive: float | None = None,
+    gamma_negative: float | None = None,
+    margin: float = 0,
+    focal: str = "branch",
+    neg_weight: Array | None = None,
+    check_targets: bool = False,
     name: str = "bce",
     multi_target: bool = False,
 ) -> Any:
     """The mean loss as a metric of a library for gradient boosting, for a model whose predictions are logits.
 
-    The sum of the weighted losses of the known labels, divided by the sum of their weights; ``pos_weight`` does not
-    count there. Less is better.
+    The sum of the weighted losses of the known labels, divided by the sum of their weights; ``pos_weight``,
+    ``neg_weight`` and ``alpha`` do not count there. Less is better.
 
     Args:
         library, weight, pos_weight, labels, mask: as in ``objective``; labels and mask are those of the data set
             that is evaluated.
-        ignore_index, label_smoothing, gamma, multi_target: likewise.
+        ignore_index, label_smoothing, gamma, alpha, gamma_positive, gamma_negative, margin, focal: likewise.
+        neg_weight, check_targets, multi_target: likewise.
         name: under which the library reports it.
 
     Returns:
@@ -111,7 +136,11 @@ def metric(
         >>> metric("lightgbm")(np.array([1.0, 0.0]), np.zeros(2))
         ('bce', 0.6931471805599453, False)
     """
-    loss = _loss(library, weight, pos_weight, labels, mask, ignore_index, label_smoothing, gamma)
+    loss = _loss(
+        library, weight=weight, pos_weight=pos_weight, labels=labels, mask=mask, ignore_index=ignore_index,
+        label_smoothing=label_smoothing, gamma=gamma, alpha=alpha, gamma_positive=gamma_positive,
+        gamma_negative=gamma_negative, margin=margin, focal=focal, neg_weight=neg_weight, check_targets=check_targets,
+    )  # fmt: skip
     if library == "catboost":
         kind = catboost.for_several_targets(catboost.Metric, "Metric") if multi_target else catboost.Metric
         return kind(loss, name)
@@ -120,10 +149,10 @@ def metric(
     return xgboost.Metric(loss, name) if library == "xgboost" else lightgbm.Metric(loss, name)
 
 
-def _loss(library: object, *given: Any) -> BoostedLoss:
+def _loss(library: object, **given: Any) -> BoostedLoss:
     if library not in LIBRARIES:
         raise RefusalError("library", f"{library!r}; expected one of {LIBRARIES}")
-    loss = BoostedLoss(*given)
+    loss = BoostedLoss(**given)
     if library == "catboost":
         catboost.check(loss)
     return loss

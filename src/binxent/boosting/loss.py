@@ -31,6 +31,14 @@ def numbers(name: str, given: object) -> Array | None:
     return array
 
 
+def of_labels(refusal: ValueError) -> ValueError:
+    """The refusal with the name that labels have here, where it is one of a target."""
+    argument, _, message = str(refusal).partition(": ")
+    if argument != "target":
+        return refusal
+    return RefusalError("labels", message.replace("target[", "labels[", 1).removesuffix(", or IndexTargets"))
+
+
 @dataclass(frozen=True, eq=False)
 class BoostedLoss:
     """The options of an objective or a metric, which are checked at once where that needs no predictions."""
@@ -42,17 +50,25 @@ class BoostedLoss:
     ignore_index: float | None = math.nan
     label_smoothing: float = 0.0
     gamma: float = 0.0
+    alpha: float | None = None
+    gamma_positive: float | None = None
+    gamma_negative: float | None = None
+    margin: float = 0
+    focal: str = "branch"
+    neg_weight: Array | None = None
+    check_targets: bool = False
     hessian: str = "expected"
     min_hessian: float = 0.0
 
     def __post_init__(self) -> None:
-        options.checked_terms(self.ignore_index, self.label_smoothing, self.gamma, "float32")
+        family = options.focal(self.alpha, self.gamma_positive, self.gamma_negative, self.margin, self.focal)
+        options.checked_terms(self.ignore_index, self.label_smoothing, self.gamma, "float32", family)
         if self.hessian not in HESSIANS:
             raise RefusalError("hessian", f"{self.hessian!r}; expected one of {HESSIANS}")
         least = self.min_hessian
         if isinstance(least, bool) or not isinstance(least, (int, float)) or not 0 <= least < math.inf:
             raise RefusalError("min_hessian", f"{least!r}; expected a finite number that is not negative")
-        for name in ("weight", "pos_weight", "mask"):
+        for name in ("weight", "pos_weight", "neg_weight", "mask"):
             object.__setattr__(self, name, numbers(name, getattr(self, name)))
         if self.labels is not None and not callable(self.labels):
             object.__setattr__(self, "labels", numbers("labels", self.labels))
@@ -68,24 +84,30 @@ class BoostedLoss:
         x, y, w = self._operands(logits, labels, sample_weight)
         # New arrays lie by rows, and need no checks, which would be felt where CatBoost asks sample by sample.
         out = None if x.flags.c_contiguous else (np.empty_like(x), np.empty_like(x))
-        gradient, hessian = grad_and_hess(
-            x, y, self.weight, self.pos_weight, sample_weight=w, **self._terms(), hessian=self.hessian, out=out
-        )
+        try:
+            gradient, hessian = grad_and_hess(
+                x, y, self.weight, self.pos_weight, sample_weight=w, **self._terms(), hessian=self.hessian, out=out
+            )
+        except ValueError as refusal:
+            raise of_labels(refusal) from None
         if self.min_hessian > 0:
             np.maximum(hessian, self._floor(x, y, w), out=hessian)
         return gradient, hessian
 
     def mean(self, logits: Array, labels: Array, sample_weight: Array | None) -> float:
-        """The mean of the loss over the labels that are known, weighted by all weights but ``pos_weight``."""
+        """The mean of the loss over the labels that are known, weighted by all weights but those of one class."""
         total, weights = self.sums(logits, labels, sample_weight)
         return total / weights if weights else 0.0
 
     def sums(self, logits: Array, labels: Array, sample_weight: Array | None) -> tuple[float, float]:
         """The sum of the weighted losses, and the sum of these weights."""
         x, y, w = self._operands(logits, labels, sample_weight)
-        total = binary_cross_entropy_with_logits(
-            x, y, self.weight, reduction="sum", pos_weight=self.pos_weight, sample_weight=w, **self._terms()
-        )
+        try:
+            total = binary_cross_entropy_with_logits(
+                x, y, self.weight, reduction="sum", pos_weight=self.pos_weight, sample_weight=w, **self._terms()
+            )
+        except ValueError as refusal:
+            raise of_labels(refusal) from None
         chosen: dict[str, Any] = {"mask": self.mask, "ignore_index": self.ignore_index}
         weights = count(y, reduction="weighted_mean", **chosen, weight=self.weight, sample_weight=w)
         return float(total), float(weights)
@@ -96,6 +118,13 @@ class BoostedLoss:
             "ignore_index": self.ignore_index,
             "label_smoothing": self.label_smoothing,
             "gamma": self.gamma,
+            "alpha": self.alpha,
+            "gamma_positive": self.gamma_positive,
+            "gamma_negative": self.gamma_negative,
+            "margin": self.margin,
+            "focal": self.focal,
+            "neg_weight": self.neg_weight,
+            "check_targets": self.check_targets,
         }
 
     def _operands(self, logits: Array, labels: Array, sample_weight: Array | None) -> tuple[Array, Array, Array | None]:
