@@ -80,7 +80,10 @@ void measure(const Job& job, const Targets& targets, int64_t first_block, int64_
         if (!by_weights && !(job.mask && job.ignores)) {
             const View& selecting = job.mask ? job.mask : job.target;
             const double hidden = job.mask ? 0 : job.ignore_index;
-            const int64_t found = hidden == hidden && selecting ? count_packed(selecting, start, end - start, hidden) : -1;
+            // Where nothing selects, the target is not looked at: its zeros would count as ignored.
+            const int64_t found = !job.selects()                   ? end - start
+                                  : hidden == hidden && selecting ? count_packed(selecting, start, end - start, hidden)
+                                                                  : -1;
             if (found >= 0) {
                 job.block_sum[block] = {double(found), 0};
                 continue;
