@@ -371,6 +371,14 @@ def leaks(session: nox.Session) -> None:
 
 
 @session(default=False)
+def mutants(session: nox.Session) -> None:
+    """A hundred changes of Python modules, each in one place: what their own tests do not notice is printed. What
+    follows -- goes to ``python -m tests.mutants``."""
+    install(session, *group("test", "frames", "mutants"), *extra("cli"), *extra("demo"))
+    session.run("python", "-m", "tests.mutants", *session.posargs, env={"PYTHONPATH": None})
+
+
+@session(default=False)
 def bench(session: nox.Session) -> None:
     """Speed, memory and accuracy beside every framework: the figures, tables and charts, anew. What follows -- goes to
     ``python -m benchmarks``, and then accuracy is left out."""
