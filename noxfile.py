@@ -269,15 +269,27 @@ def builds(session: nox.Session) -> None:
     pytest(session, "builds", "tests/builds", *session.posargs, CMAKE_GENERATOR="Ninja")
 
 
+def of_version(session: nox.Session, framework: str, version: str) -> None:
+    """The face's tests beside that version, in the place of the one of the dependency group."""
+    beside = [wanted for wanted in group("test", framework) if not wanted.startswith(f"{framework}==")]
+    install(session, f"{framework}=={version}", *beside)
+    own = sorted(map(str, Path("tests/faces").glob(f"test_{framework}*")))
+    pytest(session, "tests", *SIDE_BY_SIDE, *own, *session.posargs)
+
+
 @session(default=False)
 @nox.parametrize("version", ["2.10.0", "2.11.0", "2.12.1", "2.14.1", "2.15.0"])
 def torches(session: nox.Session, version: str) -> None:
     """The face of torch beside other versions of torch than the one of the torch session. Each takes 4 GB while it is
     tested, since it brings its CUDA libraries."""
-    beside = [requirement for requirement in group("test", "torch") if not requirement.startswith("torch==")]
-    install(session, f"torch=={version}", *beside)
-    own = sorted(map(str, Path("tests/faces").glob("test_torch*")))
-    pytest(session, "tests", *SIDE_BY_SIDE, *own, *session.posargs)
+    of_version(session, "torch", version)
+
+
+@session(python="3.12", default=False)  # which newer versions of JAX want
+@nox.parametrize("version", ["0.10.0", "0.11.2", "0.12.0.1"])
+def jaxes(session: nox.Session, version: str) -> None:
+    """The face of JAX beside other versions of JAX than the one of the jax session."""
+    of_version(session, "jax", version)
 
 
 @session(default=False)
