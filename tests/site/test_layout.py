@@ -28,7 +28,7 @@ CUT = """() => {
     const shown = element => element.getClientRects().length > 0;
     const cut = [];
     for (const box of document.querySelectorAll(
-        ".md-content pre > code, .md-content .md-typeset__scrollwrap, .md-content div.arithmatex"
+        ".md-content :is(pre > code, .md-typeset__scrollwrap, div.arithmatex, p:has(img))"
     )) {
         const wider = box.scrollWidth - box.clientWidth;
         const style = getComputedStyle(box);
@@ -69,6 +69,10 @@ COVERED = """() => {
     }
     return [...new Set(covered)];
 }"""
+# Text of a chart that is drawn so small that nobody reads it: an SVG says its own width in points.
+TINY = """() => [...document.querySelectorAll(".md-content img[src$='.svg']")]
+    .filter(image => image.getBoundingClientRect().width < 0.7 * image.naturalWidth)
+    .map(image => image.getAttribute("src"))"""
 OUTSIDE = """() => {
     const elsewhere = performance.getEntriesByType("resource").map(entry => entry.name);
     return elsewhere.filter(address => !address.startsWith(location.origin) && !address.startsWith("data:"));
@@ -87,16 +91,17 @@ def address() -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.fixture(scope="module", params=WINDOWS)
+@pytest.fixture(scope="module", params=[f"{name}, {colours}" for name in WINDOWS for colours in ("light", "dark")])
 def window(request: pytest.FixtureRequest) -> Iterator[Any]:
-    width, height = WINDOWS[request.param]
+    name, _, colours = request.param.partition(", ")
+    width, height = WINDOWS[name]
     with playwright.sync_playwright() as tools:
         browser = tools.chromium.launch(
             executable_path=shutil.which("chromium"),
             args=["--no-sandbox"],
             ignore_default_args=["--hide-scrollbars"],  # a person's browser shows them
         )
-        yield browser.new_page(viewport={"width": width, "height": height})
+        yield browser.new_page(viewport={"width": width, "height": height}, color_scheme=colours)
         browser.close()
 
 
@@ -116,6 +121,7 @@ def test_nothing_is_cut_covered_or_broken(page: str, window: Any, address: str) 
         assert cut == [], "wider than the column of a desk's window"
     assert window.evaluate(BROKEN) == []
     assert window.evaluate(COVERED) == []
+    assert window.evaluate(TINY) == [], "a chart whose words are too small to be read"
     assert window.evaluate(OUTSIDE) == [], "asked of another host"
     formulas = window.evaluate("document.querySelectorAll('.arithmatex').length")
     assert window.evaluate("document.querySelectorAll('.arithmatex .katex').length") >= formulas
