@@ -1,4 +1,7 @@
-"""Lets a long name in running text or a table break after its underscores, dots and slashes, and nowhere else."""
+"""Lets a long name in running text or a table break after its underscores, dots and slashes, and nowhere else.
+
+A short formula stays on the line of the mark that follows it: a browser may break a line after any formula.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import re
 
 BLOCK = re.compile(r"(<pre.*?</pre>)", re.DOTALL)
 NAME = re.compile(r"(<code[^>]*>|<span class=\"doc doc-object-name[^>]*>)([^<]*)(</(?:code|span)>)")
+FORMULA = re.compile(r"[(\[]?<span class=\"arithmatex\">[^<]{1,40}</span>[.,;:)\]]+")
 PLACE = re.compile(r"(?<=[\w\])])(::|[_./=|,])(?=[\w(\[])")
 
 
@@ -13,7 +17,11 @@ def _with_breaks(name: re.Match[str]) -> str:
     return name[1] + PLACE.sub(r"\1<wbr>", name[2]) + name[3]
 
 
+def _with_mark(formula: re.Match[str]) -> str:
+    return f'<span class="with-mark">{formula[0]}</span>'
+
+
 def on_page_content(html: str, **_: object) -> str:
     parts = BLOCK.split(html)
-    parts[::2] = [NAME.sub(_with_breaks, part) for part in parts[::2]]
+    parts[::2] = [FORMULA.sub(_with_mark, NAME.sub(_with_breaks, part)) for part in parts[::2]]
     return "".join(parts)
