@@ -175,6 +175,13 @@ class TestClaims:
         shown = {path.name for path in (ROOT / "docs" / "figures").iterdir()}
         assert {path.name for path in tmp_path.iterdir()} == shown
 
+    def test_the_tails_are_those_of_every_framework(self) -> None:
+        """One run makes them, with the interpreters of all frameworks: several would have several machines and dates."""
+        tail = results.read(RESULTS / "tail.csv")
+        assert {row["framework"] for row in tail} == set(grid.FRAMEWORKS)
+        assert not any(row["error"] for row in tail)
+        assert len({row["date"][:10] for row in tail}) == 1
+
     def test_a_changed_figure_is_noticed(self) -> None:
         rows = results.read(self.speed)
         row = results.headline(rows, framework="torch", way="torch")

@@ -111,7 +111,7 @@ class LabelCounts:
         without_positives: str | float = "error",
         dtype: Any = np.float32,
     ) -> Array:
-        """Returns the ``pos_weight`` of each label, which has P positives and N negatives::
+        """Returns the ``pos_weight`` of each label, which has P positives and N negatives:
 
             balanced   N / P: positives and negatives weigh the same
             sqrt       √(N / P): half way to balanced, on a logarithmic scale
