@@ -21,7 +21,7 @@ def rows(folder: Path, name: str) -> list[Row]:
     return results.read(file) if file.exists() else []
 
 
-def readme_figures(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
+def readme_figures(speed: Sequence[Row], accuracy: Sequence[Row], step: Sequence[Row]) -> str:
     """The README's block of figures."""
     caption = (
         "*Time relative to binxent (absolute time in brackets) for one forward and backward pass over 4096 × 4096 "
@@ -36,6 +36,7 @@ def readme_figures(speed: Sequence[Row], accuracy: Sequence[Row]) -> str:
         "![Time of each framework's loss by size, relative to binxent](docs/figures/gain.svg)\n\n"
         f"{tables.overview(speed, accuracy)}\n"
         f"{textwrap.fill(caption, 120, break_on_hyphens=False)}\n\n"
+        f"{textwrap.fill(tables.step_in_words(step), 120, break_on_hyphens=False)}\n\n"
         "[How this was measured, and more measurements](docs/performance.md)\n"
     )
 
@@ -79,8 +80,8 @@ def write(folder: Path) -> None:
     (folder / "tables").mkdir(exist_ok=True)
     for name, text in all_tables(speed, accuracy, gpu, attacks, step).items():
         (folder / "tables" / f"{name}.md").write_text(text)
-    if committed and speed and accuracy:
-        README.write_text(with_figures(README.read_text(), readme_figures(speed, accuracy)))
+    if committed and speed and accuracy and step:
+        README.write_text(with_figures(README.read_text(), readme_figures(speed, accuracy, step)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

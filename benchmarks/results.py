@@ -30,7 +30,7 @@ HEAD = (
     *("extra_over_weight_gradient",),
 )
 STEP = (
-    *("model", "way", "threads", "unit", "median", "least", "lower", "upper", "rounds"),
+    *("model", "way", "threads", "clock", "unit", "median", "least", "lower", "upper", "rounds"),
     *("against", "ratio", "ratio_lower", "ratio_upper"),
 )
 TAIL = ("framework", "way", "output", "target", "logit", "value", "error")

@@ -257,14 +257,31 @@ def attacks(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
     yield "attacks", markdown(["attack", "calls", "wrong", "how", "on"], lines)
 
 
+def step_conditions(rows: Sequence[Row]) -> str:
+    """The machine on which whole training steps were measured, as text."""
+    row = rows[0]
+    loads = [float(row["load"]) for row in rows]
+    threads = "one thread" if row["threads"] == 1 else f"{row['threads']} threads"
+    clock = ", processor time, since other programs ran too" if row["clock"] == "processor" else ""
+    return (
+        f"{threads}{clock}; {row['processor']}, kernel for {row['instruction set']}; torch {row['torch']}; "
+        f"{row['date'][:10]}, load {min(loads):.1f} to {max(loads):.1f}"
+    )
+
+
+def step_in_words(rows: Sequence[Row]) -> str:
+    """The README's sentence about whole training steps."""
+    gains = [f"{row['ratio']:.2f} × for a {row['model']}" for row in rows if row["way"] == "torch"]
+    return (
+        "A whole training step gains less than its loss. Relative to a step with binxent, forward and backward with "
+        f"torch's loss take {'; '.join(gains)} ({step_conditions(rows)}; "
+        "[more](docs/performance.md#what-a-whole-step-gains))."
+    )
+
+
 def step(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
     """Yields the table of whole training steps, and its conditions."""
-    row = rows[0]
-    yield (
-        "step-conditions",
-        f"{row['processor']}, {row['cores']} cores, kernel for {row['instruction set']}; torch {row['torch']}; "
-        f"{row['date'][:10]}, load {row['load']}.\n",
-    )
+    yield "step-conditions", f"{step_conditions(rows)}.\n"
     lines = []
     for model in dict.fromkeys(row["model"] for row in rows):
         found = {row["way"]: row for row in rows if row["model"] == model}

@@ -154,7 +154,9 @@ class TestClaims:
     speed, accuracy = RESULTS / "speed.csv", RESULTS / "accuracy.csv"
 
     def figures(self) -> str:
-        return report.readme_figures(results.read(self.speed), results.read(self.accuracy))
+        return report.readme_figures(
+            results.read(self.speed), results.read(self.accuracy), results.read(RESULTS / "step.csv")
+        )
 
     def test_readme(self) -> None:
         readme = (ROOT / "README.md").read_text()
@@ -176,7 +178,7 @@ class TestClaims:
         assert {path.name for path in tmp_path.iterdir()} == shown
 
     def test_the_tails_are_those_of_every_framework(self) -> None:
-        """One run makes them, with the interpreters of all frameworks: several would have several machines and dates."""
+        """One run makes them, with the interpreters of all frameworks; several runs would have several dates."""
         tail = results.read(RESULTS / "tail.csv")
         assert {row["framework"] for row in tail} == set(grid.FRAMEWORKS)
         assert not any(row["error"] for row in tail)
@@ -187,7 +189,15 @@ class TestClaims:
         row = results.headline(rows, framework="torch", way="torch")
         assert row is not None
         row["ratio"] *= 1.5
-        assert report.readme_figures(rows, results.read(self.accuracy)) != self.figures()
+        step = results.read(RESULTS / "step.csv")
+        assert report.readme_figures(rows, results.read(self.accuracy), step) != self.figures()
+
+    def test_a_changed_gain_of_a_step_is_noticed(self) -> None:
+        step = results.read(RESULTS / "step.csv")
+        for row in step:
+            row["ratio"] *= 1.5
+        speed, accuracy = results.read(self.speed), results.read(self.accuracy)
+        assert report.readme_figures(speed, accuracy, step) != self.figures()
 
     def test_each_figure_has_its_conditions(self) -> None:
         for row in results.read(self.speed):
