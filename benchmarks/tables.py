@@ -12,6 +12,7 @@ from benchmarks.results import Row
 
 Conditions = Mapping[str, Any]
 NOTHING = "–"
+NO_BREAK = "\N{NO-BREAK SPACE}"  # or a narrow column puts the unit below its number
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -64,7 +65,7 @@ def of_peers(
 
 
 def elements(n: int) -> str:
-    return f"{n / 1e6:.3g} M" if n >= 10**6 else f"{n / 1000:.0f} k" if n >= 10**4 else str(n)
+    return f"{n / 1e6:.3g}{NO_BREAK}M" if n >= 10**6 else f"{n / 1000:.0f}{NO_BREAK}k" if n >= 10**4 else str(n)
 
 
 def headline(rows: Sequence[Row]) -> str:
@@ -281,7 +282,8 @@ def step_in_words(rows: Sequence[Row]) -> str:
 
 def step(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
     """Yields the table of whole training steps, and its conditions."""
-    yield "step-conditions", f"{step_conditions(rows)}.\n"
+    conditions_of_all = step_conditions(rows)
+    yield "step-conditions", f"{conditions_of_all[0].upper()}{conditions_of_all[1:]}.\n"
     lines = []
     for model in dict.fromkeys(row["model"] for row in rows):
         found = {row["way"]: row for row in rows if row["model"] == model}
