@@ -272,11 +272,12 @@ def step_conditions(rows: Sequence[Row]) -> str:
 
 def step_in_words(rows: Sequence[Row]) -> str:
     """The README's sentence about whole training steps."""
-    gains = [f"{row['ratio']:.2f} × for a {row['model']}" for row in rows if row["way"] == "torch"]
+    gains = [(f"{row['ratio']:.2f} ×", row["model"]) for row in rows if row["way"] == "torch"]
+    (first, model), *others = gains
     return (
-        "A whole training step gains less than its loss. Relative to a step with binxent, forward and backward with "
-        f"torch's loss take {'; '.join(gains)} ({step_conditions(rows)}; "
-        "[more](docs/performance.md#what-a-whole-step-gains))."
+        "A whole training step gains less than its loss. With torch's loss, forward and backward take "
+        f"{first} as long as with binxent for a {model}; {'; '.join(f'{gain} for a {of}' for gain, of in others)} "
+        f"({step_conditions(rows)}; [more](docs/performance.md#what-a-whole-step-gains))."
     )
 
 

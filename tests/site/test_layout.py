@@ -73,6 +73,9 @@ COVERED = """() => {
 TINY = """() => [...document.querySelectorAll(".md-content img[src$='.svg']")]
     .filter(image => image.getBoundingClientRect().width < 0.7 * image.naturalWidth)
     .map(image => image.getAttribute("src"))"""
+SQUEEZED = """() => [...document.querySelectorAll(".md-content td")]
+    .filter(cell => cell.textContent.trim().length > 60 && cell.getBoundingClientRect().width < 90)
+    .map(cell => cell.textContent.trim().slice(0, 60))"""
 OUTSIDE = """() => {
     const elsewhere = performance.getEntriesByType("resource").map(entry => entry.name);
     return elsewhere.filter(address => !address.startsWith(location.origin) && !address.startsWith("data:"));
@@ -122,6 +125,7 @@ def test_nothing_is_cut_covered_or_broken(page: str, window: Any, address: str) 
     assert window.evaluate(BROKEN) == []
     assert window.evaluate(COVERED) == []
     assert window.evaluate(TINY) == [], "a chart whose words are too small to be read"
+    assert window.evaluate(SQUEEZED) == [], "a sentence in a column of a word or two"
     assert window.evaluate(OUTSIDE) == [], "asked of another host"
     formulas = window.evaluate("document.querySelectorAll('.arithmatex').length")
     assert window.evaluate("document.querySelectorAll('.arithmatex .katex').length") >= formulas
