@@ -29,11 +29,9 @@ def in_float64() -> Iterator[None]:
     expensive optimizations of machine code, which take a third of the time of such a test."""
     import jax
 
-    name = "jax_disable_most_optimizations"
-    before = jax.config.values[name]
-    jax.config.update(name, True)
+    jax.config.update("jax_disable_most_optimizations", True)
     try:
         with jax.enable_x64(True):
             yield
     finally:
-        jax.config.update(name, before)
+        jax.config.update("jax_disable_most_optimizations", False)

@@ -172,6 +172,8 @@ def mapped(check: bool) -> dict[str, Any]:
         x = jax.sharding.reshard(x, P(None, "b"))
         return jax.lax.pmean(loss(x, y), "a")
 
+    # JAX 0.12 divides nothing by itself where axes are explicit.
+    divided_by_rows = tuple(jax.device_put(array, NamedSharding(explicit, P("a"))) for array in (X, Y))
     p = W.astype(np.float32)
 
     def masked_mean(x: Any, y: Any, mask: Any) -> Any:
@@ -195,14 +197,14 @@ def mapped(check: bool) -> dict[str, Any]:
             lambda x, y, p: loss(jnp.tile(x, (2, 2)), y, pos_weight=jnp.tile(p, 2)),
         ),
         "along one axis of two": (partly, (X, Y), (0,), loss),
-        "along one axis of two, the other explicit": (partly_explicit, (X, Y), (0,), loss),
+        "along one axis of two, the other explicit": (partly_explicit, divided_by_rows, (0,), loss),
     }
     result = {}
     for name, (function, operands, along, whole) in cases.items():
         before = kernel.runs()
         actual = jax.block_until_ready(jax.jit(jax.value_and_grad(function, along))(*operands))
         runs = kernel.runs() - before
-        wanted = jax.value_and_grad(whole, along)(*operands)
+        wanted = jax.value_and_grad(whole, along)(*map(np.asarray, operands))
         pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(wanted), strict=True)
         alike = all(np.allclose(a, b, rtol=1e-5, atol=1e-9) for a, b in pairs)
         result[name] = {"runs": runs, "same values": alike}
