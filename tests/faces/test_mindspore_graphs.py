@@ -52,8 +52,8 @@ def test_shapes_unknown_to_the_graph(mode, given, rank, kind, reduction):
             assert gradients[1].shape == shape
 
 
-# What the graph knows of the shapes, and a target of another one. Each is asked in two of the ways, by turns: a graph that
-# raises takes seconds.
+# What the graph knows of the shapes, and a target of another one. Each is asked in two of the ways, by turns: a graph
+# that raises takes seconds.
 BROADCAST = [((None, None), (1, 3)), ((None, None), (2, 1)), (None, (1, 3)), (None, (2, 1)), (None, (3,)), (None, ())]
 WAYS = [*itertools.product(("jit", "graph"), ("loss", "gradient"), KINDS)]
 
