@@ -357,3 +357,24 @@ def test_a_sum_that_no_double_holds_has_a_mean(elements: int) -> None:
     assert loss == 1e308
     np.testing.assert_array_equal(gradient, 1 / elements)
     assert face.value_and_grad(x, np.zeros(elements), reduction="sum")[0] == (1e308 if elements == 1 else np.inf)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 1e-30), ("bfloat16", 1e-24), ("float64", 1e-142)])
+def test_a_large_factor_brings_back_tiny_probabilities(dtype: str, size: float) -> None:
+    """The weights are small and so is what divides: their product with a tiny probability must not be rounded before."""
+    q = np.array([1e-10, 1e-35, 0.3] if dtype != "float64" else [1e-100, 1e-264, 0.3]).astype(DTYPES[dtype])
+    y = np.zeros(3, DTYPES[dtype])
+    weight = np.full(3, size).astype(DTYPES[dtype])
+    _, gradient = face.value_and_grad(q, y, weight, reduction="weighted_mean", probabilities=True)
+    _, wanted = face.value_and_grad(q, y, probabilities=True)
+    np.testing.assert_allclose(gradient.astype(float), wanted.astype(float), rtol=8 * 2.0 ** -PRECISION[dtype].digits)
+    assert (wanted != 0).all()
+
+
+@pytest.mark.parametrize("weight", [1e-35, 1e-22, 1e30])
+def test_a_sum_of_extreme_elements_shows_what_is_no_probability(weight: float) -> None:
+    """By NaN where a face cannot raise: in JAX's compiled programs, for one."""
+    q = np.array([0.5, 1.001, 0.25], np.float32)
+    value = np.empty((), np.float32)
+    compute(q, np.ones(3, np.float32), np.full(3, weight, np.float32), value=value, probabilities=True)
+    assert np.isnan(value)

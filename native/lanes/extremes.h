@@ -73,7 +73,8 @@ struct Stands<float> {
 };
 template <>
 struct Stands<double> {
-    static constexpr int64_t coefficient = 900, subnormal = 48;
+    // Times a probability that is not far, at least 2^-200, and 1/(q·(1 − q)), at most 2^40, it is a normal number.
+    static constexpr int64_t coefficient = 860, subnormal = 48;
     static constexpr double large = 0x1p1000, small = 0x1p-900;
     int64_t product, tail;
     double far;
@@ -140,7 +141,9 @@ class Extremes {
         double surely_least = 0, surely_most = 0, nearly_least = 0, nearly_most = 0;
 
         Bounds() = default;
-        Bounds(const Job& job, const S& stands, int operands, int64_t exponent) {
+        // If `restores`, the rest of the factor brings back what a product has lost below the normal numbers: then no
+        // probability may be far.
+        Bounds(const Job& job, const S& stands, int operands, int64_t exponent, bool restores) {
             const bool logits = job.input == Input::logits;
             const int64_t up = exponent > 0 ? exponent : 0, down = exponent < 0 ? -exponent : 0;
             const int64_t product = stands.product - up;
@@ -161,8 +164,12 @@ class Extremes {
                 surely_most = each < nearly_most ? each : nearly_most;
             }
             if (logits) return;
-            least_far = up == 0 ? 0 : power_of_two(-S::subnormal);
-            if (up != 0) surely_least = power_of_two(-(S::subnormal / share));
+            if (restores) {
+                least_far = surely_least = __builtin_inf();
+            } else if (up != 0) {
+                least_far = power_of_two(-S::subnormal);
+                surely_least = power_of_two(-(S::subnormal / share));
+            }
         }
 
         bool is_outside(double size) const { return !(size <= most) || (size < least && size != 0); }
@@ -319,9 +326,9 @@ class Extremes {
         for (; operands_ < job.weights; ++operands_) operand_[operands_] = &job.weight[operands_];
         if (job.pos_weight) operand_[operands_++] = &job.pos_weight;
         if (job.neg_weight) operand_[operands_++] = &job.neg_weight;
-        loss_ = gradient_ = tighter_ = Bounds(job, stands_, operands_, 0);
+        loss_ = gradient_ = tighter_ = Bounds(job, stands_, operands_, 0, false);
         if (!job.gradient) return;
-        gradient_ = Bounds(job, stands_, operands_, factor.is_ordinary() ? factor.exponent() : 0);
+        gradient_ = Bounds(job, stands_, operands_, factor.is_ordinary() ? factor.exponent() : 0, factor.after > 1);
         gradient_.every |= !factor.is_ordinary();
         tighter_ = gradient_;
     }
@@ -393,7 +400,8 @@ class Extremes {
         WideBranch right;
         for (int64_t i = 0; i < n; ++i) {
             const T loss = tile.loss[i], size = absolute(loss);
-            const bool apart = (marked && mark_[i] & in_loss) || size < small_ || size > S::large;
+            // What is no probability has been made NaN, and the sum shows it.
+            const bool apart = loss == loss && ((marked && mark_[i] & in_loss) || size < small_ || size > S::large);
             const bool is_beyond = apart && compute(tile, start, i, right);
             if (is_beyond) beyond.add(right.loss);
             rest[i] = is_beyond ? T(0) : loss;
