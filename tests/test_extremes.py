@@ -361,7 +361,7 @@ def test_a_sum_that_no_double_holds_has_a_mean(elements: int) -> None:
 
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 1e-30), ("bfloat16", 1e-24), ("float64", 1e-142)])
 def test_a_large_factor_brings_back_tiny_probabilities(dtype: str, size: float) -> None:
-    """The weights are small and so is what divides: their product with a tiny probability must not be rounded before."""
+    """The weights are small, and so is what divides: a product with a tiny probability must not be rounded before."""
     q = np.array([1e-10, 1e-35, 0.3] if dtype != "float64" else [1e-100, 1e-264, 0.3]).astype(DTYPES[dtype])
     y = np.zeros(3, DTYPES[dtype])
     weight = np.full(3, size).astype(DTYPES[dtype])
