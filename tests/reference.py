@@ -262,4 +262,7 @@ def textbook_probabilities_loss(q: Any, y: Any, w: Any = 1, p: Any = 1, smoothin
     y = mpmath.mpf(y) * (1 - smoothing) + mpmath.mpf(smoothing) / 2
     minus_log = mpmath.mpf(100) if q == 0 else min(-mpmath.log(q), mpmath.mpf(100))
     minus_log1m = mpmath.mpf(100) if q == 1 else min(-mpmath.log(1 - q), mpmath.mpf(100))
-    return mpmath.mpf(w) * (mpmath.mpf(p) * y * (1 - q) ** gamma * minus_log + (1 - y) * q**gamma * minus_log1m)
+    # Of a logarithm that is clamped the power is 0, as docs/options.md says.
+    of_wrong = mpmath.mpf(0) if gamma and minus_log1m == 100 else (1 - q) ** gamma
+    of_right = mpmath.mpf(0) if gamma and minus_log == 100 else q**gamma
+    return mpmath.mpf(w) * (mpmath.mpf(p) * y * of_wrong * minus_log + (1 - y) * of_right * minus_log1m)
