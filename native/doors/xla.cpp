@@ -369,10 +369,10 @@ class Batch {
             std::atomic<unsigned> flags{0};
         };
         const auto run_share = [](int64_t begin, int64_t end, void* self, char* workspace) noexcept {
-            auto& [batch, share, flags] = *static_cast<Context*>(self);
-            Item item = batch->pattern_;
-            const int64_t last = std::min(end * share, batch->items_);
-            batch->run_items(item, begin * share, last, [&](Job& job) { flags |= run_alone(job, workspace); });
+            auto& own = *static_cast<Context*>(self);
+            Item item = own.batch->pattern_;
+            const int64_t first = begin * own.share, last = std::min(end * own.share, own.batch->items_);
+            own.batch->run_items(item, first, last, [&](Job& job) { own.flags |= run_alone(job, workspace); });
         };
         Context context{this, share};
         const size_t bytes = workspace_size(pattern_.job);
