@@ -121,8 +121,8 @@ inline Wide wide_product(const View* views, int count, int64_t i) {
     return product;
 }
 
-// Returns the product of two sizes. Where it is too small for a double it is the smallest number, and never a 0 that no
-// bound would find.
+// Returns the product of two sizes. Where it is too small for a double it is the smallest normal number, and never a 0 that
+// no bound would find.
 inline double product_of(double a, double b) {
     const double product = a * b;
     return product == 0 && a != 0 && b != 0 ? Float<double>::smallest_normal : product;
@@ -321,7 +321,7 @@ class Extremes {
           factor_(factor),
           stands_(job),
           small_(job.divisor_exponent < 0 || (job.divisor_exponent == 0 && absolute(job.divisor) < 1) ? S::small : 0),
-          // A sum of floats is within their range without any weight, since 16 384 losses of the largest size are.
+          // Without weights a sum of eight floats is not watched: it leaves their range for logits above 4e37 alone.
           watches_(job.value && (job.weights > 0 || job.pos_weight || job.neg_weight || small_ > 0 || is_double)) {
         for (; operands_ < job.weights; ++operands_) operand_[operands_] = &job.weight[operands_];
         if (job.pos_weight) operand_[operands_++] = &job.pos_weight;
