@@ -60,16 +60,12 @@ def _asymmetric(terms: Terms) -> tuple[Callable[..., Array], Callable[..., Array
     """Both brackets, of x, y, 1 − y, the weights of positives and of negatives, and γ."""
     margin, own = terms.margin, terms.gamma_negative
 
-    def coefficients(y: Array, rest: Array, up: Any, down: Any) -> tuple[Array, Array]:
-        return y if up is None else up * y, rest if down is None else down * rest
-
     def exact(xp: Namespace, x: Array, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
-        positive, negative = coefficients(y, rest, up, down)
         of_negative = _of_negative(xp, x, gamma if own is None else own, margin)
-        return positive * formula._curve(xp, x, gamma) + negative * of_negative
+        return focal._both(xp, y, rest, up, down, formula._curve(xp, x, gamma), of_negative)
 
     def expected(xp: Namespace, x: Array, y: Array, rest: Array, up: Any, down: Any, gamma: Option) -> Array:
-        positive, negative = coefficients(y, rest, up, down)
+        positive, negative = _weighted(xp, up, y), _weighted(xp, down, rest)
         if not is_off(margin):
             p, _ = formula.sigmoids(xp, x)
             negative = xp.where(p - margin <= 0, xp.zeros_like(negative), negative)

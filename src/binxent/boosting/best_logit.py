@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from binxent import focal
+from binxent.halving import sign_change
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,16 +16,12 @@ if TYPE_CHECKING:
 
 Array = Any
 FARTHEST = 100.0  # beyond this logit no float32 gradient of a negative is left
-HALVINGS = 60
 GRID = np.linspace(-20, 20, 161)
 
 
 def _between(low: Array, high: Array, gradient: Callable[[Array], Array]) -> Array:
     """Where the gradient changes from negative to positive."""
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        falls = gradient(middle) < 0
-        low, high = np.where(falls, middle, low), np.where(falls, high, middle)
+    low, high = sign_change(low, high, gradient)
     return (low + high) / 2
 
 

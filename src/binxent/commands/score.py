@@ -12,6 +12,7 @@ import click
 
 from binxent.commands.paths import writable, write
 from binxent.commands.refusals import refusing
+from binxent.options import FOCAL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".svg", ".pdf")
 REDUCTIONS = ("mean", "sum", "batchmean", "weighted_mean")
-FOCAL = ("branch", "p_t")
 FILE = click.Path(path_type=str)
 
 # The loss's options that are one value, and off by default: name, type and help.

@@ -11,6 +11,7 @@ import numpy as np
 
 from binxent import formula
 from binxent import numpy as face
+from binxent.halving import sign_change
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from binxent.report.loss_options import LossOptions
 
 _FARTHEST = 700.0  # beyond this logit one of the two probabilities is no normal float64
-_HALVINGS = 60  # as many as change a float64
 _GRID = np.linspace(-40, 40, 401)  # logits between which the loss of p_t has one valley at most, with smoothed targets
 
 
@@ -60,10 +60,7 @@ def least_loss(positive: Array, negative: Array, options: LossOptions) -> Array:
     low, high = np.full(shape[1], -_FARTHEST), np.full(shape[1], _FARTHEST)
     if options.terms.focal == "p_t" and options.terms.label_smoothing > 0:  # it may have several valleys
         low, high = _deepest(loss_at, low, high)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        falls = slope_at(middle) < 0
-        low, high = np.where(falls, middle, low), np.where(falls, high, middle)
+    low, high = sign_change(low, high, slope_at)
     # Both sides of the place, since a margin makes a corner there; and both ends, the best with one class only.
     return np.asarray(np.minimum.reduce([loss_at(constant) for constant in (low, high, -np.inf, np.inf)]))
 
@@ -93,12 +90,8 @@ def _has_odds(options: LossOptions) -> bool:
 
 def _log_odds(targets: Array, coefficient: Array, options: LossOptions, wide: dict[str, Array | None]) -> Array:
     terms = options.terms
-    smooth = formula.smoothed(targets, terms.label_smoothing)
-    toward_1, toward_0 = (coefficient * smooth).sum(axis=0), (coefficient * (1 - smooth)).sum(axis=0)
-    if wide["pos_weight"] is not None:
-        toward_1 = toward_1 * wide["pos_weight"]
-    if wide["neg_weight"] is not None:
-        toward_0 = toward_0 * wide["neg_weight"]
+    of_classes = formula.coefficients(targets, wide["pos_weight"], terms.label_smoothing, wide["neg_weight"])
+    toward_1, toward_0 = ((coefficient * of_class).sum(axis=0) for of_class in of_classes)
     if terms.alpha is not None:
         toward_1, toward_0 = toward_1 * terms.alpha, toward_0 * (1 - terms.alpha)
     with np.errstate(divide="ignore", invalid="ignore"):
