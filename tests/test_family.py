@@ -20,7 +20,7 @@ from binxent.options import Terms
 from tests import processes
 from tests.accuracy import logits, probabilities, targets
 from tests.reference import Array, bits, error
-from tests.test_kernel import instruction_sets, lacks
+from tests.test_kernel import instruction_sets, lacks, worst_of
 
 mpf = mpmath.mpf
 SOURCES = {"logits": logits, "probabilities": probabilities}
@@ -191,18 +191,9 @@ def worst(size: int) -> dict[str, float]:
     return found
 
 
-@functools.cache
-def worst_of(instruction_set: str) -> dict[str, float]:
-    if reason := lacks(instruction_set):
-        pytest.skip(reason)
-    printed = processes.run_module("tests.test_family", "4000", BINXENT_ISA=instruction_set)
-    found: dict[str, float] = json.loads(printed)
-    return found
-
-
 @instruction_sets
 def test_accuracy(instruction_set: str) -> None:
-    for key, off in worst_of(instruction_set).items():
+    for key, off in worst_of("tests.test_family", 4000, instruction_set).items():
         _, kind, name = key.split("|")
         assert off <= promised(CASES[name], instruction_set, hard=kind == "hard"), key
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from typing import Any
@@ -17,7 +16,7 @@ from tests import processes
 from tests.accuracy import logits, probabilities, targets
 from tests.kernel_calls import Array, compute
 from tests.reference import DTYPES, TOLERANCE, bits, error, expected, rounded
-from tests.test_kernel import instruction_sets, lacks
+from tests.test_kernel import instruction_sets, lacks, worst_of
 
 GAMMAS = (0.01, 0.5, 1.0, 1.5, 1.9, 2.0, 2.3, 2.5, 3.0, 3.5, 4.0, 4.5, 4.9, 5.0)
 FACTORS = (1.0, 65536.0, 2.0**-24)  # powers of two: any other is rounded by itself
@@ -66,19 +65,11 @@ def worst(size: int) -> dict[str, float]:
     return found
 
 
-@functools.cache
-def worst_of(instruction_set: str) -> dict[str, float]:
-    if reason := lacks(instruction_set):
-        pytest.skip(reason)
-    found: dict[str, float] = json.loads(processes.run_module("tests.test_focal", "6000", BINXENT_ISA=instruction_set))
-    return found
-
-
 @instruction_sets
 def test_accuracy(instruction_set: str) -> None:
     """From end to end of the range, subnormal results too."""
     assert instruction_set in TOLERANCE
-    for case, off in worst_of(instruction_set).items():
+    for case, off in worst_of("tests.test_focal", 6000, instruction_set).items():
         _, kind, gamma = case.split()
         assert off <= promised(float(gamma), instruction_set, hard=kind == "hard"), case
 

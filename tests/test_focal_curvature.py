@@ -18,12 +18,11 @@ import binxent.numpy as bx
 from binxent import IndexTargets, formula
 from binxent.kernel import instruction_set
 from binxent.numpy import grad_and_hess, value_and_grad
-from tests import processes
 from tests.accuracy import logits, targets
 from tests.curvature import of_family
 from tests.reference import DTYPES, Array, bits, error, rounded, tolerance
 from tests.test_family import CASES, amplified, definition_of, textbook
-from tests.test_kernel import instruction_sets, lacks
+from tests.test_kernel import instruction_sets, worst_of
 
 KINDS = ("exact", "expected")
 MORE: dict[str, dict[str, Any]] = {
@@ -108,19 +107,10 @@ def worst(size: int) -> dict[str, float]:
     return found
 
 
-@functools.cache
-def worst_of(instruction_set: str) -> dict[str, float]:
-    if reason := lacks(instruction_set):
-        pytest.skip(reason)
-    printed = processes.run_module("tests.test_focal_curvature", "1000", BINXENT_ISA=instruction_set)
-    found: dict[str, float] = json.loads(printed)
-    return found
-
-
 @instruction_sets
 def test_accuracy(instruction_set: str) -> None:
     """In float32 the result is that of float64, rounded; where no power and no margin is, it is that of float32."""
-    for key, off in worst_of(instruction_set).items():
+    for key, off in worst_of("tests.test_focal_curvature", 1000, instruction_set).items():
         dtype, _, name = key.split("|")
         case = MORE[name]
         in_float = not any(powers(case)) and not case.get("margin") and case.get("focal") is None

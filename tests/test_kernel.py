@@ -65,6 +65,15 @@ def lacks(instruction_set: str) -> str:
 instruction_sets = pytest.mark.parametrize("instruction_set", TOLERANCE)
 
 
+@functools.cache
+def worst_of(module: str, size: int, instruction_set: str) -> dict[str, Any]:
+    """The worst errors that a module of tests prints as JSON, run in a process with the instruction set."""
+    if reason := lacks(instruction_set):
+        pytest.skip(reason)
+    found: dict[str, Any] = json.loads(processes.run_module(module, str(size), BINXENT_ISA=instruction_set))
+    return found
+
+
 @instruction_sets
 def test_an_instruction_set_can_be_chosen(instruction_set: str) -> None:
     code = """
@@ -125,9 +134,7 @@ def test_bits_do_not_depend_on_the_number_of_threads_in_another_process(instruct
 
 @functools.cache
 def accuracy(instruction_set: str) -> dict[str, float]:
-    if reason := lacks(instruction_set):
-        pytest.skip(reason)
-    found = json.loads(processes.run_module("tests.accuracy", "50000", BINXENT_ISA=instruction_set))
+    found = worst_of("tests.accuracy", 50_000, instruction_set)
     assert found["instruction_set"] == instruction_set
     return dict(found["worst"])
 
