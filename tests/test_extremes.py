@@ -359,6 +359,36 @@ def test_a_sum_that_no_double_holds_has_a_mean(elements: int) -> None:
     assert face.value_and_grad(x, np.zeros(elements), reduction="sum")[0] == (1e308 if elements == 1 else np.inf)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+@pytest.mark.parametrize("elements", [1, 8, 100, 130, 5000])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_sum_that_no_float_holds_has_a_mean(dtype: str, elements: int, gamma: float) -> None:
+    """Without weights too, where nothing but the sum is extreme; and with the gradient in place of the logits."""
+    x = np.full(elements, 3e38).astype(DTYPES[dtype])
+    wanted, y = x[0], np.zeros(elements, x.dtype)
+    assert face.binary_cross_entropy_with_logits(x, y, gamma=gamma) == wanted
+    assert face.value_and_grad(x, y, gamma=gamma, out=x)[0] == wanted
+    np.testing.assert_array_equal(x, np.full(elements, 1 / elements).astype(x.dtype))
+
+
+def test_a_loss_that_no_float_holds_may_have_a_mean_that_does() -> None:
+    x = np.full(300, 1e30, np.float32)
+    found = face.binary_cross_entropy_with_logits(x, -x, normalizer=1e40)  # no target is checked, unless it is asked
+    np.testing.assert_allclose(found, 300 * np.float64(x[0]) ** 2 / 1e40, rtol=1e-7)
+
+
+@pytest.mark.parametrize("weight", [1.0, 700.0])
+@pytest.mark.parametrize("options", [{"gamma": 5.0}, {"gamma_negative": 4.5}, {"gamma": 4.0, "focal": "p_t"}], ids=str)
+def test_focal_powers_below_any_float_have_gradients(options: dict[str, Any], weight: float) -> None:
+    """The gradient of a negative is (γ + 1) times the power, and the weight times that."""
+    gamma = options.get("gamma_negative", options.get("gamma"))
+    q = np.exp(-np.linspace(101, 108, 29) / gamma).astype(np.float32)
+    given = {**options, "weight": np.full(q.shape, weight, np.float32), "reduction": "sum"}
+    _, gradient = face.value_and_grad(q, np.zeros_like(q), probabilities=True, **given)
+    wanted = weight * (gamma + 1) * q.astype(float) ** gamma
+    np.testing.assert_allclose(gradient.astype(float), wanted, rtol=1e-6, atol=1.5e-45)
+
+
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 1e-30), ("bfloat16", 1e-24), ("float64", 1e-142)])
 def test_a_large_factor_brings_back_tiny_probabilities(dtype: str, size: float) -> None:
     """The weights are small, and so is what divides: a product with a tiny probability must not be rounded before."""

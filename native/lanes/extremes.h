@@ -62,8 +62,8 @@ struct Stands<float> {
             if (focal) product = 48, tail = 0, far = 86;
             return;
         }
-        // 1/(q·(1 − q)) still multiplies the product. The focal power of a q below `far` may be subnormal.
-        product = focal ? 40 : 80;
+        // 1/(q·(1 − q)) still multiplies the product, and a focal power is lifted. That of a q below `far` may be subnormal.
+        product = focal ? 30 : 80;
         tail = focal ? 10 : no_tail;
         far = 0x1p-80f;
         const double power = job.largest_power();
@@ -81,7 +81,7 @@ struct Stands<double> {
 
     explicit Stands(const Job& job) {
         const bool logits = job.input == Input::logits;
-        product = logits ? 1000 : 900;
+        product = logits ? 1000 : job.is_focal() ? 800 : 900;
         tail = logits ? 12 : no_tail;
         far = logits ? 753 : 0x1p-200;
     }
@@ -191,7 +191,6 @@ class Extremes {
     Bounds loss_, gradient_, tighter_;
     bool found_ = false;
     const double small_;  // a smaller loss has lost digits that the divisor brings back
-    const bool watches_;  // whether the sizes of the losses are looked at before they are added
     static constexpr int64_t piece = 64;
     static constexpr bool is_double = sizeof(T) == sizeof(double);
     uint8_t mark_[tile_size];
@@ -274,7 +273,7 @@ class Extremes {
     // Returns false for what is ignored, and where an operand is no number, which the loops have passed on.
     template <class Tile>
     bool read_coefficients(const Tile& tile, int64_t start, int64_t i, Coefficients& found) const {
-        const double x = tile.x[i], y = tile.target[i];
+        const double x = widen(tile.x[i]), y = widen(tile.target[i]);
         const double unsmoothed = 1 - job_.label_smoothing, half = job_.label_smoothing / 2;
         if (tile.kept[i] == tile.hidden || x != x) return false;
         found.y = y * unsmoothed + half;
@@ -298,7 +297,7 @@ class Extremes {
     BINXENT_APART bool compute(const Tile& tile, int64_t start, int64_t i, WideBranch& found) const {
         Coefficients of;
         if (!read_coefficients(tile, start, i, of)) return false;
-        found = wide_element(job_, tile.x[i], of.y, of.rest, of.positive, of.negative);
+        found = wide_element(job_, widen(tile.x[i]), of.y, of.rest, of.positive, of.negative);
         return true;
     }
 
@@ -320,9 +319,7 @@ class Extremes {
         : job_(job),
           factor_(factor),
           stands_(job),
-          small_(job.divisor_exponent < 0 || (job.divisor_exponent == 0 && absolute(job.divisor) < 1) ? S::small : 0),
-          // Without weights a sum of eight floats is not watched: it leaves their range for logits above 4e37 alone.
-          watches_(job.value && (job.weights > 0 || job.pos_weight || job.neg_weight || small_ > 0 || is_double)) {
+          small_(job.divisor_exponent < 0 || (job.divisor_exponent == 0 && absolute(job.divisor) < 1) ? S::small : 0) {
         for (; operands_ < job.weights; ++operands_) operand_[operands_] = &job.weight[operands_];
         if (job.pos_weight) operand_[operands_++] = &job.pos_weight;
         if (job.neg_weight) operand_[operands_++] = &job.neg_weight;
@@ -337,10 +334,8 @@ class Extremes {
     int of_pos_weight() const { return job_.weights; }
     int of_neg_weight() const { return job_.weights + (job_.pos_weight ? 1 : 0); }
 
-    // Whether neither an element of the job nor its sum can be extreme.
-    bool none() const {
-        return operands_ == 0 && !any_power_ && !tighter_.every && !has_tail() && !watches_;
-    }
+    // Whether no element of the job can be extreme. Their sum still can.
+    bool none() const { return operands_ == 0 && !any_power_ && !tighter_.every && !has_tail(); }
 
     // Looks at operand k once and for all if it is a broadcast row.
     template <class Reader>
@@ -392,8 +387,7 @@ class Extremes {
         bool marked = false;
         for (int64_t i = 0; found_ && i < n; ++i) marked |= mark_[i] & in_loss;
         if (!marked) {
-            sum.add(tile.loss, n);
-            if (!watches_ || sum.is_within(n, small_, S::large)) return;
+            if (sum.add(tile.loss, n, S::large) && (small_ == 0 || sum.any_from(small_, n))) return;
             sum.take_back(n);
         }
         T rest[tile_size];

@@ -276,7 +276,8 @@ struct MarginProbability {
     }
 
     BINXENT_INLINE T loss() const {
-        return times(positive * minus_log, of_positive) + (counts ? times(negative * inner, of_negative) : T(0));
+        const T of_negatives = counts ? lifted_times(negative * inner, of_negative) : T(0);
+        return (lifted_times(positive * minus_log, of_positive) + of_negatives) * Float<T>::drop;
     }
 
     BINXENT_INLINE T gradient(T factor) const {
@@ -285,7 +286,8 @@ struct MarginProbability {
         const T denominator = product < F::tiny_product * F::raise ? F::tiny_product * F::raise : product;
         const T falling = positive * (factor * F::raise) * fma(gamma * q, minus_log, other);
         const T rising = negative * factor * (T(1) / rest + gamma_negative * inner / (counts ? shifted : T(1)));
-        return (counts ? times(rising, of_negative) : T(0)) - times(falling, of_positive) / denominator;
+        const T up = counts ? lifted_times(rising, of_negative) : T(0);
+        return (up - lifted_times(falling, of_positive) / denominator) * F::drop;
     }
 };
 
@@ -313,7 +315,7 @@ struct PtProbability {
     }
 
     BINXENT_INLINE T cross_entropy() const { return fma(positive, minus_log, negative * minus_log1m); }
-    BINXENT_INLINE T loss() const { return times(alpha * cross_entropy(), power); }
+    BINXENT_INLINE T loss() const { return lifted_times(alpha * cross_entropy(), power) * Float<T>::drop; }
 
     BINXENT_INLINE T gradient(T factor) const {
         using F = Float<T>;
@@ -321,7 +323,7 @@ struct PtProbability {
         const T denominator = product < F::tiny_product * F::raise ? F::tiny_product * F::raise : product;
         const T of_power = gamma * cross_entropy() * (rest - y) * other * (u > 0 ? raised / u : T(0));
         const T slope = (negative * raised - positive * (other * F::raise) + of_power) / denominator;
-        return times(alpha * factor * slope, power);
+        return lifted_times(alpha * factor * slope, power) * F::drop;
     }
 };
 

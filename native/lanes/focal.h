@@ -56,6 +56,14 @@ BINXENT_INLINE T times(T factor, const Exponential<T, is_lifted>& power) {
     return fma(scaled, power.q, scaled);
 }
 
+// The same, lifted: where the power is subnormal, a product that is not keeps its digits. The lift may overflow for a factor as
+// large as a logit may be. For a probability it does not: an element is extreme before that.
+template <class T>
+BINXENT_INLINE T lifted_times(T factor, const Exponential<T>& power) {
+    const T scaled = factor * power.power;
+    return fma(scaled, power.q, scaled);
+}
+
 // With l = log1p(e), softplus(±x) = max(±x, 0) + l and σ(±x) = exp(−softplus(∓x)). So all has the factor exp(−γ·l):
 //
 //     loss   = exp(−γ·l) · [ leading·(|x| + l) + trailing·exp(−γ·|x|)·l ]
@@ -123,7 +131,8 @@ struct FocalProbability {
     }
 
     BINXENT_INLINE T loss() const {
-        return times(positive * minus_log, of_positive) + times(negative * minus_log1m, of_negative);
+        return (lifted_times(positive * minus_log, of_positive) + lifted_times(negative * minus_log1m, of_negative)) *
+               Float<T>::drop;
     }
 
     BINXENT_INLINE T gradient(T factor) const {
@@ -133,7 +142,7 @@ struct FocalProbability {
         const T denominator = product < F::tiny_product * F::raise ? F::tiny_product * F::raise : product;
         const T rising = negative * factor * fma(gamma_negative * F::raise * other, minus_log1m, raised);
         const T falling = positive * (factor * F::raise) * fma(gamma * q, minus_log, other);
-        return (times(rising, of_negative) - times(falling, of_positive)) / denominator;
+        return (lifted_times(rising, of_negative) - lifted_times(falling, of_positive)) / denominator * F::drop;
     }
 };
 

@@ -38,6 +38,14 @@ inline void for_each_tile(const Job& job, int64_t first_block, int64_t last_bloc
     }
 }
 
+// Returns a tile of ones: the weights where there are none, and what marks every element as kept.
+template <class T>
+const T* take_ones(int64_t size, Space& space) {
+    T* const ones = space.take<T>(tile_of(size));
+    for (int64_t i = 0; i < tile_of(size); ++i) ones[i] = T(1);
+    return ones;
+}
+
 // Target is the reader of `targets`.
 template <class T, class Target, class Targets>
 unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_t last_block, Space& space) {
@@ -59,10 +67,7 @@ unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_
     for (int k = 0; k < job.weights; ++k) extremes.settle(k, weights.reader(k));
     if (job.pos_weight) extremes.settle(extremes.of_pos_weight(), pos_weight);
     if (job.neg_weight) extremes.settle(extremes.of_neg_weight(), neg_weight);
-    T* const ones = space.take<T>(tile_of(size));
-    if (may_be_extreme || job.weights > 0 || job.neg_weight || job.has_share() || job.is_focal() ||
-        job.input == Input::probabilities || job.checks_targets)
-        for (int64_t i = 0; i < tile_of(size); ++i) ones[i] = T(1);
+    const T* const ones = take_ones<T>(size, space);
 
     constexpr bool is_sparse = std::is_same_v<Target, SparseReader<T>>;
     const Step<T> step = choose<T>(job);
@@ -103,10 +108,7 @@ unsigned run(const Job& job, const Targets& targets, int64_t first_block, int64_
         if (outside & (input_out_of_range | target_out_of_range)) spoil_out_of_range(n, tile, job);
         flags |= outside;
         if (saturates) saturate(n, gradient);
-        if (job.value && may_be_extreme)
-            extremes.add(tile, start, n, sum, beyond);
-        else if (job.value)
-            sum.add(loss, n);
+        if (job.value) extremes.add(tile, start, n, sum, beyond);
     });
     return flags;
 }
@@ -135,13 +137,15 @@ auto choose_plain_bfloat16(const Job& job) {
 void run_plain_bfloat16(const Job& job, int64_t first_block, int64_t last_block, Space& space) {
     const auto* const x = reinterpret_cast<const BFloat16*>(job.x.data);
     const auto* const target = reinterpret_cast<const BFloat16*>(job.target.data);
-    const float factor = float(Factor(job).within);
+    const Factor factor(job);
     const Terms<float> terms(job);
+    const Extremes<float> extremes(job, factor);
+    const float* const ones = take_ones<float>(job.size_of(first_block, last_block), space);
     const auto step = choose_plain_bfloat16(job);
-    const auto compute = [&](int64_t start, int64_t n, float* loss, float* gradient, BlockSum& sum, WideSum&) {
-        const Tile<float, BFloat16> tile{x + start, target + start, nullptr, nullptr, nullptr, nullptr, 0, loss, gradient};
-        step(n, tile, terms, factor);
-        if (job.value) sum.add(loss, n);
+    const auto compute = [&](int64_t start, int64_t n, float* loss, float* gradient, BlockSum& sum, WideSum& beyond) {
+        const Tile<float, BFloat16> tile{x + start, target + start, ones, ones, ones, ones, 0, loss, gradient};
+        step(n, tile, terms, float(factor.within));
+        if (job.value) extremes.add(tile, start, n, sum, beyond);
     };
     for_each_tile<float>(job, first_block, last_block, space, compute);
 }

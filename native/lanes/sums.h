@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "core/job.h"
 #include "math.h"
@@ -19,34 +20,41 @@ struct BlockSum {
     double part[groups][lanes];
     int64_t used = 0;
 
+    // Adds n terms. Returns whether no sum of `rows` terms is above `large`, or NaN.
     template <class T>
-    void add(const T* loss, int64_t n) {
-        for (; n >= group; n -= group, loss += group) add_group(loss);
-        if (n == 0) return;
-        T rest[group] = {};
-        memcpy(rest, loss, n * sizeof(T));
-        add_group(rest);
+    bool add(const T* loss, int64_t n, T large = Float<T>::largest) {
+        // Bits are in the order of the sizes, so the sign of a difference tells. In vectors that costs least.
+        using Bits = std::make_signed_t<typename Float<T>::Bits>;
+        Bits beyond[lanes] = {};
+        for (; n >= group; n -= group, loss += group) add_group(loss, bits_as<Bits>(large), beyond);
+        if (n > 0) {
+            T rest[group] = {};
+            memcpy(rest, loss, n * sizeof(T));
+            add_group(rest, bits_as<Bits>(large), beyond);
+        }
+        Bits all = 0;
+        for (int64_t i = 0; i < lanes; ++i) all |= beyond[i];
+        return all >= 0;
     }
 
-    template <class T>
-    void add_group(const T* loss) {
+    template <class T, class Bits>
+    BINXENT_ALWAYS void add_group(const T* loss, Bits large, Bits* beyond) {
         for (int64_t i = 0; i < lanes; ++i) {
             const T* r = loss + i;
             const T sum = ((r[0] + r[lanes]) + (r[2 * lanes] + r[3 * lanes])) +
                           ((r[4 * lanes] + r[5 * lanes]) + (r[6 * lanes] + r[7 * lanes]));
             part[used][i] = double(sum);
+            beyond[i] |= large - bits_as<Bits>(absolute(sum));
         }
         ++used;
     }
 
-    // Whether the sums of the last n terms are no larger than `large`, and one of them is at least as large as `small`.
-    bool is_within(int64_t n, double small, double large) const {
+    // Whether one of the sums of the last n terms is at least `small`.
+    bool any_from(double small, int64_t n) const {
         const double* const sums = part[used - (n + group - 1) / group];
-        const int64_t count = (n + group - 1) / group * lanes;
-        unsigned beyond = 0, enough = small > 0 ? 0 : 1;
-        for (int64_t i = 0; i < count; ++i) beyond |= unsigned(!(absolute(sums[i]) <= large));
-        for (int64_t i = 0; small > 0 && i < count; ++i) enough |= unsigned(absolute(sums[i]) >= small);
-        return beyond == 0 && enough != 0;
+        unsigned found = 0;
+        for (int64_t i = 0; i < (n + group - 1) / group * lanes; ++i) found |= unsigned(absolute(sums[i]) >= small);
+        return found != 0;
     }
 
     void take_back(int64_t n) { used -= (n + group - 1) / group; }

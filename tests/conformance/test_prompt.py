@@ -37,8 +37,9 @@ def test_help_opens_with_the_signature_and_the_docstring(library: Library) -> No
         assert first_line.endswith("."), name
         before, found, after = shown.partition(first_line)
         assert found, name
-        assert len(before.splitlines()) <= 6, f"{name}:\n{before}"
-        assert f"{name}(" in before
+        opening, signature, _ = before.rpartition(f"{name}(")  # which newer Pythons give a line for each parameter
+        assert signature, name
+        assert len(opening.splitlines()) <= 5, f"{name}:\n{before}"
         assert "(*args, **kwargs)" not in before.replace("'", ""), name
         if inspect.isfunction(given):
             assert "Examples:" in after or "Example:" in after, name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import shutil
 import subprocess
@@ -226,6 +227,18 @@ def test_a_probability_out_of_range_is_refused_where_values_are_at_hand(name: st
         face.binary_cross_entropy(input, target, reduction=reduction)
     with pytest.raises(ValueError, match=message):
         jax.grad(lambda q: face.binary_cross_entropy(q, target, reduction=reduction).sum())(input)
+
+
+@pytest.mark.parametrize("check_targets", [False, True])
+@pytest.mark.parametrize("name", ["input", "nan"])
+def test_a_divisor_of_0_does_not_hide_it(name: str, check_targets: bool) -> None:
+    input, target, message = OUTSIDE[name]
+    input, target = np.asarray(input, np.float32), np.asarray(target, np.float32)
+    loss = functools.partial(face.binary_cross_entropy, input, target, check_targets=check_targets)
+    with pytest.raises(ValueError, match=message):
+        loss(normalizer=0)
+    with pytest.raises(ValueError, match=message):
+        loss(np.zeros_like(input), reduction="weighted_mean")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

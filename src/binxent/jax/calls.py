@@ -282,7 +282,8 @@ def compute(
         return _checked(operands, static, may_fuse)
     result: Array = _compute(*operands, **static, may_fuse=may_fuse)
     if loss.probabilities:
-        _refuse_out_of_range(*map(_primal, (result, input, target, mask)), ignore_index=terms and terms.ignore_index)
+        known = map(_primal, (result, input, target, mask))
+        _refuse_out_of_range(*known, reduction=reduction, ignore_index=terms and terms.ignore_index)
     return result
 
 
@@ -308,7 +309,7 @@ def _checked(operands: Operands, static: Any, may_fuse: bool) -> Array:
     except RuntimeError:  # the kernel's own refusal, whose words are those for a compiled program
         refuse()
         raise
-    if np.isnan(_primal(result)).any():  # the definition's
+    if _may_hide_nan(_primal(result), static["reduction"]):  # the definition's
         refuse()
     return result
 
@@ -344,11 +345,18 @@ def _by_axis(
     return (total / jax.lax.stop_gradient(counts)).astype(each.dtype)
 
 
-def _refuse_out_of_range(loss: Any, input: Any, target: Any, mask: Any, *, ignore_index: float | None) -> None:
-    """Raises ValueError if the values are at hand, on CPU, and a NaN comes from an element outside [0, 1]."""
+def _may_hide_nan(loss: Any, reduction: str) -> bool:
+    """Whether the loss of an element may be NaN: the loss is, or a divisor of 0 has made 0 of it."""
+    return bool(np.isnan(loss).any() or (reduction != "none" and not np.all(loss)))
+
+
+def _refuse_out_of_range(
+    loss: Any, input: Any, target: Any, mask: Any, *, reduction: str, ignore_index: float | None
+) -> None:
+    """Raises ValueError if the values are at hand, on CPU, and an element outside [0, 1] has a loss of NaN."""
     if isinstance(loss, Tracer) or not loss.is_fully_addressable:
         return
-    if any(device.platform != "cpu" for device in loss.devices()) or not np.isnan(loss).any():
+    if any(device.platform != "cpu" for device in loss.devices()) or not _may_hide_nan(loss, reduction):
         return
     input = np.asarray(input)
     target = np.asarray(sparse.dense(target, input.shape, input.dtype) if isinstance(target, Labels) else target)
