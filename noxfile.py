@@ -107,17 +107,20 @@ def count(report: Path) -> dict[str, int]:
     return {"passed": number["tests"] - failed - number["skipped"], "failed": failed, "skipped": number["skipped"]}
 
 
-def pytest(session: nox.Session, what: str, *arguments: str, **variables: str) -> None:
+def pytest(
+    session: nox.Session, what: str, *arguments: str, program: tuple[str, ...] = ("pytest",), **variables: str
+) -> None:
     """pytest, on the wheel and never on the tree. If every test is skipped pytest succeeds; this does not."""
     report = session.cache_dir / "reports" / f"{session.name}-{what}.xml"
-    session.run("pytest", f"--junitxml={report}", *arguments, env={"PYTHONPATH": None, **variables})
+    env = {"PYTHONPATH": None, **variables}
+    session.run(*program, f"--junitxml={report}", *arguments, env=env, external=len(program) > 1)
     if count(report)["passed"] == 0:
         session.error(f"no test of the {what} was run")
 
 
-def digests(session: nox.Session) -> dict[str, object]:
+def digests(session: nox.Session) -> dict[str, dict[str, object]]:
     """The digests of what the installed kernel computes, for each instruction set of this processor."""
-    found: dict[str, object] = {}
+    found: dict[str, dict[str, object]] = {}
     for name in ("baseline", "avx2", "avx512", "neon"):
         env = {"BINXENT_ISA": name, "PYTHONPATH": None}
         printed = str(session.run("python", "-m", "tests.digests", env=env, silent=True, success_codes=[0, 1]))
@@ -223,6 +226,25 @@ def compilers(session: nox.Session, compiler: str) -> None:
     if digests(session) != wanted:
         session.error(f"the kernel of {compiler} has other bits than the default compiler's")
     pytest(session, compiler, *SIDE_BY_SIDE, "tests/test_kernel.py", *session.posargs)
+
+
+@session(default=False)
+def emulated(session: nox.Session) -> None:
+    """The kernel of 64-bit Arm, cross-compiled and run by an emulator: its tests, and the bits of this processor's."""
+    if missing := [name for name in ("aarch64-linux-gnu-g++", "qemu-aarch64", "apt-get") if shutil.which(name) is None]:
+        session.skip(f"{', '.join(missing)}: not installed")
+    install(session, *group("test", "instructions"))
+    wanted = digests(session)
+    folder = Path(session.create_tmp()) / "arm64"
+    session.run(
+        "python", "-m", "tests.builds.emulated", str(folder), *group("test"), *PYPROJECT["project"]["dependencies"]
+    )
+    python = str(folder / "python")
+    found = json.loads(str(session.run(python, "-m", "tests.digests", silent=True, external=True)))
+    for name, of_this in wanted.items():
+        if of_this["digests"] != found["digests"]:
+            session.error(f"the kernel of {found['instruction_set']} has other bits than that of {name}")
+    pytest(session, "kernel", "tests/test_kernel.py", *session.posargs, program=(python, "-m", "pytest"))
 
 
 @session(default=False)

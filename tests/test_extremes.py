@@ -401,6 +401,14 @@ def test_a_large_factor_brings_back_tiny_probabilities(dtype: str, size: float) 
     assert (wanted != 0).all()
 
 
+def test_a_large_factor_brings_back_tiny_powers() -> None:
+    q = np.array([2e-7, 3e-9, 0.3], np.float32)
+    given = {"reduction": "weighted_mean", "probabilities": True, "gamma": 3.7}
+    _, gradient = face.value_and_grad(q, np.zeros_like(q), np.full(3, 1e-21, np.float32), **given)
+    _, wanted = face.value_and_grad(q, np.zeros_like(q), np.ones(3, np.float32), **given)
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-6)
+
+
 @pytest.mark.parametrize("weight", [1e-35, 1e-22, 1e30])
 def test_a_sum_of_extreme_elements_shows_what_is_no_probability(weight: float) -> None:
     """By NaN where a face cannot raise: in JAX's compiled programs, for one."""

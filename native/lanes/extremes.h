@@ -142,13 +142,13 @@ class Extremes {
 
         Bounds() = default;
         // If `restores`, the rest of the factor brings back what a product has lost below the normal numbers: then no
-        // probability may be far.
+        // probability may be far. With a focal power the product may be there for any probability.
         Bounds(const Job& job, const S& stands, int operands, int64_t exponent, bool restores) {
             const bool logits = job.input == Input::logits;
             const int64_t up = exponent > 0 ? exponent : 0, down = exponent < 0 ? -exponent : 0;
             const int64_t product = stands.product - up;
             const int64_t up_to = product < S::coefficient ? product : S::coefficient;
-            every = up_to < 0;
+            every = up_to < 0 || (restores && job.is_focal());
             if (every) return;
             const int64_t down_to = logits ? S::coefficient - down : S::coefficient;
             most = power_of_two(up_to);

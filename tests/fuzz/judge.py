@@ -107,7 +107,7 @@ class Accuracy:
             "outside": not np.all((y >= 0) & (y <= 1)),
             "scaled": True,
         }
-        ulps = tolerance(kernel.instruction_set, **kind) + found.amplified
+        ulps = tolerance(kernel.instruction_set, **kind) + found.amplified + (gamma > 0)  # the power is one factor more
         if gamma and not wide:
             plain = tolerance(kernel.instruction_set, hard=kind["hard"])
             focal = promised(gamma, kernel.instruction_set, hard=kind["hard"])
