@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from binxent import formula, kernel
@@ -420,21 +420,22 @@ def same_counts(a: Report, b: Report) -> None:
         np.testing.assert_array_equal(mine, others)
 
 
+@settings(max_examples=40)
 @given(st.permutations(range(5)), st.integers(0, 1000), st.sampled_from([0, 150, 10_000]))
 def test_shards_merge_in_any_order(order: list[int], seed: int, exact: int) -> None:
     """Scores that are kept, that are counted in bins, and that are kept until there are too many."""
-    settings = {"exact_scores": exact, "score_bins": 64}
+    scores = {"exact_scores": exact, "score_bins": 64}
     x, y = data(203, 3, seed=seed % 7)
-    whole = reported(x, y, **settings)
-    shards = [reported(x[part], y[part], **settings) for part in np.array_split(np.arange(203), 5)]
-    total = Report(3, **settings)
+    whole = reported(x, y, **scores)
+    shards = [reported(x[part], y[part], **scores) for part in np.array_split(np.arange(203), 5)]
+    total = Report(3, **scores)
     for i in order:
         total.merge(shards[i])
     same_counts(total, whole)
     assert total.rows == 203
     np.testing.assert_allclose(total.scores().loss, whole.scores().loss, rtol=2e-16)
     # Associative too: in a tree.
-    left, right = Report(3, **settings), Report(3, **settings)
+    left, right = Report(3, **scores), Report(3, **scores)
     for i in order[:2]:
         left.merge(shards[i])
     for i in order[2:]:

@@ -14,6 +14,7 @@ from jax import export
 
 from binxent import jax as face
 from tests import processes
+from tests.turns import in_turn
 
 FUNCTIONS = {"logits": face.binary_cross_entropy_with_logits, "probabilities": face.binary_cross_entropy}
 REDUCTIONS = ("none", "mean", "sum", "batchmean", "weighted_mean")
@@ -47,10 +48,11 @@ def assert_alike(actual: Any, wanted: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), actual, wanted)
 
 
-@pytest.mark.parametrize(("chosen", "masked"), [("no option", False), ("options", True)])
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_any_batch_size(name: str, reduction: str, chosen: str, masked: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "reduction", "way"), in_turn([*FUNCTIONS], REDUCTIONS, ways=[("no option", False), ("options", True)])
+)
+def test_any_batch_size(name: str, reduction: str, way: tuple[str, bool]) -> None:
+    chosen, masked = way
     program = step(name, reduction, OPTIONS[chosen], masked=masked)
     exported = export.export(program)(*types(N))
     again = export.deserialize(exported.serialize())

@@ -22,6 +22,7 @@ from binxent.jax import program
 from binxent.jax.calls import _compute
 from tests import kernel_calls
 from tests.reference import DTYPES, Array, bits
+from tests.turns import in_turn
 
 ALL = (0, 1, 2, 3, 4)  # input, target, weight, pos_weight, sample_weight
 SHAPE = (4, 5)
@@ -93,9 +94,9 @@ def same_bits(actual: Any, wanted: Any) -> None:
 # Derivatives
 
 
-@both_inputs
-@pytest.mark.parametrize("reduction", ["none", "mean", "weighted_mean"])
-@any_choice
+@pytest.mark.parametrize(
+    ("choice", "reduction", "probabilities"), in_turn([*CHOICES], ["none", "mean", "weighted_mean"], ways=[False, True])
+)
 @pytest.mark.usefixtures("in_float64")
 def test_first_derivatives_to_all(choice: str, reduction: str, probabilities: bool) -> None:
     chosen = CHOICES[choice]
@@ -160,13 +161,13 @@ def test_a_float_mask_has_a_derivative_of_0() -> None:
     assert_alike(tangent, jax.jvp(lambda x: logits_loss(x, y, mask=MASK), (x,), (x,))[1])
 
 
-@both_inputs
-@pytest.mark.parametrize(
-    ("target", "mask"),
-    [*(("float32", mask) for mask in kernel.TAGS), *((target, "bool") for target in kernel.TAGS), ("float32", None)],
-)
+DTYPE_PAIRS = [("float32", mask) for mask in kernel.TAGS] + [(target, "bool") for target in kernel.TAGS]
+
+
+@pytest.mark.parametrize(("dtypes", "probabilities"), in_turn([*DTYPE_PAIRS, ("float32", None)], ways=[False, True]))
 @pytest.mark.usefixtures("in_float64")
-def test_under_strict_promotion(target: str, mask: str | None, probabilities: bool) -> None:
+def test_under_strict_promotion(dtypes: tuple[str, str | None], probabilities: bool) -> None:
+    target, mask = dtypes
     """No option makes JAX promote; only a target of another floating dtype than the input's does."""
     x = jnp.full(4, 0.25, target if target in kernel.FLOATING else "float32")
     y, w = jnp.array([0, 1, 1, 0]).astype(target), jnp.ones(4)
@@ -323,9 +324,12 @@ def test_vmap_of_all_and_all_of_vmap(reduction: str, name: str) -> None:
 
 
 @both_inputs
-@pytest.mark.parametrize("reduction", ["none", "mean", "sum", "batchmean", "weighted_mean"])
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
-def test_nothing_kept_is_0_with_gradients_of_0(wrap: Any, reduction: str, probabilities: bool) -> None:
+@pytest.mark.parametrize(
+    ("reduction", "jitted"),
+    in_turn(["none", "mean", "sum", "batchmean", "weighted_mean"], ways=[False, True]),
+)
+def test_nothing_kept_is_0_with_gradients_of_0(reduction: str, jitted: bool, probabilities: bool) -> None:
+    wrap: Any = jax.jit if jitted else lambda function: function
     x, y, w, p = (jnp.full((3, 2), a, jnp.float32) for a in (np.nan, -100, np.inf, np.nan))
     for chosen in ({"mask": False}, {"mask": np.zeros(2)}, {"ignore_index": -100}):
 

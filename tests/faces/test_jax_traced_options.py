@@ -16,6 +16,7 @@ import pytest
 from binxent import formula, kernel
 from binxent import jax as face
 from tests.reference import bits
+from tests.turns import in_turn
 
 SHAPE = (4, 5)
 FUNCTIONS = {False: face.binary_cross_entropy_with_logits, True: face.binary_cross_entropy}
@@ -140,8 +141,7 @@ def test_known_values(wrap: Any) -> None:
 
 
 @both_inputs
-@pytest.mark.parametrize("mask", [None, MASK], ids=["no mask", "mask"])
-@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(("reduction", "mask"), in_turn(REDUCTIONS, ways=[None, MASK]))
 @pytest.mark.usefixtures("in_float64")
 def test_first_derivatives_to_all(reduction: str, mask: Any, probabilities: bool) -> None:
     primals, along = operands(probabilities=probabilities), operands(1, probabilities=probabilities)

@@ -30,6 +30,7 @@ from tests.faces.mindspore_samples import (  # noqa: E402
     tensor,
 )
 from tests.processes import python  # noqa: E402
+from tests.turns import in_turn  # noqa: E402
 from tests.wrong_places import PLACES, wrong_operand  # noqa: E402
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
@@ -53,7 +54,6 @@ NEVER = ({"p_t", "powers"}, {"p_t", "margin"}, {"p_t", "gamma"}, {"powers", "gam
 PAIRS = [pair for pair in itertools.combinations(OPTIONS, 2) if {*pair} & {*NEW} and {*pair} not in NEVER]
 # Each pair has a reduction, and each reduction some pairs.
 CASES = list(zip(PAIRS, itertools.cycle(REDUCTIONS), strict=False))
-every_pair = pytest.mark.parametrize(("pair", "reduction"), CASES, ids=lambda value: "-".join(np.atleast_1d(value)))
 EVERY = {
     "asymmetric": {"alpha": 0.3, "gamma_positive": 0.7, "gamma_negative": 2.2, "margin": 0.05},
     "p_t": {"alpha": 0.3, "gamma": 1.3, "focal": "p_t", "label_smoothing": 0.1},
@@ -148,12 +148,11 @@ def near(found, wanted, rtol=2e-6):
     np.testing.assert_allclose(array(found), wanted.astype(float), rtol=rtol, atol=1e-7)
 
 
-@every_pair
-@both_kinds
-@pytest.mark.parametrize("compiled", [False, True])
-def test_pairs_of_options(compiled, kind, pair, reduction):
-    """Each is compiled in one of two ways, which takes seconds."""
-    mode = ("jit", "graph")[PAIRS.index(pair) % 2] if compiled else "pynative"
+@pytest.mark.parametrize(
+    ("case", "mode", "kind"), [*in_turn(CASES, ["pynative"], ways=KINDS), *in_turn(CASES, ["jit", "graph"], ways=KINDS)]
+)
+def test_pairs_of_options(case, mode, kind):
+    pair, reduction = case
     arrays, mask = operands(kind, pair)
     given = OPTIONS[pair[0]] | OPTIONS[pair[1]]
     value, slopes = exact(kind, reduction, arrays, mask, given)
@@ -384,19 +383,16 @@ def refused_in_a_graph(kind, wants, values, folder):
     return printed
 
 
-@pytest.mark.parametrize(
-    ("case", "kind", "wants"),
-    [(case, kind, ("loss", "gradient")[(k + j) % 2]) for k, case in enumerate(WRONG) for j, kind in enumerate(KINDS)],
-)
-def test_a_graph_raises_when_it_runs(case, kind, wants, tmp_path):
-    """Each case for logits and for probabilities, and for the loss and the gradient: a process takes seconds."""
+@pytest.mark.parametrize(("case", "way"), in_turn([*WRONG], ways=[*itertools.product(KINDS, ("loss", "gradient"))]))
+def test_a_graph_raises_when_it_runs(case, way, tmp_path):
+    kind, wants = way
     printed = refused_in_a_graph(kind, wants, {name: value.asnumpy() for name, value in wrong(case).items()}, tmp_path)
     assert WRONG[case][1] + "; expected" in printed
 
 
-@pytest.mark.parametrize(("place", "name"), [*zip(PLACES, itertools.cycle(("pos_weight", "mask", "neg_weight")))])
+@pytest.mark.parametrize(("place", "name"), in_turn([*PLACES][::2], ways=("pos_weight", "mask", "neg_weight")))
 def test_the_index_in_a_graph_is_that_of_the_operand(name, place, tmp_path):
-    """And not that of the input, to whose shape it is broadcast. A process takes seconds: a place has one operand."""
+    """And not that of the input, to whose shape it is broadcast."""
     shape, operand, message = wrong_operand(name, place)
     values = {"target": np.ones(shape), "pos_weight": np.ones(()), "neg_weight": np.ones(()), "mask": np.ones(())}
     wants = "loss" if name == "mask" else "gradient"

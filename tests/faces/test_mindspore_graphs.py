@@ -16,6 +16,7 @@ from binxent import mindspore as face  # noqa: E402
 from binxent import numpy as numpy_face  # noqa: E402
 from tests.faces.mindspore_samples import KINDS, OUR_CELLS, OURS, context, in_mode, refusal, tensor  # noqa: E402
 from tests.reference import bits  # noqa: E402
+from tests.turns import in_turn  # noqa: E402
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -52,18 +53,16 @@ def test_shapes_unknown_to_the_graph(mode, given, rank, kind, reduction):
             assert gradients[1].shape == shape
 
 
-# What the graph knows of the shapes, and a target of another one. Each is asked in two of the ways, by turns: a graph
-# that raises takes seconds.
+# What the graph knows of the shapes, and a target of another one.
 BROADCAST = [((None, None), (1, 3)), ((None, None), (2, 1)), (None, (1, 3)), (None, (2, 1)), (None, (3,)), (None, ())]
-WAYS = [*itertools.product(("jit", "graph"), ("loss", "gradient"), KINDS)]
 
 
 @pytest.mark.parametrize(
-    ("known", "target", "mode", "wanted", "kind"),
-    [(*shapes, *WAYS[(k + step) % len(WAYS)]) for k, shapes in enumerate(BROADCAST) for step in (0, 3)],
+    ("shapes", "way"), in_turn(BROADCAST, ways=[*itertools.product(("jit", "graph"), ("loss", "gradient"), KINDS)])
 )
-def test_a_target_that_would_broadcast_is_refused(known, target, mode, wanted, kind, tmp_path, monkeypatch):
+def test_a_target_that_would_broadcast_is_refused(shapes, way, tmp_path, monkeypatch):
     """By the operator, when the graph runs; MindSpore's own gradient of logits takes it."""
+    (known, target), (mode, wanted, kind) = shapes, way
     monkeypatch.chdir(tmp_path)  # MindSpore writes a report there
     loss = OUR_CELLS[kind]()
     step = loss if wanted == "loss" else ms.grad(loss)

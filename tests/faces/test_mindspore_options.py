@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from tests.faces.mindspore_samples import (  # noqa: E402
     tensor,
 )
 from tests.reference import bits, expected  # noqa: E402
+from tests.turns import in_turn  # noqa: E402
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 REDUCTIONS = ("mean", "sum", "none", "batchmean", "weighted_mean")
@@ -106,14 +108,13 @@ def gradients_in(mode, kind, reduction, option, arrays, mask, incoming):
     return [g.asnumpy() for g in found[:5]]
 
 
-@both_kinds
-@pytest.mark.parametrize("mode", ["jit", "graph"])
-@pytest.mark.parametrize(
-    ("option", "reduction"),
-    [("all", reduction) for reduction in REDUCTIONS]
-    + [("none", "weighted_mean"), ("mask", "mean"), ("ignored NaN", "mean"), ("label_smoothing", "none")],
-)
-def test_gradients_to_every_operand_in_graphs(kind, mode, option, reduction):
+SOME = [("all", reduction) for reduction in REDUCTIONS]
+SOME += [("none", "weighted_mean"), ("mask", "mean"), ("ignored NaN", "mean"), ("label_smoothing", "none")]
+
+
+@pytest.mark.parametrize(("case", "kind", "mode"), in_turn(SOME, KINDS, ways=("jit", "graph")))
+def test_gradients_to_every_operand_in_graphs(case, kind, mode):
+    option, reduction = case
     arrays, mask = operands(kind, option)
     incoming = np.float32(1.5)
     if reduction == "none":
@@ -178,11 +179,10 @@ def test_shapes_unknown_to_the_graph(kind, mode, rank, reduction):
             assert not gradients[1].asnumpy()[0].any()
 
 
-@both_kinds
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("weights", ["", "ws", "wsp"])
-def test_compiled_is_the_definition(kind, reduction, option, weights):
+@pytest.mark.parametrize(
+    ("reduction", "option", "weights", "kind"), in_turn(REDUCTIONS, [*OPTIONS], ["", "ws", "wsp"], ways=KINDS)
+)
+def test_compiled_is_the_definition(reduction, option, weights, kind):
     """To the bit: what graphs take operand by operand, and what takes them together."""
     arrays, mask = operands(kind, option)
     given = [tensor(a) if letter in f"xy{weights}" else None for letter, a in zip("xywsp", arrays, strict=True)]
@@ -322,16 +322,16 @@ def test_repr(kind):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "mode", "kind", "reduction"),
-    [
-        (dtype, mode, kind, ("mean", "weighted_mean")[(d + m + k) % 2])
-        for d, dtype in enumerate(("bool", "uint8", "int64", "float16", "bfloat16", "float32"))
-        for m, mode in enumerate(("pynative", "jit", "graph"))
-        for k, kind in enumerate(KINDS)
-    ],
+    ("dtype", "mode", "way"),
+    in_turn(
+        ("bool", "uint8", "int64", "float16", "bfloat16", "float32"),
+        ("pynative", "jit", "graph"),
+        ways=[*itertools.product(KINDS, ("mean", "weighted_mean"))],
+    ),
 )
-def test_masks_of_any_dtype(dtype, mode, kind, reduction):
+def test_masks_of_any_dtype(dtype, mode, way):
     """For the loss, and for the gradients, which are those of a mask of bool."""
+    kind, reduction = way
     arrays, _ = operands(kind, "none")
     called, loss = [tensor(a) for a in arrays], loss_of(kind, reduction, "mask")
     value_and_gradients = ms.value_and_grad(loss, (0, 1, 2, 3, 4))

@@ -25,9 +25,11 @@ from tests.faces.torch_samples import (
     an_input,
     uniform,
 )
+from tests.turns import in_turn
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
-every_backend = pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+BACKENDS = ("eager", "aot_eager", "inductor")
+every_backend = pytest.mark.parametrize("backend", BACKENDS)
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the compiler itself
 
 
@@ -67,10 +69,8 @@ def leaves_of(operands):
     return {name: o.detach().clone().requires_grad_(o.is_floating_point()) for name, o in operands.items()}
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@every_backend
-@both_kinds
-def test_every_operand_and_gradient(kind, backend, reduction):
+@pytest.mark.parametrize(("reduction", "backend", "kind"), in_turn(REDUCTIONS, BACKENDS, ways=KINDS))
+def test_every_operand_and_gradient(reduction, backend, kind):
     assert_compiles(kind, all_operands(kind, 8, 5, torch.float32), backend, reduction=reduction)
 
 

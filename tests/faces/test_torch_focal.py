@@ -23,6 +23,7 @@ from binxent import kernel
 from binxent import torch as face
 from binxent.torch import blocks, cpu
 from tests.faces.torch_samples import KINDS, OUR_MODULES, OURS, TORCHS_MODULES, all_operands, an_input, leaves, uniform
+from tests.turns import in_turn
 from tests.wrong_places import every_operand, every_place, wrong_operand
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
@@ -181,11 +182,11 @@ def test_derivatives_of_higher_order_and_forward_mode(kind: str, reduction: str,
         assert gradgradcheck(loss, tuple(given.values()), atol=1e-4)
 
 
-@pytest.mark.parametrize("case", FEW)
-@pytest.mark.parametrize("reduction", ["mean", "none", "per_sample"])
-@pytest.mark.parametrize("by_kernel", [True, False])
-@both_kinds
-def test_compiled(kind: str, by_kernel: bool, reduction: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("case", "reduction", "by_kernel", "kind"),
+    in_turn(FEW, ["mean", "none", "per_sample"], [True, False], ways=KINDS),
+)
+def test_compiled(case: str, reduction: str, by_kernel: bool, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "_MAY_READ", by_kernel)
     torch._dynamo.reset()
     given, rest = operands_for(kind, CASES[case])

@@ -15,6 +15,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jvp, vmap
 
 from binxent import kernel
 from tests.faces.torch_samples import KINDS, OUR_MODULES, OURS, TORCHS_MODULES, all_operands, an_input, leaves, uniform
+from tests.turns import in_turn
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 VALUES = {"gamma": 1.5, "label_smoothing": 0.2}
@@ -319,21 +320,20 @@ def tensor(kind: str, name: str, compiler: Any) -> Any:
     return lambda x, y, option: compiled(x, y, torch.tensor(option))
 
 
-@both_kinds
-@either
-@pytest.mark.parametrize(
-    ("way", "first", "backend"),
-    [
-        (argument, 1.0, "eager"),
-        (argument, 1.0, "aot_eager"),
-        (argument, 0.0, "aot_eager"),
-        (argument, 0.25, "aot_eager"),  # through 0
-        (attribute, 1.0, "aot_eager"),
-        (tensor, 1.0, "aot_eager"),
-        (argument, 1.0, "inductor"),
-    ],
+SCHEDULES = (
+    (argument, 1.0, "eager"),
+    (argument, 1.0, "aot_eager"),
+    (argument, 0.0, "aot_eager"),
+    (argument, 0.25, "aot_eager"),  # through 0
+    (attribute, 1.0, "aot_eager"),
+    (tensor, 1.0, "aot_eager"),
+    (argument, 1.0, "inductor"),
 )
-def test_a_schedule_costs_two_compilations(kind: str, name: str, backend: str, way: Any, first: float) -> None:
+
+
+@pytest.mark.parametrize(("schedule", "name", "kind"), in_turn(SCHEDULES, [*VALUES], ways=KINDS))
+def test_a_schedule_costs_two_compilations(schedule: tuple[Any, float, str], name: str, kind: str) -> None:
+    way, first, backend = schedule
     torch._dynamo.reset()
     counter = CompileCounterWithBackend(backend)
     call = way(kind, name, lambda function: torch.compile(function, backend=counter, fullgraph=True))

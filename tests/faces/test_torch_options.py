@@ -16,6 +16,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from binxent import kernel
 from binxent import torch as face
 from tests.faces.torch_samples import KINDS, OUR_MODULES, OURS, TORCHS_MODULES, all_operands, leaves
+from tests.turns import in_turn
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 MASK = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 1, 1], [0, 0, 0]], dtype=torch.bool)
@@ -126,9 +127,8 @@ def test_all_ignored_is_0(kind: str, reduction: str, by_formula: bool) -> None:
         assert (gradient == 0).all()
 
 
-@both_kinds
-@every_option
-def test_compiled_as_uncompiled(kind: str, option: str) -> None:
+@pytest.mark.parametrize(("option", "kind"), in_turn([*OPTIONS], ways=KINDS))
+def test_compiled_as_uncompiled(option: str, kind: str) -> None:
     operands = {name: o.to(torch.float32) for name, o in operands_for(kind, option).items()}
     for reduction in REDUCTIONS:
         torch._dynamo.reset()
