@@ -12,6 +12,7 @@ import pytest
 
 from binxent import formula
 from binxent import jax as face
+from tests.turns import in_turn
 
 ALL = (0, 1, 2, 3, 4)  # input, target, weight, pos_weight, sample_weight
 REDUCTIONS = ("none", "mean", "sum")
@@ -112,11 +113,9 @@ BATCHED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "reduction", "probabilities"),
-    [(name, REDUCTIONS[(k + half) % 2], bool(half)) for k, name in enumerate(BATCHED) for half in (0, 1)],
-)
-def test_vmap_of_all_and_all_of_vmap(name: str, reduction: str, probabilities: bool) -> None:
+@pytest.mark.parametrize(("name", "way"), in_turn([*BATCHED], ways=[("none", False), ("mean", True)]))
+def test_vmap_of_all_and_all_of_vmap(name: str, way: tuple[str, bool]) -> None:
+    reduction, probabilities = way
     axes = BATCHED[name]
     batch = [operands(seed, probabilities=probabilities) for seed in range(5)]
     arguments = [batch[0][k] if axis is None else jnp.stack([b[k] for b in batch], axis) for k, axis in enumerate(axes)]
