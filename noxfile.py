@@ -241,8 +241,11 @@ def emulated(session: nox.Session) -> None:
     )
     python = str(folder / "python")
     found = json.loads(str(session.run(python, "-m", "tests.digests", silent=True, external=True)))
-    for name, of_this in wanted.items():
-        if of_this["digests"] != found["digests"]:
+    alike = wanted.keys() - {"baseline"}  # which has no fused multiply-add
+    if not alike:
+        session.error("this processor has no instruction set whose bits are those of neon")
+    for name in alike:
+        if wanted[name]["digests"] != found["digests"]:
             session.error(f"the kernel of {found['instruction_set']} has other bits than that of {name}")
     pytest(session, "kernel", "tests/test_kernel.py", *session.posargs, program=(python, "-m", "pytest"))
 

@@ -596,6 +596,15 @@ def test_infinite_logits(row: Row, dtype: str, weight: float | None) -> None:
 
 
 @kernels
+@pytest.mark.parametrize("elements", [1, 16, 5000])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_losses_whose_sum_no_float_holds_have_a_mean(row: Row, dtype: str, elements: int) -> None:
+    x = np.full(elements, 3e38).astype(DTYPES[dtype])
+    found = compute(row, x, np.zeros(elements, np.int8))
+    np.testing.assert_array_equal(np.asarray(found.total).astype(x.dtype), x[0])
+
+
+@kernels
 @dtypes
 def test_nan_is_hidden_by_nothing_else(row: Row, dtype: str) -> None:
     one, none, unknown = (np.array([v]).astype(DTYPES[dtype]) for v in (1.0, 0.0, nan))

@@ -124,7 +124,10 @@ def halved(values, NEIGHBOURS: tl.constexpr):
 def block_sum(values, SHORT: tl.constexpr):
     """The sum in float64. Eight values at a time are added as they are, in an order that is written out here, and is
     that in which a thread holds them. The sums of eight are added exactly, or nearly so, in whatever order."""
-    return tl.sum(halved(halved(halved(values, True), True), SHORT).to(tl.float64), 0)
+    total = tl.sum(halved(halved(halved(values, True), True), SHORT).to(tl.float64), 0)
+    if total - total != 0:  # eight values may be more than their type holds, where each of them is not
+        total = tl.sum(values.to(tl.float64), 0)
+    return total
 
 
 @device_function
