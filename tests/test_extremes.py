@@ -401,6 +401,18 @@ def test_a_large_factor_brings_back_tiny_probabilities(dtype: str, size: float) 
     assert (wanted != 0).all()
 
 
+@pytest.mark.parametrize("smoothing", [1e-3, 1e-6, 1e-12])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_a_small_smoothing_of_a_small_weight_keeps_its_digits(probabilities: bool, smoothing: float) -> None:
+    """What alpha leaves is the smoothed part alone."""
+    x = np.array([0.1, -3.0, 2.0], np.float32) if not probabilities else np.array([0.5, 0.1, 0.9], np.float32)
+    given = {"alpha": 0.0, "label_smoothing": smoothing, "probabilities": probabilities, "reduction": "sum"}
+    small = np.full(3, 2.0**-75, np.float32)
+    _, gradient = face.value_and_grad(x, np.ones(3, np.int8), neg_weight=small, **given)
+    _, wanted = face.value_and_grad(x.astype(float), np.ones(3, np.int8), neg_weight=small.astype(float), **given)
+    np.testing.assert_allclose(gradient, wanted, rtol=1e-6, atol=1e-45)
+
+
 def test_a_large_factor_brings_back_tiny_powers() -> None:
     q = np.array([2e-7, 3e-9, 0.3], np.float32)
     given = {"reduction": "weighted_mean", "probabilities": True, "gamma": 3.7}

@@ -81,10 +81,12 @@ struct Job {
     BINXENT_ALWAYS bool has_share() const { return share != 1 || other_share != 1; }
 
     // A weight never widens the arithmetic. A large gamma does: it amplifies what was rounded before its power. So does a mask
-    // in double, since a float may hold 0 for what it keeps; and a margin or a share whose products would be subnormal.
+    // in double, since a float may hold 0 for what it keeps; and a margin, a share or a smoothing whose products would be
+    // subnormal.
     BINXENT_ALWAYS bool in_double() const {
         return x.dtype == DType::float64 || target.dtype == DType::float64 || mask.dtype == DType::float64 ||
-               largest_power() > largest_gamma || is_tiny(margin) || is_tiny(share) || is_tiny(other_share);
+               largest_power() > largest_gamma || is_tiny(margin) || is_tiny(share) || is_tiny(other_share) ||
+               is_tiny(label_smoothing);
     }
     BINXENT_ALWAYS static bool is_tiny(double value) { return value != 0 && value < 0x1p-20; }
     BINXENT_ALWAYS bool selects() const { return mask || ignores; }

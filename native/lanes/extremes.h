@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "convert.h"
 #include "core/job.h"
@@ -87,6 +88,17 @@ struct Stands<double> {
     }
 };
 
+// Returns n, where 2^-n is about the smallest number but 0 that smoothing and shares make of a hard target, before its weights.
+inline int64_t exponent_of_shares(const Job& job) {
+    double least = 1;
+    for (const double share : {job.share, job.other_share})
+        for (const double part : {1 - job.label_smoothing, job.label_smoothing / 2}) {
+            const double product = share * part;
+            if (product > 0 && product < least) least = product;
+        }
+    return Float<double>::bias - int64_t(bits_as<uint64_t>(least) >> Float<double>::mantissa);
+}
+
 // Whether any of the values is neither 0 nor of a size between these two. It compares the bits of the sizes, which are in the
 // order of the numbers: of floats, the compiler would find no largest and smallest in vectors.
 template <class T>
@@ -150,7 +162,7 @@ class Extremes {
             const int64_t up_to = product < S::coefficient ? product : S::coefficient;
             every = up_to < 0 || (restores && job.is_focal());
             if (every) return;
-            const int64_t down_to = logits ? S::coefficient - down : S::coefficient;
+            const int64_t down_to = S::coefficient - exponent_of_shares(job) - (logits ? down : 0);
             most = power_of_two(up_to);
             least = power_of_two(-down_to);
             const int share = operands > 0 ? operands : 1;
