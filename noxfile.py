@@ -247,7 +247,9 @@ def emulated(session: nox.Session) -> None:
     for name in alike:
         if wanted[name]["digests"] != found["digests"]:
             session.error(f"the kernel of {found['instruction_set']} has other bits than that of {name}")
-    pytest(session, "kernel", "tests/test_kernel.py", *session.posargs, program=(python, "-m", "pytest"))
+    few = "not billion and not two_to_the_31"  # elements: an emulator would take hours
+    chosen = (*SIDE_BY_SIDE, "-k", few, "tests/test_kernel.py", *session.posargs)
+    pytest(session, "kernel", *chosen, program=(python, "-m", "pytest"))
 
 
 @session(default=False)
