@@ -232,7 +232,7 @@ def compilers(session: nox.Session, compiler: str) -> None:
 def emulated(session: nox.Session) -> None:
     """The kernel of 64-bit Arm, cross-compiled and run by an emulator: its tests, and the bits of this processor's."""
     if missing := [name for name in ("aarch64-linux-gnu-g++", "qemu-aarch64", "apt-get") if shutil.which(name) is None]:
-        session.skip(f"{', '.join(missing)}: not installed")
+        session.skip(f"{', '.join(missing)}: not installed; Debian has g++-aarch64-linux-gnu and qemu-user")
     install(session, *group("test", "instructions"))
     wanted = digests(session)
     folder = Path(session.create_tmp()) / "arm64"
