@@ -1,22 +1,27 @@
 """What Triton's compiler makes of the programs for an H100: it needs no card for that.
 
-``python -m tests.kernels.compiled float32:pos_weight`` counts what matters in the code of such a call; ``everything``
-compiles the programs for each option, and prints how many there were.
+``python -m tests.kernels.compiled float32:pos_weight bfloat16:plain:bool`` counts what matters in the code of such
+calls (input, option, target); ``everything`` compiles the programs for each option, and prints how many there were.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 import triton
+import triton.backends.nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
+from binxent import options
 from binxent.call import Operands, plan
 from binxent.formula import LOGITS, PROBABILITIES
 from binxent.kernels import Outputs
@@ -50,6 +55,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "weights": {"weight": ones(16, 1), "sample_weight": ones(4, 1, 1), "mask": ones(16, 1, dtype=torch.bfloat16)},
     "numbers": {"ignore_index": 3, "label_smoothing": 0.1, "gamma": 2.0},
     "learnt": {"label_smoothing": ones(), "gamma": ones(), "ignore_index": float("nan")},
+    "classes": {"pos_weight": ones(SHAPE[-1]), "neg_weight": ones(SHAPE[-1]), "check_targets": True},
+    "alpha": {"focal": options.focal(alpha=0.25)},
+    "powers": {"focal": options.focal(gamma_positive=1.0, gamma_negative=4.0, margin=0.05), "weight": ones(16, 1)},
+    "p_t": {"gamma": 2.0, "focal": options.focal(alpha=0.25, focal="p_t"), "label_smoothing": 0.1},
+    "learnt p_t": {"gamma": ones(), "focal": options.focal(alpha=0.25, focal="p_t")},
 }
 
 
@@ -70,20 +80,48 @@ def call(
     return asked, Operands(input, other, **tensors)
 
 
-def one(dtype: str, option: str, *, alone: bool = False) -> str:
-    """The code of loss, gradient and mean; ``alone``: of the gradient."""
-    asked, operands = call(dtype, option)
+def one(dtype: str, option: str, target: str = "", *, alone: bool = False) -> Any:
+    """The kernel of loss, gradient and mean; ``alone``: of the gradient."""
+    asked, operands = call(dtype, option, target)
     total = None if alone else torch.zeros((), dtype=operands.input.dtype)
     launch.compute(asked, operands, Outputs(None, total, operands.input), divisor=2.0**16)
-    return str(found.pop().asm["ptx"])
+    return found.pop()
+
+
+INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", re.MULTILINE)
+JUMP = re.compile(r"(?:@!?\w+ )?BRA 0x([0-9a-f]+)")
+
+
+def executed(kernel: Any) -> int:
+    """How many instructions a thread executes in a block in the middle. It takes each jump forward, since what is
+    jumped over is for sums that are not finite, or for the last program."""
+    tool = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        text = subprocess.run([tool, "-sass", file.name], capture_output=True, text=True, check=True).stdout
+    instructions = [(int(place, 16), what) for place, what in INSTRUCTION.findall(text)]
+    places = {place: k for k, (place, _) in enumerate(instructions)}
+    count = k = 0
+    while "EXIT" not in instructions[k][1]:
+        place, what = instructions[k]
+        jump = JUMP.match(what)
+        k = places[int(jump[1], 16)] if jump and int(jump[1], 16) > place else k + 1
+        count += 1
+    return count + 1
+
+
+def elements_of_a_thread(dtype: str) -> float:
+    block = launch.SHORT_BLOCK if dtype in launch.HALVES else launch.BLOCK
+    return block / (32 * launcher.OPTIONS["num_warps"])
 
 
 # Each option, both losses and the three types of arithmetic; not their product, which takes a minute.
 CASES = [
     *(("float32", option, False) for option in OPTIONS),
-    *(("bfloat16", option, False) for option in ("plain", "weights")),
-    *(("float64", option, False) for option in ("plain", "numbers")),
-    *(("float32", option, True) for option in ("plain", "learnt")),
+    *(("bfloat16", option, False) for option in ("plain", "weights", "powers")),
+    *(("float64", option, False) for option in ("plain", "numbers", "p_t")),
+    *(("float32", option, True) for option in ("plain", "learnt", "classes", "powers", "p_t")),
     ("float16", "numbers", True),
 ]
 
@@ -118,18 +156,21 @@ def main() -> None:
     if sys.argv[1:] == ["everything"]:
         print(everything())
         return
-    for dtype, option in (case.split(":") for case in sys.argv[1:]):
-        code = one(dtype, option)
+    for case in sys.argv[1:]:
+        dtype, option, *target = case.split(":")
+        kernel = one(dtype, option, *target)
+        code, of_gradient = kernel.asm["ptx"], one(dtype, option, *target, alone=True).asm["ptx"]
         loads = re.findall(r"ld\.global(?:\.v(\d))?\.b(\d+)", code)
         sizes = [int(number or 1) * int(width) for number, width in loads]
         counts = {
             "wide loads": sizes.count(128),
-            "narrow loads": sum(size < 128 for size in sizes),
+            "narrow loads": sum(size < 64 for size in sizes),
             "float atomics": len(re.findall(r"atom\.[\w.]*f(?:32|64)", code)),
             "spilled": len(re.findall(r"\.local", code)),
-            "float64 of a gradient alone": len(re.findall(r"\.f64", one(dtype, option, alone=True))),
+            "float64 of a gradient alone": len(re.findall(r"\.f64", of_gradient)),
+            "instructions of an element": round(executed(kernel) / elements_of_a_thread(dtype), 1),
         }
-        print(json.dumps({"case": f"{dtype}:{option}", **counts}))
+        print(json.dumps({"case": case, **counts}))
 
 
 if __name__ == "__main__":

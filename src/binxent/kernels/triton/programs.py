@@ -206,26 +206,13 @@ def targets(target, n, sizes, start, inside, dtype: tl.constexpr, BLOCK: tl.cons
 
 
 @device_function
-def is_soft(target):
-    """Whether a target may lie between 0 and 1."""
-    if target.strides is not None:
-        return target.pointer.dtype.element_ty.is_floating()
-    elif target.stored is None:
-        return False
-    else:
-        return target.stored.dtype.element_ty.is_floating()
-
-
-@device_function
 def option_in_parts(learnt, bits, dtype: tl.constexpr):
-    """Such an option in two parts, or None twice where there is none; one that is learnt has no second part."""
-    if learnt is not None:
-        number = widened(tl.load(learnt), dtype)
-        return number, like(0.0, number)
-    elif bits is not None:
+    """Such an option in two parts; one that is learnt has no second part."""
+    if learnt is None:
         return in_parts(bits, dtype)
     else:
-        return None, None
+        number = widened(tl.load(learnt), dtype)
+        return number, like(0.0, number)
 
 
 @device_function
@@ -235,7 +222,9 @@ def with_power(
 ):  # fmt: skip
     """Loss and gradient with a focal power or the options of ``binxent.focal``. ``FAMILY`` is None where there is one
     power alone; y and ``rest`` are the target and 1 − target, smoothed."""
-    power, low = option_in_parts(gamma, gamma_bits, dtype)
+    power, low, margin, rest_of_margin = None, None, None, None  # which no function may return
+    if gamma is not None or gamma_bits is not None:
+        power, low = option_in_parts(gamma, gamma_bits, dtype)
     if FAMILY == "p_t":
         if PROBABILITIES:
             return focal.p_t_probabilities(x, positive, negative, y, rest, alpha, factor, power, low)
@@ -246,8 +235,11 @@ def with_power(
     else:
         other, other_low = power, low
         if FAMILY is not None and gamma is None:  # a learnt gamma is that of both
-            other, other_low = option_in_parts(None, gamma_negative_bits, dtype)
-        margin, rest_of_margin = option_in_parts(None, margin_bits, dtype)
+            other, other_low = None, None
+            if gamma_negative_bits is not None:
+                other, other_low = in_parts(gamma_negative_bits, dtype)
+        if margin_bits is not None:
+            margin, rest_of_margin = in_parts(margin_bits, dtype)
         given = (x, positive, negative, factor, power, low, other, other_low, margin, rest_of_margin)
         if PROBABILITIES:
             return focal.probabilities(*given)
@@ -268,7 +260,10 @@ def each(
     y = tl.broadcast_to(targets(target, n, sizes, start, inside, dtype, BLOCK, WIDE), [BLOCK])
     positive, negative, lost = y, 1.0 - y, None
     HAS_POWER: tl.constexpr = FAMILY is not None or gamma is not None or gamma_bits is not None
-    if is_soft(target) and not (SHORT or PROBABILITIES or HAS_POWER):
+    # The compiler must know it: a function would give it a number of the device.
+    values = target.pointer if target.strides is not None else target.stored
+    MAY_BE_SOFT: tl.constexpr = False if values is None else values.dtype.element_ty.is_floating()
+    if MAY_BE_SOFT and not (SHORT or PROBABILITIES or HAS_POWER):
         lost = (1.0 - negative) - y  # by rounding 1 − y
     if smoothing is not None or half_bits is not None:
         half = option(smoothing, half_bits, dtype)
@@ -422,7 +417,7 @@ def measure(
     """Counts the elements that are kept or, where there are weights, adds up the weights of those elements."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
     inside = start + tl.arange(0, BLOCK) < n
-    if target is None:
+    if ignored_bits is None:  # there is no target then
         y = None
     else:
         y = targets(target, n, sizes, start, inside, dtype, BLOCK, WIDE)

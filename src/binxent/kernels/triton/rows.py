@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from binxent.kernels.triton.lanes import constant, device_function, like, widened
-
-NAN = constant(float("nan"))
+from binxent.kernels.triton.lanes import device_function, like, widened
 
 
 @device_function
@@ -74,8 +72,10 @@ def targets(rows, n, start, inside, dtype: tl.constexpr, BLOCK: tl.constexpr):
             y = found.to(dtype)
         else:
             y = tl.where(found, widened(tl.load(rows.stored + low, mask=found, other=0), dtype), y)
+    # NaN is written here, and not above: Triton asks at each launch whether a global value is still equal to itself.
+    unknown = like(float("nan"), y)
     if first_row == last_row:
-        y = tl.where(is_wrong(rows, first_row, True), like(NAN, y), y)
+        y = tl.where(is_wrong(rows, first_row, True), unknown, y)
     else:
-        y = tl.where(is_wrong(rows, row, inside), like(NAN, y), y)
+        y = tl.where(is_wrong(rows, row, inside), unknown, y)
     return y
