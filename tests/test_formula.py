@@ -282,6 +282,15 @@ def test_the_tails_that_other_forms_lose() -> None:
             assert_exact(abs(formula.logits_gradient(np, *a)), 1 / (1 + mpmath.exp(x)), within=2)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_short_logarithm(dtype: Any) -> None:
+    e = np.concatenate([np.linspace(2.0**-20, 1, 100_001), 2.0 ** -np.arange(20, 126)]).astype(dtype)
+    off = np.float64(formula.short_log1p(e)) / np.log1p(np.float64(e)) - 1
+    assert 2.0**-17 < np.abs(off).max() < 2.0**-16.6
+    assert formula.short_log1p(dtype(0)) == 0
+    assert formula.short_log1p(e).dtype == dtype
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
 def test_the_dtype_is_kept(dtype: Any) -> None:
     x, y, w, p = (np.array([v], dtype) for v in (0.5, 0.25, 2, 3))

@@ -77,12 +77,17 @@ class UntapedArrays(Arrays, Protocol):
     """What ``loss_and_gradient`` needs besides, which no tape records.
 
     An operation whose name ends in _ may use the memory of its first argument, as ``+=`` does where a library can.
+    ``chooses`` says that a ``where`` costs no more than a product, as it does where a compiler fuses all operations.
     """
 
+    chooses: bool
     sign: Any
     exp_: Any
 
     def clip_(self, array: Array, low: float, high: float) -> Array: ...
+
+    def log1p_in_unit(self, array: Array) -> Array:
+        """log1p of numbers from 0 to 1, to as many bits as the results can hold."""
 
     def add_product_(self, total: Array, one: Array, other: Array, sign: float = 1) -> Array:
         """total + sign · one · other."""
@@ -344,13 +349,21 @@ def saturated(xp: Arrays, call: Call, gradient: Array, dtype: str) -> Array:
     return xp.cast(gradient, dtype)
 
 
+def gradient_of_slope(
+    xp: Arrays, call: Call, operand: Array, values: Values, slope: Array, dtype: str, incoming: Array
+) -> Array:
+    """The gradient to the operand along which the losses have this slope, in ``dtype``, for the incoming gradient."""
+    factor = divided(xp, call, values, xp.widen(incoming, call.dtype))
+    each = formula.only(xp, values.keep, factor * slope)
+    return saturated(xp, call, xp.like(each, operand), dtype)
+
+
 def gradient(
     xp: Arrays, call: Call, operands: Operands, values: Values, name: str, dtype: str, incoming: Array
 ) -> Array:
     """The gradient to the operand of that name, in ``dtype``, for the incoming gradient. It is differentiable."""
-    factor = divided(xp, call, values, xp.widen(incoming, call.dtype))
-    each = formula.only(xp, values.keep, factor * slope(xp, call, values, name))
-    return saturated(xp, call, xp.like(each, getattr(operands, name)), dtype)
+    found = slope(xp, call, values, name)
+    return gradient_of_slope(xp, call, getattr(operands, name), values, found, dtype, incoming)
 
 
 def refusal_of_probability(name: str, values: Any, keep: Any) -> str:

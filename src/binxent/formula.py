@@ -66,6 +66,17 @@ LOG_CLAMP = 100.0
 LARGE = 3e38  # less than float32's largest number
 TINY_PRODUCT = 1e-12  # the least denominator of d/dq: it bounds the gradient by 1e12
 
+# log1p(e) = e · P(e), 0 ≤ e ≤ 1; relative error at most 2^−16.6. It is fitted as native/lanes/coefficients.py fits
+# the polynomials of the kernels.
+LOG1P_SHORT = (
+    0.9999903440475464,
+    -0.49930283427238464,
+    0.3247593343257904,
+    -0.20883530378341675,
+    0.09986765682697296,
+    -0.02333696372807026,
+)
+
 
 def _e(xp: Namespace, x: Array) -> Array:
     """exp(−|x|), which is at most 1 and never overflows."""
@@ -88,6 +99,14 @@ def sigmoids(xp: Namespace, x: Array) -> tuple[Array, Array]:
     e = _e(xp, x)
     larger, smaller, negative = 1 / (1 + e), e / (1 + e), x < 0
     return xp.where(negative, smaller, larger), xp.where(negative, larger, smaller)
+
+
+def short_log1p(e: Array) -> Array:
+    """log1p(e), 0 ≤ e ≤ 1, to 16 bits, in the tail too: for results of half types, which have 8 or 11."""
+    *lower, rest = LOG1P_SHORT
+    for coefficient in reversed(lower):
+        rest = rest * e + coefficient
+    return rest * e
 
 
 def minus_log(xp: Namespace, q: Array) -> Array:
@@ -211,6 +230,13 @@ def logits_gradient(
     return _weighted(xp, weight, positive * _slope(xp, x, gamma) - negative * _slope(xp, -x, gamma))
 
 
+def _above(xp: Namespace, x: Array) -> Array:
+    """1 where x > 0 and 0 where x < 0; at 0 either is right."""
+    if xp.chooses:
+        return xp.where(x < 0, xp.zeros_like(x), xp.zeros_like(x) + 1)
+    return xp.clip_(xp.sign(x), 0, 1)
+
+
 def _sides(
     xp: Namespace,
     x: Array,
@@ -221,21 +247,24 @@ def _sides(
 ) -> tuple[Array, Array, Array | None]:
     """The signed coefficients of σ(|x|) and of σ(−|x|) in d/dx, and the sum of both branches' (None: it is 1).
 
-    They are 1 − y and p·y where x > 0, and −p·y and −(1 − y) where x < 0. At 0 either is right. In each sum of two
-    products one is 0, so that nothing is rounded.
+    They are 1 − y and p·y where x > 0, and −p·y and −(1 − y) where x < 0. At 0 either is right. They are chosen, or
+    summed: in each sum of two products one is 0, so that nothing is rounded.
     """
-    above = xp.clip_(xp.sign(x), 0, 1)
+    above = _above(xp, x)
     if pos_weight is neg_weight is None and is_off(label_smoothing):
         larger, smaller = above - target, above
         smaller -= 1
         smaller += target
         return larger, smaller, None
-    below = above - 1  # −1 where x < 0
     positive, negative = coefficients(target, pos_weight, label_smoothing, neg_weight)
+    both = None if pos_weight is neg_weight is None else positive + negative
+    if xp.chooses:
+        return xp.where(x < 0, -positive, negative), xp.where(x < 0, -negative, positive), both
+    below = above - 1  # −1 where x < 0
     larger = xp.add_product_(above * negative, below, positive)
     below *= negative
     smaller = xp.add_product_(below, above, positive)
-    return larger, smaller, None if pos_weight is neg_weight is None else positive + negative
+    return larger, smaller, both
 
 
 def _focal_loss_and_gradient(
@@ -261,7 +290,7 @@ def _focal_loss_and_gradient(
             each = coefficient * branch if finite else _times(xp, coefficient, branch)
             bracket = each if bracket is None else bracket + each
     if gradient:
-        above = xp.clip_(xp.sign(x), 0, 1)
+        above = _above(xp, x)
         below = above - 1
         both = e + 1
         up, down = (above - below * e) / both, (above * e - below) / both
@@ -295,15 +324,16 @@ def logits_loss_and_gradient(
         coefficient = coefficients(target, pos_weight, label_smoothing, neg_weight)
         focal = _focal_loss_and_gradient(xp, x, *coefficient, gamma, loss, gradient, finite)
         return _both_weighted(xp, weight, *focal, finite)
-    # On a processor torch's ``where`` takes three times as long as its ``exp``: here is none. What is changed in place
-    # belongs to this function; a new array for each result would leave the processor's cache earlier.
+    # On a processor torch's ``where`` takes three times as long as its ``exp``: here is none, unless the library
+    # ``chooses``. What is changed in place belongs to this function; a new array for each result would leave the
+    # processor's cache earlier.
     e = abs(x)
     e *= -1
     e = xp.exp_(e)
     larger, smaller, both = _sides(xp, x, target, pos_weight, label_smoothing, neg_weight)
     bracket = slope = None
     if loss:
-        bracket = xp.log1p(e)
+        bracket = xp.log1p_in_unit(e)
         if both is not None:
             bracket *= both
         bracket = xp.add_product_(bracket, larger, x if finite else _unless_nothing(xp, larger, x))

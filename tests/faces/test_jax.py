@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import re
 import shutil
 import subprocess
 import threading
@@ -21,9 +22,9 @@ from binxent import kernel
 from binxent import numpy as numpy_face
 from binxent.call import plan as planned
 from binxent.formula import LOGITS, PROBABILITIES
-from binxent.jax import operators, program
+from binxent.jax import operators, program, untaped
 from tests import kernel_calls, processes
-from tests.reference import DTYPES, INTEGER_TARGETS, Array, assert_close, bits, expected, tolerance
+from tests.reference import DTYPES, INTEGER_TARGETS, Array, assert_close, bits, error, expected, tolerance
 
 REDUCTIONS = ("none", "mean", "sum")
 FUNCTIONS = {False: face.binary_cross_entropy_with_logits, True: face.binary_cross_entropy}
@@ -366,14 +367,57 @@ def test_the_formula_agrees() -> None:
             given = {"weight": w[0], "pos_weight": p[0]}
             loss, gradient = numpy_face.value_and_grad(x, y, probabilities=probabilities, **given)
             rtol = {"float32": 1e-5, "bfloat16": 8e-3, "float16": 1e-3}[dtype]
-            actual = jax.jit(lambda *a, plan=plan: program.loss(*a, plan=plan))(x, y, w, p)
+            actual = jax.jit(lambda *a, plan=plan: untaped.loss(*a, plan=plan))(x, y, w, p)
             assert actual.dtype == loss.dtype
             np.testing.assert_allclose(np.float64(actual), np.float64(loss), rtol=rtol)
             one = jnp.ones((1, 1), loss.dtype)
-            actual = jax.jit(lambda *a, plan=plan: program.gradient(*a, plan=plan))(one, x, y, w, p)
+            actual = jax.jit(lambda *a, plan=plan: untaped.gradient(*a, plan=plan))(one, x, y, w, p)
             assert actual.dtype == gradient.dtype
             scale = np.abs(np.float64(gradient)).max()
             np.testing.assert_allclose(np.float64(actual), np.float64(gradient), rtol=rtol, atol=1e-6 * scale + 6e-8)
+
+
+def every(dtype: str) -> Array:
+    """Each finite number of a half type."""
+    numbers = np.arange(2**16, dtype=np.uint16).view(DTYPES[dtype])
+    return numbers[np.isfinite(numbers.astype(np.float32))]
+
+
+@pytest.mark.parametrize("target", ["0", "1", "soft", "nearly hard"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_formula_rounds_half_types_once(dtype: str, target: str) -> None:
+    """Every logit: half an ulp, and what the short logarithm adds."""
+    x, rng = every(dtype), np.random.default_rng(1)
+    near = np.exp2(-rng.integers(1, 12, x.shape).astype(np.float64))
+    y = {
+        "0": np.zeros(x.shape),
+        "1": np.ones(x.shape),
+        "soft": rng.random(x.shape),
+        "nearly hard": np.where(rng.random(x.shape) < 0.5, near, 1 - near),
+    }[target].astype(x.dtype)
+    reference = expected(x, y)
+    plan = program.Plan(planned(LOGITS, "none", (dtype, dtype), x.shape, x.shape), (), 1, may_fuse=False)
+    loss = jax.jit(lambda *a: untaped.loss(*a, plan=plan))(x, y)
+    gradient = jax.jit(lambda *a: untaped.gradient(*a, plan=plan))(np.ones_like(x), x, y)
+    found = ((loss, reference.loss, reference.larger_loss), (gradient, reference.gradient, reference.larger_gradient))
+    for (actual, exact, larger), beyond in zip(found, (1 / 32, 1 / 1024), strict=True):
+        # What is subnormal in float32, XLA replaces by 0 on this processor.
+        seen = (larger >= 2.0**-125) | (exact == 0)
+        assert seen.mean() > 0.7
+        assert error(np.asarray(actual), exact, larger, dtype)[seen].max() <= 0.5 + beyond
+        assert np.abs(np.asarray(actual, np.float64))[~seen].max(initial=0) <= 2.0**-124
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_formula_makes_loss_and_gradient_of_one_exponential(dtype: str) -> None:
+    """A GPU computes half types so slowly that each operation counts."""
+    call = planned(LOGITS, "mean", (dtype, dtype), (64, 64), (64, 64))
+    plan, array = program.Plan(call, (), 0, may_fuse=False), jax.ShapeDtypeStruct((64, 64), dtype)
+    one = jnp.ones((1, 1), dtype)
+    both = compiled(lambda x, y: (untaped.loss(x, y, plan=plan), untaped.gradient(one, x, y, plan=plan)), array, array)
+    operations = re.findall(r" ([a-z-]+)\(", both.as_text())
+    counts = [operations.count(name) for name in ("exponential", "divide", "log-plus-one")]
+    assert counts == [1, 1, 1 if dtype == "float32" else 0]
 
 
 # The rule of each primitive, the formula that is traced, and how many arrays come before the operands.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -102,6 +103,9 @@ def test_the_hessian_is_exact_at_0_and_in_the_tails(x: float) -> None:
         actual = jax.hessian(loss)(jnp.float64(x), jnp.float64(y))
         np.testing.assert_allclose(actual, formula.logits_curvature(np, np.float64(x), y), rtol=1e-14)
         np.testing.assert_allclose(jax.grad(loss, 1)(x, y), -x, rtol=1e-15)
+        focal = jax.hessian(functools.partial(loss, gamma=2.0))(jnp.float64(x), jnp.float64(y))
+        wanted = formula.logits_curvature(np, np.float64(x), y, gamma=2.0)
+        np.testing.assert_allclose(focal, wanted, rtol=1e-12)
 
 
 BATCHED = {

@@ -20,7 +20,7 @@ from jax._src.dispatch import prim_requires_devices_during_lowering
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
-from binxent.jax import cpu, program
+from binxent.jax import cpu, program, untaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,11 +34,11 @@ gradient_p = Primitive("binxent_gradient")  # takes the incoming gradient in the
 
 
 def _loss(*operands: Any, plan: Plan) -> list[Array]:
-    loss = program.loss(*operands, plan=plan)
+    loss = untaped.loss(*operands, plan=plan)
     if not plan.fused:
         return [loss]
     one = jnp.ones((1,) * operands[0].ndim, loss.dtype)
-    return [loss, program.gradient(one, *operands, plan=plan)]
+    return [loss, untaped.gradient(one, *operands, plan=plan)]
 
 
 def _tangent(along: Any, *operands: Any, plan: Plan) -> list[Array]:
@@ -46,6 +46,10 @@ def _tangent(along: Any, *operands: Any, plan: Plan) -> list[Array]:
 
 
 def _gradient(incoming: Any, *operands: Any, plan: Plan) -> list[Array]:
+    return [untaped.gradient(incoming, *operands[plan.fused :], plan=plan)]
+
+
+def _taped_gradient(incoming: Any, *operands: Any, plan: Plan) -> list[Array]:
     return [program.gradient(incoming, *operands[plan.fused :], plan=plan)]
 
 
@@ -200,6 +204,6 @@ def _gradient_transpose(along: Any, incoming: Any, *operands: Any, plan: Plan) -
 
 ad.primitive_jvps[loss_p] = _loss_jvp
 _define_linear(tangent_p, _tangent)
-_define_linear(gradient_p, _gradient)
+_define_linear(gradient_p, _taped_gradient)
 ad.primitive_transposes[tangent_p] = _tangent_transpose
 ad.primitive_transposes[gradient_p] = _gradient_transpose

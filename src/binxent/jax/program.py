@@ -1,6 +1,6 @@
 """Defines the plan of one loss in a program, and its loss, tangent and gradient by the definition.
 
-XLA compiles these where the kernel does not run. Derivatives of higher order are taken of them.
+Derivatives of higher order are taken of these. Where the kernel does not run, XLA compiles ``untaped`` in their place.
 """
 
 from __future__ import annotations

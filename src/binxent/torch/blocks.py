@@ -30,8 +30,10 @@ Part = tuple[slice, ...]
 
 
 class _BlockArrays(Arrays):
+    chooses = False
     sign = staticmethod(torch.sign)
     exp_ = staticmethod(torch.exp_)
+    log1p_in_unit = staticmethod(torch.log1p)
 
     def clip_(self, array: Tensor, low: float, high: float) -> Tensor:
         return array.clamp_(low, high)

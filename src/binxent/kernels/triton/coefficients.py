@@ -1,7 +1,7 @@
 """The minimax polynomials that lanes.py evaluates, lowest power first.
 
-In single and double precision they are those of the native kernel (native/lanes/coefficients.py fits them). The short
-one, log1p(e) = e · P(e), is fitted likewise and serves results of half types.
+They are those of the native kernel; native/lanes/coefficients.py fits them. The short one, for results of half types,
+is that of ``formula``.
 """
 
 # exp(r) = 1 + r + r² · P(r), |r| ≤ ln 2 / 2; relative error at most 2^−28.0
@@ -103,14 +103,4 @@ LOG_DOUBLE = (
     -0.06274701736862416,
     0.056560433872072685,
     -0.023926919109516782,
-)
-
-# log1p(e) = e · P(e), 0 ≤ e ≤ 1; relative error at most 2^−16.6
-LOG1P_SHORT = (
-    0.9999903440475464,
-    -0.49930283427238464,
-    0.3247593343257904,
-    -0.20883530378341675,
-    0.09986765682697296,
-    -0.02333696372807026,
 )

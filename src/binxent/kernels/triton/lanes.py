@@ -15,6 +15,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from binxent import formula
 from binxent.kernels.triton import coefficients
 
 INTERPRETED: bool = triton.knobs.runtime.interpret  # read now, when the functions below are decorated
@@ -35,7 +36,7 @@ ON_CARD = constant(not INTERPRETED)
 EXP_SINGLE, EXP_DOUBLE = constant(coefficients.EXP_SINGLE), constant(coefficients.EXP_DOUBLE)
 LOG1P_SINGLE, LOG1P_DOUBLE = constant(coefficients.LOG1P_SINGLE), constant(coefficients.LOG1P_DOUBLE)
 LOG_SINGLE, LOG_DOUBLE = constant(coefficients.LOG_SINGLE), constant(coefficients.LOG_DOUBLE)
-LOG1P_SHORT = constant(coefficients.LOG1P_SHORT)
+LOG1P_SHORT = constant(formula.LOG1P_SHORT)
 
 # Of each pair, the first is float32's.
 MANTISSA, BIAS = constant((23, 52)), constant((127, 1023))
