@@ -53,6 +53,9 @@ PURE = (
     "classes_keep_parameters",
 )
 
+# Tests of the kernels that each run asks of compiled code too; all of them take ten minutes.
+AS_COMPILED = ("test_ptx", "accuracy", "one_output", "whose_sum", "in_place", "remake", "test_sparse")
+
 nox.needs_version = ">=2025.2.9"
 
 built: dict[object, Path] = {}  # one for each Python, built by the first session that asks
@@ -179,11 +182,26 @@ for framework in FRAMEWORKS:
 
 @session()
 def triton(session: nox.Session) -> None:
-    """Triton's kernel in its interpreter, alone and under the torch face, and what its compiler makes of it."""
+    """Triton's kernel without a card: in its interpreter, alone and under the torch face; and compiled for a card, what
+    the compiler made, instruction by instruction."""
     install(session, *group("bench", "triton"))
     pytest(session, "tests", *SIDE_BY_SIDE, "tests/kernels", *session.posargs, TRITON_INTERPRET="1")
     face = ("tests/kernels/test_torch_face.py", "tests/conformance/test_derivatives.py")
     pytest(session, "face", *SIDE_BY_SIDE, *face, *session.posargs, TRITON_INTERPRET="1", BINXENT_KERNELS="triton")
+    few = f"({' or '.join(AS_COMPILED)}) and not native"  # ``nox -s tritons`` runs all of them
+    pytest(session, "compiled", *SIDE_BY_SIDE, "tests/kernels", "-k", few, *session.posargs, TRITON_RUNS_PTX="1")
+
+
+@session(default=False)
+@nox.parametrize("version", ["3.6.0", "3.7.1", "3.8.0", "3.9.0"])
+def tritons(session: nox.Session, version: str) -> None:
+    """What each version of Triton compiles for a card, and launches through its own launcher."""
+    install(session, *group("test", "triton"))
+    session.install("--no-deps", f"triton=={version}")
+    session.run("python", "-m", "tests.kernels.compiled", "everything", env={"PYTHONPATH": None})
+    pytest(session, "kernel", *SIDE_BY_SIDE, "tests/kernels", *session.posargs, TRITON_RUNS_PTX="1")
+    face = ("tests/kernels/test_torch_face.py", "tests/conformance/test_derivatives.py")
+    pytest(session, "face", *SIDE_BY_SIDE, *face, *session.posargs, TRITON_RUNS_PTX="1", BINXENT_KERNELS="triton")
 
 
 @session()

@@ -211,7 +211,7 @@ def _triton() -> Row:
 def _has_triton() -> bool:
     if any(importlib.util.find_spec(name) is None for name in ("triton", "torch")):
         return False
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if "1" in (os.environ.get("TRITON_INTERPRET"), os.environ.get("TRITON_RUNS_PTX")):
         return True
     import torch
 

@@ -140,7 +140,7 @@ def test_places_beyond_two_to_the_31(shape: tuple[int, ...], strides: tuple[int,
             continue
         found = torch.zeros(64, dtype=torch.int64)
         view = views.View(pointer, layout.strides[0])
-        _find[(1,)](view, layout.sizes, first, found, 64, layout.wide)
+        launch.launch(_find, 1, found.device, view, layout.sizes, first, found, 64, layout.wide)
         index = np.unravel_index(np.arange(first, first + 64), shape)
         wanted = sum(i.astype(np.int64) * s for i, s in zip(index, strides, strict=True))
         np.testing.assert_array_equal(found.numpy(), wanted)

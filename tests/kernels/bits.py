@@ -1,0 +1,56 @@
+"""One digest of the bits that Triton's kernel writes, for each of some calls.
+
+``python -m tests.kernels.bits`` prints them as JSON. Both ways of running the programs without a card must agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from typing import Any
+
+import numpy as np
+
+from binxent import options
+from tests.kernels.rows import ROWS, compute
+from tests.kernels.test_contract import some, weights
+from tests.reference import bits
+
+SHAPE = (3, 5, 300)  # several blocks
+SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 3e38, -3e38, 88.8, -104.2, 65504.0, 6e-8]
+
+
+def cases(dtype: str) -> dict[str, dict[str, Any]]:
+    row, rng = weights(SHAPE[-1:], dtype), np.random.default_rng(3)
+    return {
+        "plain": {},
+        "mask": {"mask": rng.random(SHAPE) < 0.7},
+        "weights": {"weight": weights(SHAPE, dtype), "sample_weight": weights(SHAPE[:1], dtype), "pos_weight": row},
+        "options": {"ignore_index": 1, "label_smoothing": 0.1, "gamma": 2.0},
+        "alpha": {"focal": options.focal(alpha=0.25), "neg_weight": row},
+        "powers": {"focal": options.focal(gamma_positive=1.0, gamma_negative=4.0, margin=0.05), "pos_weight": row},
+        "p_t": {"focal": options.focal(alpha=0.25, focal="p_t"), "gamma": 1.5, "label_smoothing": 0.1},
+    }
+
+
+def digests() -> dict[str, str]:
+    (triton,) = (row for row in ROWS if row.name == "triton")
+    found = {}
+    for dtype, source in itertools.product(("float32", "float64"), ("logits", "probabilities")):
+        x, y = some(dtype, SHAPE, source)
+        if source == "logits":
+            with np.errstate(over="ignore"):
+                x.ravel()[: len(SPECIAL)] = SPECIAL
+        for (name, given), reduction in itertools.product(cases(dtype).items(), ("mean", "weighted_mean")):
+            results = compute(triton, x, y, probabilities=source == "probabilities", reduction=reduction, **given)
+            kept = hashlib.sha256()
+            for result in results:
+                if result is not None:
+                    kept.update(np.where(result == result, bits(result), 0).tobytes())
+            found[f"{dtype} {source} {name} {reduction}"] = kept.hexdigest()
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(digests()))

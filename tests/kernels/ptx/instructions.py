@@ -1,0 +1,271 @@
+"""What each instruction does to the machine: it is bound to its step by ``find``, by its name."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tests.kernels.ptx import arithmetic, values
+from tests.kernels.ptx.registers import TYPES, active, get, put
+
+if TYPE_CHECKING:
+    from tests.kernels.ptx.code import Instruction
+    from tests.kernels.ptx.machine import Machine
+
+Array = Any
+Step = Any
+
+WARP = 32
+
+
+# Values
+
+
+def _unary(function: Any, type_: str, i: Instruction, m: Machine) -> None:
+    put(m, i, i.operands[0], function(get(m, i.operands[1], type_)))
+
+
+def _binary(function: Any, type_: str, second: str, i: Instruction, m: Machine) -> None:
+    put(m, i, i.operands[0], arithmetic.one_nan(function(get(m, i.operands[1], type_), get(m, i.operands[2], second))))
+
+
+def _fma(type_: str, i: Instruction, m: Machine) -> None:
+    put(m, i, i.operands[0], arithmetic.fma(*(get(m, name, type_) for name in i.operands[1:])))
+
+
+def _multiply(type_: str, adds: bool, i: Instruction, m: Machine) -> None:
+    """The whole product of two integers, twice as long, to which a third may be added."""
+    wide = np.dtype(TYPES[type_[0] + str(2 * int(type_[1:]))])
+    product = get(m, i.operands[1], type_).astype(wide) * get(m, i.operands[2], type_).astype(wide)
+    if adds:
+        product = product + get(m, i.operands[3], type_[0] + str(2 * int(type_[1:])))
+    put(m, i, i.operands[0], product)
+
+
+def _multiply_low(type_: str, i: Instruction, m: Machine) -> None:
+    a, b, c = (get(m, name, type_) for name in i.operands[1:])
+    put(m, i, i.operands[0], a * b + c)
+
+
+def _setp(what: str, type_: str, i: Instruction, m: Machine) -> None:
+    put(m, i, i.operands[0], values.compare(what, get(m, i.operands[1], type_), get(m, i.operands[2], type_)))
+
+
+def _setp_pair(what: str, type_: str, i: Instruction, m: Machine) -> None:
+    """Of two numbers in each register: the predicate of the low one, then that of the high one."""
+    for k, name in enumerate(i.operands[0].split("|")):
+        halves = [(get(m, operand, "b32") >> np.uint32(16 * k)).astype(np.uint16) for operand in i.operands[1:]]
+        a, b = (arithmetic.from_bfloat16(h) if type_ == "bf16" else h.view(np.float16) for h in halves)
+        put(m, i, name, values.compare(what, a, b))
+
+
+def _selp(type_: str, i: Instruction, m: Machine) -> None:
+    one, other = get(m, i.operands[1], type_), get(m, i.operands[2], type_)
+    put(m, i, i.operands[0], np.where(get(m, i.operands[3], "pred"), one, other))
+
+
+def _cvt(to: str, of: str, i: Instruction, m: Machine) -> None:
+    put(m, i, i.operands[0], values.converted(get(m, i.operands[1], of), to))
+
+
+def _cvt_pair(to: str, i: Instruction, m: Machine) -> None:
+    high, low = (values.converted(get(m, name, "f32"), to).astype(np.uint32) for name in i.operands[1:])
+    put(m, i, i.operands[0], high << np.uint32(16) | low)
+
+
+def _move(type_: str, i: Instruction, m: Machine) -> None:
+    """Between registers, or between a register and the shorter ones that it is made of."""
+    if "{" not in i.text:
+        put(m, i, i.operands[0], get(m, i.operands[1], type_))
+    elif i.text.rstrip().endswith("}"):
+        name, *parts = i.operands
+        kind = np.dtype(TYPES[type_])
+        bits = 8 * kind.itemsize // len(parts)
+        found = np.zeros(len(m.threads), kind)
+        for k, part in enumerate(parts):
+            found |= get(m, part, f"b{bits}").astype(kind) << kind.type(bits * k)
+        put(m, i, name, found)
+    else:
+        *parts, name = i.operands
+        raw = get(m, name, type_)
+        bits = 8 * raw.itemsize // len(parts)
+        for k, part in enumerate(parts):
+            put(m, i, part, (raw >> raw.dtype.type(bits * k)).astype(f"uint{bits}"))
+
+
+def _prmt(i: Instruction, m: Machine) -> None:
+    a, b = get(m, i.operands[1], "b32"), get(m, i.operands[2], "b32")
+    put(m, i, i.operands[0], values.permute(a, b, int(i.operands[3].rstrip("U"), 0)))
+
+
+def _bfe(type_: str, i: Instruction, m: Machine) -> None:
+    a = get(m, i.operands[1], type_)
+    first, length = int(i.operands[2]), int(i.operands[3])
+    rest = a.dtype.type(8 * a.itemsize - length)
+    put(m, i, i.operands[0], (a << a.dtype.type(rest - first)) >> rest)
+
+
+def _popc(i: Instruction, m: Machine) -> None:
+    ones = np.unpackbits(get(m, i.operands[1], "b32").view(np.uint8).reshape(-1, 4), axis=1).sum(1)
+    put(m, i, i.operands[0], ones.astype(np.uint32))
+
+
+# Memory
+
+PLACE = re.compile(r"\[\s*([%\w]+)(?:\s*\+\s*(-?\d+))?\s*\]")
+
+
+def _addresses(m: Machine, text: str) -> Array:
+    name, beyond = PLACE.fullmatch(text).groups()  # type: ignore[union-attr]
+    found = m.registers[name].astype(np.int64)
+    return found + int(beyond or 0)
+
+
+def _load(space: str, type_: str, count: int, i: Instruction, m: Machine) -> None:
+    kind = np.dtype(TYPES[type_])
+    memory, active_ = (m.shared if space == "shared" else m.operands), active(m, i)
+    size = kind.itemsize * count
+    rows = np.zeros((len(m.threads), size), np.uint8)
+    if active_.any():
+        addresses = _addresses(m, i.operands[-1])[active_]
+        rows[active_] = memory.load(addresses, m.threads[active_], size, size)
+    for k in range(count):
+        put(m, i, i.operands[k], np.ascontiguousarray(rows.view(kind)[:, k]))
+
+
+def _store(space: str, type_: str, count: int, i: Instruction, m: Machine) -> None:
+    memory, active_ = (m.shared if space == "shared" else m.operands), active(m, i)
+    if active_.any():
+        given = np.stack([get(m, name, type_) for name in i.operands[1:]], 1)[active_]
+        addresses = _addresses(m, i.operands[0])[active_]
+        rows = np.ascontiguousarray(given).view(np.uint8).reshape(len(given), -1)
+        memory.store(addresses, m.threads[active_], rows, rows.shape[1])
+
+
+def _parameter(type_: str, i: Instruction, m: Machine) -> None:
+    number = m.arguments[i.operands[1].strip("[]")]
+    kind = np.dtype(TYPES[type_])
+    raw = np.array(number % 2 ** (8 * kind.itemsize), f"uint{8 * kind.itemsize}").view(kind)
+    put(m, i, i.operands[0], np.full(len(m.threads), raw))
+
+
+def _atomic_add(type_: str, i: Instruction, m: Machine) -> None:
+    """Of one thread at a time: it acquires what others released."""
+    (where,) = np.nonzero(active(m, i))
+    kind = np.dtype(TYPES[type_])
+    addresses, added = _addresses(m, i.operands[1]), get(m, i.operands[2], type_)
+    before = np.zeros(len(m.threads), kind)
+    for thread in where:
+        span, _, places = m.operands.parts(addresses[thread : thread + 1], kind.itemsize, kind.itemsize)[0]
+        before[thread] = span.data[places[0]].view(kind)[0]
+        span.data[places[0]] = np.array([before[thread] + added[thread]], kind).view(np.uint8)
+        m.epoch.has_acquired = True
+    put(m, i, i.operands[0], before)
+
+
+# Between threads
+
+
+def _barrier(i: Instruction, m: Machine) -> None:
+    if i.guard:
+        m.uniform(active(m, i))
+    m.epoch.barrier()
+
+
+def _exchange(i: Instruction, m: Machine) -> None:
+    if i.operands[3:] != ("31", "-1"):
+        raise NotImplementedError(i.text)
+    put(m, i, i.operands[0], get(m, i.operands[1], "b32")[m.threads ^ int(i.operands[2])])
+
+
+def _reduce(function: Any, type_: str, i: Instruction, m: Machine) -> None:
+    if not (get(m, i.operands[2], "b32") == 2**32 - 1).all():
+        raise NotImplementedError(i.text)
+    warps = get(m, i.operands[1], type_).reshape(-1, WARP)
+    found = function.reduce(warps, axis=1, dtype=warps.dtype)
+    put(m, i, i.operands[0], np.repeat(found, WARP))
+
+
+def _matrices(m: Machine, parts: int) -> list[tuple[Array, Array]]:
+    """Of each of the matrices of eight rows of 16 bytes: where each thread finds its two elements of 16 bits, as the
+    thread that names the row and a word of the row. Threads 8k to 8k + 7 name the rows of the k-th."""
+    first, lane = m.threads // WARP * WARP, m.threads % WARP
+    return [(first + 8 * k + lane // 4, lane % 4) for k in range(parts)]
+
+
+def _load_matrices(i: Instruction, m: Machine) -> None:
+    *names, place = i.operands
+    named = m.threads[m.threads % WARP < 8 * len(names)]
+    rows = np.zeros((len(m.threads), 4), np.uint32)
+    rows[named] = m.shared.load(_addresses(m, place)[named], named, 16, 16).view(np.uint32)
+    for name, found in zip(names, _matrices(m, len(names)), strict=True):
+        put(m, i, name, rows[found])
+
+
+def _store_matrices(i: Instruction, m: Machine) -> None:
+    place, *names = i.operands
+    named = m.threads[m.threads % WARP < 8 * len(names)]
+    rows = np.zeros((len(m.threads), 4), np.uint32)
+    for name, found in zip(names, _matrices(m, len(names)), strict=True):
+        rows[found] = get(m, name, "b32")
+    m.shared.store(_addresses(m, place)[named], named, rows.view(np.uint8)[named], 16)
+
+
+# Names
+
+
+@functools.cache
+def find(name: str) -> Step:
+    kind, *rest = name.split(".")
+    type_ = rest[-1] if rest else ""
+    part = functools.partial
+    if kind in ("ld", "st") and "param" not in rest:
+        count = next((int(word[1:]) for word in rest if re.fullmatch(r"v\d", word)), 1)
+        space = "shared" if "shared" in name else "global"
+        return part(_load if kind == "ld" else _store, space, type_, count)
+    if kind == "ld":
+        return part(_parameter, type_)
+    if kind == "atom":
+        return part(_atomic_add, type_)
+    if kind == "setp":
+        return part(_setp_pair, rest[0], type_[:-2]) if type_.endswith("x2") else part(_setp, rest[0], type_)
+    if kind == "selp":
+        return part(_selp, type_)
+    if kind == "cvt":
+        to, of = rest[-2:]
+        return part(_cvt_pair, to[:-2]) if to.endswith("x2") else part(_cvt, to, of)
+    if kind == "fma":
+        return part(_fma, type_)
+    if kind == "mad":
+        return part(_multiply, type_, True) if "wide" in rest else part(_multiply_low, type_)
+    if kind == "mul" and "wide" in rest:
+        return part(_multiply, type_, False)
+    if kind in ("ex2", "rcp"):
+        return part(_unary, getattr(arithmetic, kind), type_)
+    if kind == "div" and "full" in rest:
+        return part(_binary, arithmetic.div_full, type_, type_)
+    if kind in ("shl", "shr"):
+        return part(_binary, values.shifted(kind == "shl"), type_, "u32")
+    if kind == "mov":
+        return part(_move, type_)
+    if kind in values.SIGNS and "f16" in type_:
+        return part(_unary, values.SIGNS[kind], "b32" if type_.endswith("x2") else "b16")
+    if kind in values.UNARY:
+        return part(_unary, values.UNARY[kind], type_)
+    if kind in values.BINARY:
+        return part(_binary, values.BINARY[kind], type_, type_)
+    if kind == "redux":
+        return part(_reduce, {"add": np.add, "max": np.maximum, "min": np.minimum}[rest[1]], type_)
+    if kind == "shfl" and rest[:2] == ["sync", "bfly"]:
+        return _exchange
+    if kind == "bfe":
+        return part(_bfe, type_)
+    if kind in ("ldmatrix", "stmatrix") and "trans" not in rest:
+        return _load_matrices if kind == "ldmatrix" else _store_matrices
+    other = {"prmt": _prmt, "popc": _popc, "bar": _barrier}
+    if kind not in other:
+        raise NotImplementedError(name)
+    return other[kind]
