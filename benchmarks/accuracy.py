@@ -22,7 +22,7 @@ from benchmarks.frameworks import OURS
 from benchmarks.machine import cores
 from benchmarks.results import Row
 from benchmarks.ulps import KINDS, LOGITS, exact, inputs
-from tests.accuracy import targets
+from tests.operands import targets
 from tests.reference import DTYPES, error, textbook_logits_loss, tolerance
 
 console = Console(highlight=False)

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.frameworks import Array, Evaluate, Framework, refusal
 from benchmarks.results import Row
-from tests.accuracy import targets
+from tests.operands import targets
 from tests.reference import DTYPES, PRECISION, Expected, expected
 from tests.reference import error as error_in_ulp
 

@@ -17,32 +17,12 @@ from binxent.formula import LOGITS, PROBABILITIES
 from binxent.numpy import BCEWithLogitsLoss, binary_cross_entropy_with_logits, value_and_grad
 from binxent.numpy.arrays import Arrays
 from binxent.options import Terms
-from tests import processes
-from tests.accuracy import logits, probabilities, targets
+from tests.focal_cases import CASES
+from tests.operands import SOURCES, from_end_to_end, targets
 from tests.reference import Array, bits, error
-from tests.test_kernel import instruction_sets, lacks, worst_of
+from tests.test_kernel import instruction_sets, worst_of
 
 mpf = mpmath.mpf
-SOURCES = {"logits": logits, "probabilities": probabilities}
-
-CASES: dict[str, dict[str, Any]] = {
-    "alpha": {"alpha": 0.25},
-    "alpha and gamma": {"alpha": 0.25, "gamma": 2.0},
-    "alpha 0": {"alpha": 0.0},
-    "alpha 1": {"alpha": 1.0, "gamma": 1.5},
-    "two gammas": {"gamma_positive": 1.0, "gamma_negative": 4.0},
-    "gamma of negatives": {"gamma_negative": 3.0},
-    "gamma of positives": {"gamma_positive": 2.5, "gamma_negative": 0.5},
-    "margin": {"margin": 0.05},
-    "margin and gamma": {"margin": 0.1, "gamma": 2.0},
-    "ASL": {"gamma_positive": 0.0, "gamma_negative": 4.0, "margin": 0.05},
-    "large margin": {"gamma_positive": 1.0, "gamma_negative": 2.0, "margin": 0.4},
-    "p_t": {"focal": "p_t", "gamma": 2.0},
-    "p_t and alpha": {"focal": "p_t", "gamma": 1.5, "alpha": 0.25},
-    "p_t, alpha alone": {"focal": "p_t", "alpha": 0.75},
-    "p_t, large gamma": {"focal": "p_t", "gamma": 5.0},
-    "in double": {"gamma_positive": 1.0, "gamma_negative": 8.0, "margin": 0.05},
-}
 
 
 def promised(case: dict[str, Any], instruction_set: str, *, hard: bool) -> float:
@@ -148,11 +128,6 @@ def test_the_other_derivatives(terms: Terms, name: str, probabilities: bool) -> 
 # The kernel
 
 
-def some(source: str, size: int, rng: np.random.Generator) -> Array:
-    x = SOURCES[source]("float32", size, rng)
-    return np.concatenate([x, rng.normal(0, 3, size).astype(np.float32)]) if source == "logits" else x
-
-
 def both(x: Array, y: Array, case: dict[str, Any], source: str, **more: Any) -> tuple[Array, Array]:
     return value_and_grad(x, y, reduction="none", probabilities=source == "probabilities", **case, **more)
 
@@ -174,7 +149,7 @@ def worst(size: int) -> dict[str, float]:
         for kind in ("hard", "soft"):
             for name, case in CASES.items():
                 rng = np.random.default_rng(len(found))
-                x = some(source, size, rng)
+                x = from_end_to_end(source, size, rng)
                 y = targets(kind, x, rng)
                 y = np.clip(y, 0, 1)
                 is_logit = source == "logits"
@@ -198,34 +173,12 @@ def test_accuracy(instruction_set: str) -> None:
         assert off <= promised(CASES[name], instruction_set, hard=kind == "hard"), key
 
 
-def digest() -> str:
-    rng = np.random.default_rng(9)
-    found = []
-    for source in SOURCES:
-        x = some(source, 20_000, rng)
-        for kind in ("hard", "soft"):
-            y = targets(kind, x, rng)
-            for case in CASES.values():
-                for array in both(x, y, case, source, neg_weight=np.full((), 0.7, np.float32)):
-                    weighed = bits(array).astype(np.uint64) * np.arange(1, array.size + 1, dtype=np.uint64)
-                    found.append(int(weighed.sum() % 2**53))
-    return json.dumps(found)
-
-
-def test_the_instruction_sets_give_the_same_bits() -> None:
-    for name in ("avx2", "avx512"):
-        if reason := lacks(name):
-            pytest.skip(reason)
-    code = "from tests.test_family import digest; print(digest())"
-    assert processes.python(code, BINXENT_ISA="avx2") == processes.python(code, BINXENT_ISA="avx512")
-
-
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("name", CASES)
 def test_an_element_has_the_same_bits_beside_any_other(name: str, source: str) -> None:
     """A tile of hard targets has a loop of its own with a margin; one soft target in it must not show."""
     rng = np.random.default_rng(5)
-    x = some(source, 1000, rng)
+    x = from_end_to_end(source, 1000, rng)
     y = targets("hard", x, rng)
     mixed = y.copy()
     mixed[::7] = 0.5

@@ -12,15 +12,13 @@ import pytest
 
 from binxent import kernel
 from binxent import numpy as face
-from tests import processes
-from tests.accuracy import logits, probabilities, targets
+from tests.focal_cases import GAMMAS
 from tests.kernel_calls import Array, compute
+from tests.operands import SOURCES, from_end_to_end, targets
 from tests.reference import DTYPES, TOLERANCE, bits, error, expected, rounded
-from tests.test_kernel import instruction_sets, lacks, worst_of
+from tests.test_kernel import instruction_sets, worst_of
 
-GAMMAS = (0.01, 0.5, 1.0, 1.5, 1.9, 2.0, 2.3, 2.5, 3.0, 3.5, 4.0, 4.5, 4.9, 5.0)
 FACTORS = (1.0, 65536.0, 2.0**-24)  # powers of two: any other is rounded by itself
-SOURCES = {"logits": logits, "probabilities": probabilities}
 
 mpf = mpmath.mpf
 
@@ -31,11 +29,6 @@ def promised(gamma: float, instruction_set: str, *, hard: bool) -> float:
     # Without a fused multiply-add more is rounded, and gamma multiplies that.
     baseline = 0.0 if instruction_set != "baseline" else 1.0 if gamma <= 2 else 3.0
     return most + baseline + (not hard)
-
-
-def some(source: str, size: int, rng: np.random.Generator) -> Array:
-    x = SOURCES[source]("float32", size, rng)
-    return np.concatenate([x, rng.normal(0, 3, size).astype(np.float32)]) if source == "logits" else x
 
 
 def both(x: Array, y: Array, gamma: float, *, source: str, **options: Any) -> tuple[Array, Array]:
@@ -52,7 +45,7 @@ def worst(size: int) -> dict[str, float]:
         for kind in ("hard", "soft"):
             for gamma in GAMMAS:
                 rng = np.random.default_rng(int(gamma * 100))
-                x = some(source, size, rng)
+                x = from_end_to_end(source, size, rng)
                 y = targets(kind, x, rng)
                 exact = expected(x, y, gamma=gamma, probabilities=source == "probabilities")
                 off = 0.0
@@ -117,7 +110,7 @@ def test_every_half(source: str, dtype: str) -> None:
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_loop_for_a_plain_call_has_the_bits_of_the_one_for_any(source: str) -> None:
     rng = np.random.default_rng(6)
-    x = some(source, 3000, rng)
+    x = from_end_to_end(source, 3000, rng)
     y = targets("soft", x, rng)
     for gamma in GAMMAS:
         plain = both(x, y, gamma, source=source)
@@ -156,32 +149,6 @@ def test_above_5_the_result_is_rounded_correctly() -> None:
     loss, gradient = face.value_and_grad(x, y, reduction="none", gamma=5.5)
     assert error(loss, exact.loss, exact.loss, "float32").max() <= 0.501
     assert error(gradient, exact.gradient, np.abs(exact.gradient), "float32").max() <= 0.501
-
-
-def digest() -> str:
-    rng = np.random.default_rng(9)
-    found = []
-    for source in SOURCES:
-        x = some(source, 20_000, rng)
-        y = targets("soft", x, rng)
-        for gamma in GAMMAS:
-            for array in both(x, y, gamma, source=source, incoming=0.7):
-                found.append(int(bits(array).astype(np.uint64).sum() % 2**53))
-                found.append(
-                    int((bits(array).astype(np.uint64) * np.arange(array.size, dtype=np.uint64)).sum() % 2**53)
-                )
-    return json.dumps(found)
-
-
-def test_the_instruction_sets_give_the_same_bits() -> None:
-    for name in ("avx2", "avx512"):
-        if reason := lacks(name):
-            pytest.skip(reason)
-    one, other = (
-        processes.python("from tests.test_focal import digest; print(digest())", BINXENT_ISA=name)
-        for name in ("avx2", "avx512")
-    )
-    assert one == other
 
 
 if __name__ == "__main__":

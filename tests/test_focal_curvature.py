@@ -18,10 +18,11 @@ import binxent.numpy as bx
 from binxent import IndexTargets, formula
 from binxent.kernel import instruction_set
 from binxent.numpy import grad_and_hess, value_and_grad
-from tests.accuracy import logits, targets
 from tests.curvature import of_family
+from tests.focal_cases import CASES
+from tests.operands import logits, targets
 from tests.reference import DTYPES, Array, bits, error, rounded, tolerance
-from tests.test_family import CASES, amplified, definition_of, textbook
+from tests.test_family import amplified, definition_of, textbook
 from tests.test_kernel import instruction_sets, worst_of
 
 KINDS = ("exact", "expected")

@@ -8,7 +8,6 @@ import torch
 
 from binxent import kernel
 from binxent import numpy as numpy_face
-from tests.accuracy import logits, probabilities, targets
 from tests.faces.torch_samples import (
     FLOATING,
     KINDS,
@@ -22,6 +21,7 @@ from tests.faces.torch_samples import (
     kernel_gradient,
     uniform,
 )
+from tests.operands import logits, probabilities, targets
 from tests.reference import assert_close, bits, expected, tolerance
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from binxent.kernels import Kernel, Outputs
-from tests.accuracy import logits, probabilities, targets
 from tests.kernels.rows import ALL, ROWS, Array, Results, Row, call_of, compute, operands_of
 from tests.layouts import LAYOUTS
+from tests.operands import logits, probabilities, targets
 from tests.reference import (
     DTYPES,
     INTEGER_TARGETS,

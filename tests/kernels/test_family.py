@@ -11,7 +11,7 @@ from binxent import options
 from binxent.formula import LOGITS, PROBABILITIES
 from binxent.kernel import instruction_set
 from binxent.kernels import Outputs, native
-from tests.accuracy import targets
+from tests.focal_cases import CASES as FAMILY
 from tests.kernels.rows import Results, Row, call_of, compute, operands_of
 from tests.kernels.test_contract import (
     HALVES,
@@ -27,10 +27,9 @@ from tests.kernels.test_contract import (
 from tests.kernels.test_sparse import computed
 from tests.kernels.test_sparse import some as some_rows
 from tests.layouts import LAYOUTS
+from tests.operands import from_end_to_end, targets
 from tests.reference import DTYPES, Array, assert_close, error
-from tests.test_family import CASES as FAMILY
 from tests.test_family import amplified, definition_of, promised
-from tests.test_family import some as from_end_to_end
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's NumPy warns of inf and NaN
 

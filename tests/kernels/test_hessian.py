@@ -9,11 +9,11 @@ import pytest
 
 from binxent import kernel
 from binxent.kernels import Outputs, native
-from tests.accuracy import logits, targets
 from tests.curvature import second_derivative
 from tests.kernels.rows import ROWS, Array, Results, Row, call_of, compute, operands_of
 from tests.kernels.test_contract import OPTIONS, SHAPE, arithmetic, assert_same, made, some, weights, wide
 from tests.layouts import LAYOUTS
+from tests.operands import logits, targets
 from tests.reference import DTYPES, assert_close, bits, error
 
 WRITING = [row for row in ROWS if "hessian" in row.kernel.writes]
