@@ -35,6 +35,7 @@ from tests.reference import (
 inf, nan = np.inf, np.nan
 HALVES = ("bfloat16", "float16")
 PARALLEL = 65536  # elements from which the kernel uses threads
+PATIENCE = 1800.0  # seconds: an emulator takes minutes for these programs, and a shorter limit ends them
 
 
 # Instruction sets
@@ -70,7 +71,8 @@ def worst_of(module: str, size: int, instruction_set: str) -> dict[str, Any]:
     """The worst errors that a module of tests prints as JSON, run in a process with the instruction set."""
     if reason := lacks(instruction_set):
         pytest.skip(reason)
-    found: dict[str, Any] = json.loads(processes.run_module(module, str(size), BINXENT_ISA=instruction_set))
+    printed = processes.run_module(module, str(size), timeout=PATIENCE, BINXENT_ISA=instruction_set)
+    found: dict[str, Any] = json.loads(printed)
     return found
 
 
@@ -110,8 +112,8 @@ def test_the_best_instruction_set_is_the_default() -> None:
 
 
 def digests_with(instruction_set: str, **variables: str) -> dict[str, str]:
-    # In an emulator the default would end it: it takes minutes there, and more beside other tests.
-    found = json.loads(processes.run_module("tests.digests", timeout=1800, BINXENT_ISA=instruction_set, **variables))
+    printed = processes.run_module("tests.digests", timeout=PATIENCE, BINXENT_ISA=instruction_set, **variables)
+    found = json.loads(printed)
     assert found["instruction_set"] == instruction_set
     return dict(found["digests"])
 
