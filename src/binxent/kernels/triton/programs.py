@@ -401,7 +401,7 @@ def rescale(gradient, incoming, made_for, n, made_bits, dtype: tl.constexpr, BLO
     """Multiplies a gradient by the incoming one over what it was made for; reads nothing where both are the same."""
     made, came = option(made_for, made_bits, dtype), widened(tl.load(incoming), dtype)
     first, step = tl.program_id(0).to(tl.int64) * BLOCK, tl.num_programs(0).to(tl.int64) * BLOCK
-    factor = came / made
+    factor = lanes.divided(came, made)
     for turn in range(tl.where(came == made, 0, tl.cdiv(n - first, step))):
         place = first + turn * step + tl.arange(0, BLOCK)
         inside = place < n
