@@ -33,7 +33,7 @@ SHAPE = (4, 16, 1024)
 found: list[Any] = []
 
 
-def compile_instead(program: Any, programs: int, device: torch.device, *arguments: Any) -> None:
+def compile_instead(program: Any, programs: int, device: torch.device, *arguments: Any, kernel: Any = None) -> None:
     """Of a launch: compiles what it would have run, for the same types, alignments and sizes."""
     backend = make_backend(CARD)
     settings = {**launcher.OPTIONS, "debug": False}

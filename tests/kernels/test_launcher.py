@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 from binxent.call import Operands, normalized, plan
 from binxent.formula import LOGITS
 from binxent.kernels import Outputs
-from binxent.kernels.triton import launch, launcher, programs, views
+from binxent.kernels.triton import launch, launcher, programs, repeated, views
 
 CARD = torch.device("cuda", 0)
 STREAM = 77
@@ -44,10 +45,13 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Noting:
     monkeypatch.setattr(programs, "loss", noting)
     monkeypatch.setattr(launcher, "_IS_KNOWN", True)
     monkeypatch.setattr(launcher, "_compiled", {})
+    monkeypatch.setattr(repeated, "_repeated", {})
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda _: STREAM, raising=False)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(
-        launch, "launch", lambda program, count, _, *given: launcher.launch(program, count, CARD, *given)
+        launch,
+        "launch",
+        lambda program, count, _, *given, **more: launcher.launch(program, count, CARD, *given, **more),
     )
     return noting
 
@@ -105,6 +109,29 @@ def test_what_triton_compiles_for_is_compiled_for(program: Noting) -> None:
     assert len(program.direct) == len(variants)
     step(size=6144)  # as many blocks more change nothing
     assert len(program.ordinary) == len(variants)
+
+
+def test_a_launch_is_repeated_only_for_what_lies_alike(program: Noting) -> None:
+    """And for the same numbers; it keeps no tensor alive."""
+    launch._numerics.cache_clear()
+    step()
+    before = launch._numerics.cache_info()
+    tensors = step()
+    assert launch._numerics.cache_info() == before  # nothing was found again
+    dead = weakref.ref(tensors.pop("input"))
+    tensors.clear()
+    program.direct.clear()
+    assert dead() is None
+    variants: list[dict[str, Any]] = [{"size": 128}, {"dtype": "float64"}, {"offset": 1}, {"normalizer": 3.0}]
+    for variant in variants:
+        kept = len(repeated._repeated)
+        step(**variant)
+        step(**variant)
+        assert len(repeated._repeated) == kept + ("normalizer" not in variant)
+    for size in range(1, repeated.MOST):
+        step(size=size)
+        step(size=size)
+    assert len(repeated._repeated) <= repeated.MOST
 
 
 def test_other_launches_are_tritons(program: Noting, monkeypatch: pytest.MonkeyPatch) -> None:

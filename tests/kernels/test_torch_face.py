@@ -36,10 +36,10 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     original = launch.launch
 
-    def watched(program: Any, *arguments: Any) -> None:
+    def watched(program: Any, *arguments: Any, **kernel: Any) -> Any:
         names = {id(getattr(programs, name)): name for name in ("loss", "remake", "measure", "rescale")}
         seen.append(names[id(program)])
-        original(program, *arguments)
+        return original(program, *arguments, **kernel)
 
     monkeypatch.setattr(launch, "launch", watched)
     return seen

@@ -138,6 +138,8 @@ def _loss(
         and (mask is None or is_plain(mask, compiling))
         and (neg_weight is None or is_plain(neg_weight, compiling))
     ):
+        kernel = cuda if not compiling and isinstance(input, Tensor) and cuda.reads(given, compiling) else None
+    if kernel is None:
         if isinstance(input, Tensor) and sparse.is_target(target):
             target = sparse.rows(_name(loss), target, input, ignore_index, compiling)
             given, is_sparse = (input, target, *given[2:]), True

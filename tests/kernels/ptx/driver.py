@@ -66,11 +66,14 @@ class Driver:
             return 1
         return 0
 
-    def launch(self, program: Any, programs: int, _: torch.device, *arguments: Any) -> None:
+    def launch_nothing(self, program: Any, programs: int, _: torch.device, *arguments: Any, kernel: Any = None) -> Any:
+        return launcher.launch(program, programs, CARD, *arguments, kernel=kernel)
+
+    def launch(self, program: Any, programs: int, _: torch.device, *arguments: Any, kernel: Any = None) -> Any:
         """Stands for ``launcher.launch``, which it calls, and says which memory belongs to the arguments."""
         self.operands, self.failure = spans(tensors(arguments)), None
         try:
-            launcher.launch(program, programs, CARD, *arguments)
+            return launcher.launch(program, programs, CARD, *arguments, kernel=kernel)
         except RuntimeError as refused:
             raise self.failure or refused from None
 
@@ -97,13 +100,13 @@ def build(folder: str) -> str:
     return library
 
 
-def install() -> Driver:
-    """Makes the driver the one that Triton uses in this process."""
+def install(*, idle: bool = False) -> Driver:
+    """Makes the driver the one that Triton uses in this process. If ``idle``, a launch does nothing."""
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     library = ctypes.CDLL(build(folder), mode=ctypes.RTLD_GLOBAL)
     driver = Driver()
-    library.take(*driver.answers)
+    library.take(driver.answers[0], None if idle else driver.answers[1])
     triton.knobs.nvidia.libcuda_path = folder
     # A driver may be given PTX too. Triton would keep it as a card's code, so it gets a cache of its own.
     nvidia.CUDABackend.make_cubin = lambda self, source, metadata, options, capability: source.encode()
@@ -116,5 +119,5 @@ def install() -> Driver:
     torch.cuda.current_device = lambda: CARD.index
     torch._C._cuda_getCurrentRawStream = lambda _: 0  # type: ignore[attr-defined]
     launch.is_capable = kernel.is_capable = lambda device: device.type == "cpu"  # type: ignore[assignment]
-    launch.launch = driver.launch
+    launch.launch = driver.launch_nothing if idle else driver.launch
     return driver

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from binxent.call import GIVEN, KEPT, ROWS, SIZE, WEIGHTS
 from binxent.kernels import READABLE
-from binxent.kernels.triton import programs
+from binxent.kernels.triton import programs, repeated
 from binxent.kernels.triton.lanes import INTERPRETED
 from binxent.kernels.triton.launcher import launch
 from binxent.kernels.triton.views import Rows, View
@@ -173,6 +173,25 @@ def number_or_tensor(given: Any, double: bool) -> tuple[Tensor | None, int | Non
     return (given, None) if isinstance(given, Tensor) else (None, bits(given, double))
 
 
+def tensor(given: Any) -> Tensor | None:
+    return given if isinstance(given, Tensor) else None
+
+
+def _operands(operands: Operands) -> tuple[Any, ...]:
+    """The operands in the order of the programs' parameters; the normalizer is handed over as the divisor."""
+    input, target, weight, sample_weight, pos_weight, mask, smoothing, gamma, _, neg_weight = operands
+    return input, target, weight, sample_weight, pos_weight, mask, neg_weight, smoothing, gamma
+
+
+def _key(program: Any, call: Call, tensors: tuple[Any, ...], number: Any, divisor: Any) -> Any:
+    """What a launch is found by again; None if it is not kept: one of sparse rows, or with a normalizer, which may be
+    another number at each step."""
+    if type(divisor) is float or isinstance(tensors[1], SparseRows):
+        return None
+    numbers = tuple(None if isinstance(one, Tensor) else one for one in (number, divisor))
+    return repeated.key(program, call, numbers, tensors)
+
+
 def sums(blocks: int, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """The memory in which several programs leave their sums, and the counter; None for a single program."""
     if blocks == 1:
@@ -251,8 +270,29 @@ def compute(
     ``divisor`` and ``incoming`` may be tensors on the device; an executor is for the CPU. The incoming gradient is
     that of the loss, whatever its reduction.
     """
-    input, run = operands.input, numerics(call)
+    input = operands.input
     divisor = measure(call, operands) if divisor is None else divisor
+    tensors = (*_operands(operands), tensor(incoming), tensor(divisor), *outputs[:3])
+    key = _key(programs.loss, call, tensors, incoming, divisor)
+    found = None if key is None else repeated.find(key)
+    if found is None:
+        blocks, arguments = _loss_arguments(call, operands, outputs, divisor, incoming)
+        kernel = launch(programs.loss, blocks, input.device, *arguments)
+        if kernel is not None and key is not None:
+            repeated.keep(key, kernel, blocks, arguments, len(tensors) + 2)
+    else:
+        own = sums(found.programs, input) if outputs.total is not None else (None, None)
+        launch(
+            programs.loss, found.programs, input.device, *found.arguments((*tensors, *own)), kernel=found.kernel
+        )  # fmt: skip
+    return 0
+
+
+def _loss_arguments(
+    call: Call, operands: Operands, outputs: Outputs, divisor: Any, incoming: Any
+) -> tuple[int, tuple[Any, ...]]:
+    """How many programs of ``programs.loss`` there are, and their arguments."""
+    input, run = operands.input, numerics(call)
     by, by_bits = number_or_tensor(divisor, True)
     coming, after = None, None
     if isinstance(incoming, Tensor):
@@ -266,12 +306,11 @@ def compute(
     target, read, sizes, wide = views(tensors, operands.target, input.shape, run.block)
     blocks = max(1, -(-input.numel() // run.block))
     partial, arrived = sums(blocks, input) if outputs.total is not None else (None, None)
-    launch(
-        programs.loss, blocks, input.device, read[0], target, *read[1:6], operands.label_smoothing, operands.gamma,
-        read[6], by, read[7], outputs.total, read[8], partial, arrived, input.numel(), sizes,
-        bits(factor, run.double), after, by_bits, *run.numbers, *run.kinds, wide,
+    return blocks, (
+        read[0], target, *read[1:6], operands.label_smoothing, operands.gamma, read[6], by, read[7], outputs.total,
+        read[8], partial, arrived, input.numel(), sizes, bits(factor, run.double), after, by_bits, *run.numbers,
+        *run.kinds, wide,
     )  # fmt: skip
-    return 0
 
 
 def remake(
@@ -288,16 +327,34 @@ def remake(
     For a loss of each element, the blocks in which it differs are made again. The comparison is done on the device. A
     divisor that was measured should be handed over, or it is measured again.
     """
-    input, run = operands.input, numerics(call)
     divisor = measure(call, operands) if divisor is None else divisor
+    tensors = (*_operands(operands), incoming, tensor(divisor), tensor(made_for), gradient)
+    key = _key(programs.remake, call, tensors, made_for, divisor)
+    found = None if key is None else repeated.find(key)
+    if found is None:
+        blocks, arguments = _remake_arguments(call, operands, gradient, incoming, made_for, divisor)
+        kernel = launch(programs.remake, blocks, gradient.device, *arguments)
+        if kernel is not None and key is not None:
+            repeated.keep(key, kernel, blocks, arguments, len(tensors))
+    else:
+        launch(
+            programs.remake, found.programs, gradient.device, *found.arguments(tensors), kernel=found.kernel
+        )  # fmt: skip
+
+
+def _remake_arguments(
+    call: Call, operands: Operands, gradient: Tensor, incoming: Tensor, made_for: Any, divisor: Any
+) -> tuple[int, tuple[Any, ...]]:
+    """How many programs of ``programs.remake`` there are, and their arguments."""
+    input, run = operands.input, numerics(call)
     by, by_bits = number_or_tensor(divisor, True)
     made, made_bits = number_or_tensor(made_for, run.double)
     tensors = (input, *operands[2:6], operands.neg_weight, incoming, gradient)
     target, read, sizes, wide = views(tensors, operands.target, input.shape, run.block)
     blocks = min(max(1, -(-input.numel() // run.block)), REMAKERS * multiprocessors(input.device))
-    launch(
-        programs.remake, blocks, input.device, read[0], target, *read[1:6], operands.label_smoothing, operands.gamma,
-        read[6], by, made, read[7], input.numel(), sizes, by_bits, made_bits, *run.numbers, *run.kinds, wide,
+    return blocks, (
+        read[0], target, *read[1:6], operands.label_smoothing, operands.gamma, read[6], by, made, read[7],
+        input.numel(), sizes, by_bits, made_bits, *run.numbers, *run.kinds, wide,
     )  # fmt: skip
 
 

@@ -105,26 +105,34 @@ def described(program: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(key)
 
 
-def _run(program: Any, programs: int, device: torch.device, arguments: tuple[Any, ...]) -> None:
-    if device.type != "cuda" or not _IS_KNOWN or _has_hooks(program):
-        program[(programs,)](*arguments, **OPTIONS)
-        return
+def _compiled_for(program: Any, programs: int, device: torch.device, arguments: tuple[Any, ...]) -> tuple[Any, bool]:
+    """The compiled kernel, or None if there is none to keep; and whether it has been launched already."""
     key = program.fn, device.index, described(program, arguments)
     kernel = _compiled.get(key)
+    if kernel is not None:
+        return kernel, False
+    kernel = program[(programs,)](*arguments, **OPTIONS)
+    if not hasattr(kernel, "packed_metadata"):  # it is still being compiled in the background
+        return None, True
+    _compiled[key] = kernel
+    return kernel, True
+
+
+def launch(program: Any, programs: int, device: torch.device, *arguments: Any, kernel: Any = None) -> Any:
+    """Returns the compiled kernel, which launches the program again for arguments that are described alike; or None if
+    only Triton may launch it."""
+    if device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            return launch(program, programs, device, *arguments, kernel=kernel)
+    if device.type != "cuda" or not _IS_KNOWN or _has_hooks(program):
+        program[(programs,)](*arguments, **OPTIONS)
+        return None
     if kernel is None:
-        kernel = program[(programs,)](*arguments, **OPTIONS)
-        if hasattr(kernel, "packed_metadata"):  # not one that is still being compiled in the background
-            _compiled[key] = kernel
-        return
+        kernel, is_done = _compiled_for(program, programs, device, arguments)
+        if is_done:
+            return kernel
     stream = torch._C._cuda_getCurrentRawStream(device.index)
     # The grid, where and what to launch, no metadata for hooks and none of both hooks, and then all arguments, the
     # constants too: the kernel leaves these out itself.
     kernel.run(programs, 1, 1, stream, kernel.function, kernel.packed_metadata, None, None, None, *arguments)
-
-
-def launch(program: Any, programs: int, device: torch.device, *arguments: Any) -> None:
-    if device.type == "cuda" and device.index != torch.cuda.current_device():
-        with torch.cuda.device(device):
-            _run(program, programs, device, arguments)
-    else:
-        _run(program, programs, device, arguments)
+    return kernel
