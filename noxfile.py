@@ -196,7 +196,7 @@ def triton(session: nox.Session) -> None:
 @nox.parametrize("version", ["3.6.0", "3.7.1", "3.8.0", "3.9.0"])
 def tritons(session: nox.Session, version: str) -> None:
     """What each version of Triton compiles for a card, and launches through its own launcher."""
-    install(session, *group("test", "triton"))
+    install(session, *group("bench", "triton"))
     session.install("--no-deps", f"triton=={version}")
     session.run("python", "-m", "tests.kernels.compiled", "everything", env={"PYTHONPATH": None})
     pytest(session, "kernel", *SIDE_BY_SIDE, "tests/kernels", *session.posargs, TRITON_RUNS_PTX="1")
