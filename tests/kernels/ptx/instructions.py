@@ -126,7 +126,7 @@ def _addresses(m: Machine, text: str) -> Array:
 
 def _load(space: str, type_: str, count: int, i: Instruction, m: Machine) -> None:
     kind = np.dtype(TYPES[type_])
-    memory, active_ = (m.shared if space == "shared" else m.operands), active(m, i)
+    memory, active_ = (m.shared if space == "shared" else m.memory), active(m, i)
     size = kind.itemsize * count
     rows = np.zeros((len(m.threads), size), np.uint8)
     if active_.any():
@@ -137,7 +137,7 @@ def _load(space: str, type_: str, count: int, i: Instruction, m: Machine) -> Non
 
 
 def _store(space: str, type_: str, count: int, i: Instruction, m: Machine) -> None:
-    memory, active_ = (m.shared if space == "shared" else m.operands), active(m, i)
+    memory, active_ = (m.shared if space == "shared" else m.memory), active(m, i)
     if active_.any():
         given = np.stack([get(m, name, type_) for name in i.operands[1:]], 1)[active_]
         addresses = _addresses(m, i.operands[0])[active_]
@@ -159,7 +159,7 @@ def _atomic_add(type_: str, i: Instruction, m: Machine) -> None:
     addresses, added = _addresses(m, i.operands[1]), get(m, i.operands[2], type_)
     before = np.zeros(len(m.threads), kind)
     for thread in where:
-        span, _, places = m.operands.parts(addresses[thread : thread + 1], kind.itemsize, kind.itemsize)[0]
+        span, _, places = m.memory.parts(addresses[thread : thread + 1], kind.itemsize, kind.itemsize)[0]
         before[thread] = span.data[places[0]].view(kind)[0]
         span.data[places[0]] = np.array([before[thread] + added[thread]], kind).view(np.uint8)
         m.epoch.has_acquired = True

@@ -27,7 +27,7 @@ class Machine:
         self.kernel, self.arguments = kernel, arguments
         self.threads = np.arange(kernel.threads)
         self.epoch = Epoch()
-        self.operands = Memory(operands, self.epoch)
+        self.memory = Memory(operands, self.epoch)
         self.size_of_shared = shared
         self.steps = [step(instruction, kernel.labels) for instruction in kernel.instructions]
 
