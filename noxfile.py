@@ -53,7 +53,7 @@ PURE = (
     "classes_keep_parameters",
 )
 
-# Tests of the kernels that each run asks of compiled code too; all of them take ten minutes.
+# Each run tries these tests on compiled code too. Without this list all of them would run, which takes ten minutes.
 AS_COMPILED = ("test_ptx", "accuracy", "one_output", "whose_sum", "in_place", "remake", "test_sparse")
 
 nox.needs_version = ">=2025.2.9"

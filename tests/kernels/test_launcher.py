@@ -56,12 +56,14 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Noting:
     return noting
 
 
-def step(size: int = 64, dtype: str = "float32", offset: int = 0, **number: Any) -> dict[str, torch.Tensor]:
-    """One call of the mean; the tensors that it takes, by the program's names."""
+def step(
+    size: int = 64, dtype: str = "float32", offset: int = 0, reduction: str = "mean", **number: Any
+) -> dict[str, torch.Tensor]:
+    """One call; the tensors that it takes, by the program's names."""
     kind = getattr(torch, dtype)
     tensors = {name: torch.zeros(size + offset, dtype=kind)[offset:] for name in ("input", "target", "gradient")}
     tensors["total"] = torch.zeros((), dtype=kind)
-    call = plan(LOGITS, "mean", (dtype, dtype), (size,), (size,))
+    call = plan(LOGITS, reduction, (dtype, dtype), (size,), (size,))
     if number:
         call = normalized(call, number["normalizer"])
     operands = Operands(tensors["input"], tensors["target"])
@@ -111,6 +113,10 @@ def test_what_triton_compiles_for_is_compiled_for(program: Noting) -> None:
     assert len(program.ordinary) == len(variants)
 
 
+def divisor_of(variant: dict[str, Any]) -> float:
+    return 1.0 if "reduction" in variant else float(variant.get("size", 64))
+
+
 def test_a_launch_is_repeated_only_for_what_lies_alike(program: Noting) -> None:
     """And for the same numbers; it keeps no tensor alive."""
     launch._numerics.cache_clear()
@@ -122,12 +128,19 @@ def test_a_launch_is_repeated_only_for_what_lies_alike(program: Noting) -> None:
     tensors.clear()
     program.direct.clear()
     assert dead() is None
-    variants: list[dict[str, Any]] = [{"size": 128}, {"dtype": "float64"}, {"offset": 1}, {"normalizer": 3.0}]
+    variants: list[dict[str, Any]] = [{"size": 128}, {"dtype": "float64"}, {"offset": 1}, {"reduction": "sum"}]
+    variants += [{"normalizer": 3.0}, {"normalizer": 5.0}]
     for variant in variants:
         kept = len(repeated._repeated)
         step(**variant)
-        step(**variant)
+        tensors = step(**variant)
         assert len(repeated._repeated) == kept + ("normalizer" not in variant)
+        taken = dict(zip(program.arg_names, program.direct[-1][9:], strict=True))
+        for name in ("input", "target", "gradient"):
+            assert taken[name].pointer is tensors[name]
+        assert taken["total"] is tensors["total"]
+        assert taken["n"] == len(tensors["input"])
+        assert taken["divisor_bits"] == launch.bits(variant.get("normalizer", divisor_of(variant)), True)
     for size in range(1, repeated.MOST):
         step(size=size)
         step(size=size)

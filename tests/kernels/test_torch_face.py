@@ -82,6 +82,14 @@ def gradient(loss: torch.Tensor, x: torch.Tensor, incoming: float = 1.0, **more:
 
 
 @both
+def test_what_is_no_tensor_is_named(kind: str) -> None:
+    x, y = operands(kind)
+    for given, name in (((x, None), "target"), ((x, [0.0]), "target"), ((None, y), "input"), ((x, y, "w"), "weight")):
+        with pytest.raises(TypeError, match=f"argument '{name}' must be Tensor, not "):
+            LOSSES[kind](*given)
+
+
+@both
 def test_a_step_is_two_launches(kind: str, launches: list[str]) -> None:
     x, y = operands(kind)
     loss = LOSSES[kind](x, y)

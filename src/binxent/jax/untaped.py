@@ -1,7 +1,7 @@
 """Computes loss and gradient as XLA compiles them where the kernel does not run: nobody differentiates these.
 
-They are those of ``program``, in fewer operations: a GPU moves half types faster than it can compute them the other
-way. Of probabilities both ways take the same, and the definition's is taken.
+The results are those of ``program``, from fewer operations. For probabilities that would save none, so ``program``
+computes them.
 """
 
 from __future__ import annotations

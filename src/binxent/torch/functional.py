@@ -138,7 +138,8 @@ def _loss(
         and (mask is None or is_plain(mask, compiling))
         and (neg_weight is None or is_plain(neg_weight, compiling))
     ):
-        kernel = cuda if not compiling and isinstance(input, Tensor) and cuda.reads(given, compiling) else None
+        are_tensors = isinstance(input, Tensor) and isinstance(target, Tensor)  # ``reads`` takes None for no operand
+        kernel = cuda if not compiling and are_tensors and cuda.reads(given, compiling) else None
     if kernel is None:
         if isinstance(input, Tensor) and sparse.is_target(target):
             target = sparse.rows(_name(loss), target, input, ignore_index, compiling)

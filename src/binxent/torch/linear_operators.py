@@ -7,6 +7,7 @@ Whoever finds a token empty computes the gradients anew, if that is allowed.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -63,6 +64,8 @@ def _flat(head: Head, may_remake: bool) -> tuple[Any, ...]:
 def _read(arguments: tuple[Any, ...]) -> tuple[Head, Linear, Operands]:
     reduction, dtype, *others = arguments[_COUNT:]
     terms = Terms(*others[:_TERMS])
+    if terms.ignore_index != terms.ignore_index:
+        terms = terms._replace(ignore_index=math.nan)  # one object: a cache finds a NaN by its identity
     number, name, *rest = others[_TERMS:]
     call = Call(LOGITS, reduction, NAME[dtype], None if terms == Terms() else terms, number if name is None else name)
     made_of, operands = Linear(*arguments[:_LINEAR]), Operands(None, *arguments[_LINEAR:_ROWS])

@@ -21,7 +21,7 @@ constexpr int threads_of_a_block = 1024;
 
 extern "C" {
 
-// Without a function for it, a launch does nothing.
+// If ``for_launch`` is null, a launch does nothing.
 void take(Load for_load, Launch for_launch) {
   load = for_load;
   launch = for_launch;

@@ -31,7 +31,7 @@ LAUNCH = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_uint] * 4, ctypes.POINTER(cty
 
 
 class Driver:
-    """What ``driver.cpp`` asks."""
+    """Answers ``driver.cpp``."""
 
     def __init__(self) -> None:
         self.programs: list[code.Kernel] = []
@@ -66,7 +66,8 @@ class Driver:
             return 1
         return 0
 
-    def launch_nothing(self, program: Any, programs: int, _: torch.device, *arguments: Any, kernel: Any = None) -> Any:
+    def launch_idle(self, program: Any, programs: int, _: torch.device, *arguments: Any, kernel: Any = None) -> Any:
+        """Launches as ``launch`` does, without naming the operands: nothing reads them."""
         return launcher.launch(program, programs, CARD, *arguments, kernel=kernel)
 
     def launch(self, program: Any, programs: int, _: torch.device, *arguments: Any, kernel: Any = None) -> Any:
@@ -119,5 +120,5 @@ def install(*, idle: bool = False) -> Driver:
     torch.cuda.current_device = lambda: CARD.index
     torch._C._cuda_getCurrentRawStream = lambda _: 0  # type: ignore[attr-defined]
     launch.is_capable = kernel.is_capable = lambda device: device.type == "cpu"  # type: ignore[assignment]
-    launch.launch = driver.launch_nothing if idle else driver.launch
+    launch.launch = driver.launch_idle if idle else driver.launch
     return driver

@@ -1,7 +1,7 @@
 """``python -m tests.kernels.ptx.host``: how long a step of the loss keeps the host, where a launch does nothing.
 
-It says nothing of a card. A small loss waits for the host, and this is what the host does for it: our face, Triton's
-launcher, torch's autograd. Beside it, in the same run, torch's own loss on the CPU, with all that it computes.
+It says nothing of a card. It times what the host does for a small loss: our face, Triton's launcher, torch's autograd.
+Beside it, in the same run, torch's own loss on the CPU, with all that it computes.
 """
 
 from __future__ import annotations

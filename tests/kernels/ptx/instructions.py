@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,8 @@ def _unary(function: Any, type_: str, i: Instruction, m: Machine) -> None:
 
 
 def _binary(function: Any, type_: str, second: str, i: Instruction, m: Machine) -> None:
-    put(m, i, i.operands[0], arithmetic.one_nan(function(get(m, i.operands[1], type_), get(m, i.operands[2], second))))
+    found = function(get(m, i.operands[1], type_), get(m, i.operands[2], second))
+    put(m, i, i.operands[0], found if i.name.startswith("copysign") else arithmetic.one_nan(found))
 
 
 def _fma(type_: str, i: Instruction, m: Machine) -> None:
@@ -51,6 +53,8 @@ def _multiply_low(type_: str, i: Instruction, m: Machine) -> None:
 
 
 def _setp(what: str, type_: str, i: Instruction, m: Machine) -> None:
+    if len(i.operands) != 3 or "|" in i.operands[0]:
+        raise NotImplementedError(i.text)
     put(m, i, i.operands[0], values.compare(what, get(m, i.operands[1], type_), get(m, i.operands[2], type_)))
 
 
@@ -170,9 +174,11 @@ def _atomic_add(type_: str, i: Instruction, m: Machine) -> None:
 
 
 def _barrier(i: Instruction, m: Machine) -> None:
-    if i.guard:
-        m.uniform(active(m, i))
-    m.epoch.barrier()
+    """Of all threads of the block."""
+    if i.operands != ("0",):
+        raise NotImplementedError(i.text)
+    if m.uniform(active(m, i)):
+        m.epoch.barrier()
 
 
 def _exchange(i: Instruction, m: Machine) -> None:
@@ -214,58 +220,62 @@ def _store_matrices(i: Instruction, m: Machine) -> None:
     m.shared.store(_addresses(m, place)[named], named, rows.view(np.uint8)[named], 16)
 
 
-# Names
+# Names: a pattern of the whole name, so that nothing with one modifier more is run as something else
+
+part = functools.partial
+FLOAT, INTEGER, BITS = r"(f32|f64)", r"([us](?:16|32|64))", r"(b(?:16|32|64)|pred)"
+ANY = r"([busf](?:16|32|64)|bf16|pred)"
+PATTERNS: list[tuple[str, Callable[..., Step]]] = [
+    (r"(ld|st)(?:\.volatile)?\.(global|shared)(?:::cta)?(?:\.v(\d))?\.([bus]\d+)", lambda *found: _memory_step(*found)),
+    (r"ld\.param\.([bus]\d+)", lambda type_: part(_parameter, type_)),
+    (r"atom\.global\.gpu\.acq_rel\.add\.(u32)", lambda type_: part(_atomic_add, type_)),
+    (
+        r"(ld|st)matrix\.sync\.aligned\.m8n8\.x\d\.shared\.b16",
+        lambda way: _load_matrices if way == "ld" else _store_matrices,
+    ),
+    (r"setp\.(\w+)\." + ANY, lambda what, type_: part(_setp, what, type_)),
+    (r"setp\.(\w+)\.(b?f16)x2", lambda what, type_: part(_setp_pair, what, type_)),
+    (r"selp\." + ANY, lambda type_: part(_selp, type_)),
+    (r"cvt\.([us]\d+)\.([us]\d+)", lambda to, of: part(_cvt, to, of)),
+    (r"cvt\.(f32|f64)\.(b?f16|f32)", lambda to, of: part(_cvt, to, of)),
+    (r"cvt\.rn\.(f32)\.(f64)", lambda to, of: part(_cvt, to, of)),
+    (r"cvt\.rn\.(b?f16)\.(f32)", lambda to, of: part(_cvt, to, of)),
+    (r"cvt\.rn\.(f32|f64)\.([us]\d+)", lambda to, of: part(_cvt, to, of)),
+    (r"cvt\.rzi\.(s32|s64)\.(f32|f64)", lambda to, of: part(_cvt, to, of)),
+    (r"cvt\.rn\.(b?f16)x2\.f32", lambda to: part(_cvt_pair, to)),
+    (r"fma\.rn\." + FLOAT, lambda type_: part(_fma, type_)),
+    (r"(add|sub|mul|div)\.rn\." + FLOAT, lambda kind, type_: part(_binary, values.BINARY[kind], type_, type_)),
+    (r"(add|sub|div|rem|min|max)\." + INTEGER, lambda kind, type_: part(_binary, values.BINARY[kind], type_, type_)),
+    (r"(and|or|xor)\." + BITS, lambda kind, type_: part(_binary, values.BINARY[kind], type_, type_)),
+    (r"copysign\." + FLOAT, lambda type_: part(_binary, values.BINARY["copysign"], type_, type_)),
+    (r"mul\.lo\." + INTEGER, lambda type_: part(_binary, values.BINARY["mul"], type_, type_)),
+    (r"mul\.wide\.([us](?:16|32))", lambda type_: part(_multiply, type_, False)),
+    (r"mad\.lo\." + INTEGER, lambda type_: part(_multiply_low, type_)),
+    (r"mad\.wide\.([us](?:16|32))", lambda type_: part(_multiply, type_, True)),
+    (r"div\.full\.(f32)", lambda type_: part(_binary, arithmetic.div_full, type_, type_)),
+    (r"(ex2|rcp)\.approx\.ftz\.(f32)", lambda kind, type_: part(_unary, getattr(arithmetic, kind), type_)),
+    (r"sh([lr])\.([bus](?:16|32|64))", lambda way, type_: part(_binary, values.shifted(way == "l"), type_, "u32")),
+    (r"mov\." + ANY, lambda type_: part(_move, type_)),
+    (r"(neg|abs)\.b?f16(x2)?", lambda kind, two: part(_unary, values.SIGNS[kind], "b32" if two else "b16")),
+    (r"(neg|abs)\.(f32|f64|s16|s32|s64)", lambda kind, type_: part(_unary, values.UNARY[kind], type_)),
+    (r"(not)\." + BITS, lambda kind, type_: part(_unary, values.UNARY[kind], type_)),
+    (r"redux\.sync\.(add|min|max)\.([us]32)", lambda kind, type_: part(_reduce, values.REDUCTIONS[kind], type_)),
+    (r"shfl\.sync\.bfly\.b32", lambda: _exchange),
+    (r"bar\.sync", lambda: _barrier),
+    (r"bfe\.([us](?:32|64))", lambda type_: part(_bfe, type_)),
+    (r"prmt\.b32", lambda: _prmt),
+    (r"popc\.b32", lambda: _popc),
+]
+
+
+def _memory_step(kind: str, space: str, count: str | None, type_: str) -> Step:
+    return part(_load if kind == "ld" else _store, space, type_, int(count or 1))
 
 
 @functools.cache
 def find(name: str) -> Step:
-    kind, *rest = name.split(".")
-    type_ = rest[-1] if rest else ""
-    part = functools.partial
-    if kind in ("ld", "st") and "param" not in rest:
-        count = next((int(word[1:]) for word in rest if re.fullmatch(r"v\d", word)), 1)
-        space = "shared" if "shared" in name else "global"
-        return part(_load if kind == "ld" else _store, space, type_, count)
-    if kind == "ld":
-        return part(_parameter, type_)
-    if kind == "atom":
-        return part(_atomic_add, type_)
-    if kind == "setp":
-        return part(_setp_pair, rest[0], type_[:-2]) if type_.endswith("x2") else part(_setp, rest[0], type_)
-    if kind == "selp":
-        return part(_selp, type_)
-    if kind == "cvt":
-        to, of = rest[-2:]
-        return part(_cvt_pair, to[:-2]) if to.endswith("x2") else part(_cvt, to, of)
-    if kind == "fma":
-        return part(_fma, type_)
-    if kind == "mad":
-        return part(_multiply, type_, True) if "wide" in rest else part(_multiply_low, type_)
-    if kind == "mul" and "wide" in rest:
-        return part(_multiply, type_, False)
-    if kind in ("ex2", "rcp"):
-        return part(_unary, getattr(arithmetic, kind), type_)
-    if kind == "div" and "full" in rest:
-        return part(_binary, arithmetic.div_full, type_, type_)
-    if kind in ("shl", "shr"):
-        return part(_binary, values.shifted(kind == "shl"), type_, "u32")
-    if kind == "mov":
-        return part(_move, type_)
-    if kind in values.SIGNS and "f16" in type_:
-        return part(_unary, values.SIGNS[kind], "b32" if type_.endswith("x2") else "b16")
-    if kind in values.UNARY:
-        return part(_unary, values.UNARY[kind], type_)
-    if kind in values.BINARY:
-        return part(_binary, values.BINARY[kind], type_, type_)
-    if kind == "redux":
-        return part(_reduce, {"add": np.add, "max": np.maximum, "min": np.minimum}[rest[1]], type_)
-    if kind == "shfl" and rest[:2] == ["sync", "bfly"]:
-        return _exchange
-    if kind == "bfe":
-        return part(_bfe, type_)
-    if kind in ("ldmatrix", "stmatrix") and "trans" not in rest:
-        return _load_matrices if kind == "ldmatrix" else _store_matrices
-    other = {"prmt": _prmt, "popc": _popc, "bar": _barrier}
-    if kind not in other:
-        raise NotImplementedError(name)
-    return other[kind]
+    """What is bound to an instruction of that name."""
+    for pattern, make in PATTERNS:
+        if found := re.fullmatch(pattern, name):
+            return make(*found.groups())
+    raise NotImplementedError(name)

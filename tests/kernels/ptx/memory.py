@@ -2,7 +2,7 @@
 
 Each access is checked as a card, or its tools, would check it: the address lies within an operand and is a multiple of
 the access's size, and no other thread touches the same bytes without a barrier in between. Between blocks there is no
-barrier, but whoever has added to an atomic counter may read what was written before the others added to it.
+barrier, but a block that has added to an atomic counter, acquiring and releasing, may touch what earlier blocks wrote.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 Array = Any
 
 SEVERAL = -1
-WATCHED = 2**22  # bytes: in larger memory nobody looks for races
+WATCHED = 2**22  # bytes: in larger memory nobody looks for races, which would take minutes
 
 
 class CardError(Exception):
@@ -56,7 +56,8 @@ class Watch:
         self._refuse(elsewhere & (not epoch.has_acquired), threads, "reads what another block wrote")
         again = (self.read[places] == epoch.number) & (self.reader[places] != threads)
         self.reader[places] = threads
-        self.reader[places] = np.where(again | (self.reader[places] != threads), SEVERAL, threads)
+        several = again | (self.reader[places] != threads)  # of those that read one byte at once, one was kept
+        self.reader[places[several]] = SEVERAL
         self.read[places] = epoch.number
         self.first_read[places] = np.where(self.first_read[places] == 0, epoch.number, self.first_read[places])
 

@@ -49,16 +49,16 @@ BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "and": operator.and_,
     "or": operator.or_,
     "xor": operator.xor,
-    "min": np.fmin,
-    "max": np.fmax,
+    "min": np.minimum,
+    "max": np.maximum,
     "copysign": lambda a, b: np.copysign(b, a),
 }
 UNARY: dict[str, Callable[[Array], Array]] = {
     "neg": lambda a: -a,
     "abs": np.abs,
     "not": np.invert,
-    "mov": lambda a: a,
 }
+REDUCTIONS = {"add": np.add, "min": np.minimum, "max": np.maximum}  # over the threads of a warp
 SIGN_BITS = {2: np.uint16(0x8000), 4: np.uint32(0x80008000)}
 SIGNS: dict[str, Callable[[Array], Array]] = {  # of one or two numbers of 16 bits
     "neg": lambda a: a ^ SIGN_BITS[a.itemsize],

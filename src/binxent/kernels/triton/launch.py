@@ -184,12 +184,12 @@ def _operands(operands: Operands) -> tuple[Any, ...]:
 
 
 def _key(program: Any, call: Call, tensors: tuple[Any, ...], number: Any, divisor: Any) -> Any:
-    """What a launch is found by again; None if it is not kept: one of sparse rows, or with a normalizer, which may be
-    another number at each step."""
-    if type(divisor) is float or isinstance(tensors[1], SparseRows):
+    """What a launch is found by again; None if it is not kept: one of sparse rows, with a normalizer, which may be
+    another number at each step, or with a number that is 0, since −0 would be found by it too."""
+    if (type(divisor) is float and divisor != 1) or isinstance(tensors[1], SparseRows):
         return None
     numbers = tuple(None if isinstance(one, Tensor) else one for one in (number, divisor))
-    return repeated.key(program, call, numbers, tensors)
+    return None if 0 in numbers else repeated.key(program, call, numbers, tensors)
 
 
 def sums(blocks: int, like: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -119,8 +119,8 @@ def _compiled_for(program: Any, programs: int, device: torch.device, arguments: 
 
 
 def launch(program: Any, programs: int, device: torch.device, *arguments: Any, kernel: Any = None) -> Any:
-    """Returns the compiled kernel, which launches the program again for arguments that are described alike; or None if
-    only Triton may launch it."""
+    """Launches the program. Returns its compiled kernel, which a later launch may be given as ``kernel`` if its
+    arguments are described alike; or None where only Triton may launch it."""
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
             return launch(program, programs, device, *arguments, kernel=kernel)

@@ -222,7 +222,8 @@ def with_power(
 ):  # fmt: skip
     """Loss and gradient with a focal power or the options of ``binxent.focal``. ``FAMILY`` is None where there is one
     power alone; y and ``rest`` are the target and 1 − target, smoothed."""
-    power, low, margin, rest_of_margin = None, None, None, None  # which no function may return
+    # No function may return None here: Triton 3.6 does not compile that.
+    power, low, margin, rest_of_margin = None, None, None, None
     if gamma is not None or gamma_bits is not None:
         power, low = option_in_parts(gamma, gamma_bits, dtype)
     if FAMILY == "p_t":
@@ -417,7 +418,7 @@ def measure(
     """Counts the elements that are kept or, where there are weights, adds up the weights of those elements."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
     inside = start + tl.arange(0, BLOCK) < n
-    if ignored_bits is None:  # there is no target then
+    if ignored_bits is None:  # There is no target. ``target is None`` would not compile for sparse rows in Triton 3.6.
         y = None
     else:
         y = targets(target, n, sizes, start, inside, dtype, BLOCK, WIDE)

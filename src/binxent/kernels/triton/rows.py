@@ -72,7 +72,8 @@ def targets(rows, n, start, inside, dtype: tl.constexpr, BLOCK: tl.constexpr):
             y = found.to(dtype)
         else:
             y = tl.where(found, widened(tl.load(rows.stored + low, mask=found, other=0), dtype), y)
-    # NaN is written here, and not above: Triton asks at each launch whether a global value is still equal to itself.
+    # NaN is written here and is no global: at each launch Triton compares its globals with what they were, and refuses
+    # the launch if one is not equal to itself.
     unknown = like(float("nan"), y)
     if first_row == last_row:
         y = tl.where(is_wrong(rows, first_row, True), unknown, y)
