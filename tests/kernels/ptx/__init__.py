@@ -10,4 +10,5 @@ would show: an address outside the operands or not aligned, threads that race, a
 - ``registers``, ``values``, ``instructions``: what each instruction does.
 - ``machine``: runs the blocks.
 - ``driver``: takes the place of a card's driver beneath Triton, whose own launcher calls it.
+- ``host``: times what the host does for a launch, where the driver does nothing.
 """
