@@ -340,6 +340,15 @@ def jaxes(session: nox.Session, version: str) -> None:
 
 
 @session(default=False)
+def xla(session: nox.Session) -> None:
+    """How many instructions XLA makes of JAX's face for an H100, which need not be there. It takes 3 GB."""
+    (jax,) = (wanted for wanted in group("jax") if wanted.startswith("jax=="))
+    install(session, jax.replace("jax==", "jax[cuda12]=="))
+    session.install("--no-deps", *(wanted for wanted in group("triton") if wanted.startswith("triton")))
+    session.run("python", "-m", "benchmarks.instructions.xla", env={"PYTHONPATH": None})
+
+
+@session(default=False)
 def lint(session: nox.Session) -> None:
     """ruff, as linter and as formatter; and who imports whom."""
     session.install(*group("lint"))

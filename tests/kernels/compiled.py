@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
 import triton
-import triton.backends.nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
+from benchmarks.instructions import sass
 from binxent import options
 from binxent.call import Operands, plan
 from binxent.formula import LOGITS, PROBABILITIES
@@ -88,19 +85,13 @@ def one(dtype: str, option: str, target: str = "", *, alone: bool = False) -> An
     return found.pop()
 
 
-INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", re.MULTILINE)
 JUMP = re.compile(r"(?:@!?\w+ )?BRA 0x([0-9a-f]+)")
 
 
 def executed(kernel: Any) -> int:
     """How many instructions a thread executes in a block in the middle. It takes each jump forward, since what is
     jumped over is for sums that are not finite, or for the last program."""
-    tool = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
-        file.flush()
-        text = subprocess.run([tool, "-sass", file.name], capture_output=True, text=True, check=True).stdout
-    instructions = [(int(place, 16), what) for place, what in INSTRUCTION.findall(text)]
+    instructions = sass.instructions(kernel.asm["cubin"])
     places = {place: k for k, (place, _) in enumerate(instructions)}
     count = k = 0
     while "EXIT" not in instructions[k][1]:
