@@ -59,7 +59,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy", "nonzero"):
                 patch.setattr(torch.Tensor, name, refuse)
             # The interpreter itself reads what a program is given, and the definition checks what lies on the CPU.
-            patch.setattr(launch, "launch", lambda *_: None)
+            patch.setattr(launch, "launch", lambda *_, **__: None)
             patch.setattr(arrays, "_check_range", lambda *_: None)
         try:
             yield
