@@ -16,7 +16,7 @@ import triton.language as tl
 from binxent.kernels.triton import launch, launcher
 from tests import processes
 from tests.kernels.bits import digests
-from tests.kernels.ptx import arithmetic, code, instructions
+from tests.kernels.ptx import arithmetic, code, instructions, values
 from tests.kernels.ptx.driver import Driver
 from tests.kernels.ptx.memory import CardError, Epoch, Memory, Span
 from tests.kernels.rows import ROWS
@@ -86,6 +86,17 @@ def test_conversions() -> None:
     assert arithmetic.to_bfloat16(between).tolist() == [0x3F80, 0x3F82, 0, 0x7F80, 0x7FFF]
     far = np.array([-1.9, 3e9, -np.inf, np.nan], np.float32)
     assert arithmetic.to_integer(far, 32).tolist() == [-1, 2**31 - 1, -(2**31), 0]
+
+
+@pytest.mark.parametrize(
+    ("function", "wanted"), [(values.least, [-0.0, -0.0, 2, 1, np.nan]), (values.most, [0.0, 0.0, 2, 1, np.nan])]
+)
+def test_the_least_and_the_most(function: Any, wanted: list[float]) -> None:
+    a = np.array([0.0, -0.0, np.nan, 1, np.nan], np.float32)
+    b = np.array([-0.0, 0.0, 2, np.nan, np.nan], np.float32)
+    found = function(a, b)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(np.signbit(found[:2]), np.signbit(wanted[:2]))
 
 
 def test_what_is_not_known_is_refused() -> None:

@@ -246,6 +246,8 @@ PATTERNS: list[tuple[str, Callable[..., Step]]] = [
     (r"fma\.rn\." + FLOAT, lambda type_: part(_fma, type_)),
     (r"(add|sub|mul|div)\.rn\." + FLOAT, lambda kind, type_: part(_binary, values.BINARY[kind], type_, type_)),
     (r"(add|sub|div|rem|min|max)\." + INTEGER, lambda kind, type_: part(_binary, values.BINARY[kind], type_, type_)),
+    (r"min\." + FLOAT, lambda type_: part(_binary, values.least, type_, type_)),
+    (r"max\." + FLOAT, lambda type_: part(_binary, values.most, type_, type_)),
     (r"(and|or|xor)\." + BITS, lambda kind, type_: part(_binary, values.BINARY[kind], type_, type_)),
     (r"copysign\." + FLOAT, lambda type_: part(_binary, values.BINARY["copysign"], type_, type_)),
     (r"mul\.lo\." + INTEGER, lambda type_: part(_binary, values.BINARY["mul"], type_, type_)),

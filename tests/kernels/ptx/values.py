@@ -40,6 +40,15 @@ def _remainder(a: Array, b: Array) -> Array:
     return a - _quotient(a, b) * b
 
 
+def least(a: Array, b: Array) -> Array:
+    """A NaN gives way to a number, and −0 is less than 0."""
+    return np.where((a == 0) & (b == 0), np.where(np.signbit(a), a, b), np.fmin(a, b))
+
+
+def most(a: Array, b: Array) -> Array:
+    return -least(-a, -b)
+
+
 BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "add": operator.add,
     "sub": operator.sub,
