@@ -11,6 +11,9 @@ from pathlib import Path
 INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?);", re.MULTILINE)
 
 
+JUMP = re.compile(r"\bBRA 0x([0-9a-f]+)")
+
+
 def tool(name: str) -> Path:
     """A program of CUDA's, such as ptxas; Triton itself is not imported."""
     triton = importlib.util.find_spec("triton")
@@ -27,3 +30,9 @@ def instructions(cubin: bytes) -> list[tuple[int, str]]:
         command = [str(tool("cuobjdump")), "-sass", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [(int(place, 16), what) for place, what in INSTRUCTION.findall(text)]
+
+
+def jump(instruction: str) -> int | None:
+    """Returns the place that an instruction jumps to, or None."""
+    found = JUMP.search(instruction)
+    return int(found[1], 16) if found else None

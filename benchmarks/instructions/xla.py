@@ -81,9 +81,9 @@ def per_element(cubin: bytes, size: int) -> tuple[float, int]:
     code = sass.instructions(cubin)
     first, last = 0, max(k for k, (_, what) in enumerate(code) if "EXIT" in what)
     for k, (place, what) in enumerate(code[:last]):
-        jump = re.search(r"BRA 0x([0-9a-f]+)", what)
-        if jump and int(jump[1], 16) < place:
-            first, last = next(j for j, (start, _) in enumerate(code) if start == int(jump[1], 16)), k
+        target = sass.jump(what)
+        if target is not None and target < place:
+            first, last = next(j for j, (start, _) in enumerate(code) if start == target), k
             break
     body = [what for _, what in code[first : last + 1]]
     widths = {None: 4, "64": 8, "128": 16, "U8": 1, "S8": 1, "U16": 2, "S16": 2}

@@ -52,6 +52,11 @@ def is_family(terms: Terms) -> bool:
     return terms.gamma_negative is not None or terms.margin != 0 or terms.focal != "branch"
 
 
+def with_one_nan(terms: Terms) -> Terms:
+    """The same, with one NaN object for all calls: a cache finds it by its identity, because NaN does not equal NaN."""
+    return terms._replace(ignore_index=math.nan) if terms.ignore_index != terms.ignore_index else terms
+
+
 class Focal(NamedTuple):
     """The options of the focal family as a caller gives them; their defaults."""
 
@@ -97,11 +102,9 @@ def checked_terms(
     )
     if not 0 <= meant.label_smoothing <= 1:
         raise RefusalError("label_smoothing", f"{label_smoothing!r}; expected a number between 0 and 1")
+    meant = with_one_nan(meant)
     ignored = meant.ignore_index
-    if ignored is not None and ignored != ignored:
-        # One NaN object for all calls: a cache finds it by its identity, because NaN does not equal NaN.
-        meant = meant._replace(ignore_index=math.nan)
-    elif ignored is not None:
+    if ignored is not None and ignored == ignored:
         most = _EXACT_INTEGERS.get(target_dtype, 2**24)
         if not (abs(ignored) <= most and ignored % 1 == 0):
             raise RefusalError(

@@ -85,9 +85,6 @@ def one(dtype: str, option: str, target: str = "", *, alone: bool = False) -> An
     return found.pop()
 
 
-JUMP = re.compile(r"(?:@!?\w+ )?BRA 0x([0-9a-f]+)")
-
-
 def executed(kernel: Any) -> int:
     """How many instructions a thread executes in a block in the middle. It takes each jump forward, since what is
     jumped over is for sums that are not finite, or for the last program."""
@@ -96,15 +93,14 @@ def executed(kernel: Any) -> int:
     count = k = 0
     while "EXIT" not in instructions[k][1]:
         place, what = instructions[k]
-        jump = JUMP.match(what)
-        k = places[int(jump[1], 16)] if jump and int(jump[1], 16) > place else k + 1
+        target = sass.jump(what)
+        k = places[target] if target is not None and target > place else k + 1
         count += 1
     return count + 1
 
 
 def elements_of_a_thread(dtype: str) -> float:
-    block = launch.SHORT_BLOCK if dtype in launch.HALVES else launch.BLOCK
-    return block / (32 * launcher.OPTIONS["num_warps"])
+    return launch.block_of(dtype) / (32 * launcher.OPTIONS["num_warps"])
 
 
 # Each option, both losses and the three types of arithmetic; not their product, which takes a minute.

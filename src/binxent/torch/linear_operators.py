@@ -7,7 +7,6 @@ Whoever finds a token empty computes the gradients anew, if that is allowed.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch.nn.functional import linear as torch_linear
 
 from binxent.call import Call, Operands
 from binxent.linear import FUNCTION
-from binxent.options import Terms
+from binxent.options import Terms, with_one_nan
 from binxent.targets import SparseRows
 from binxent.torch import arrays, linear_chunks
 from binxent.torch.arrays import DTYPE, LOGITS, NAME
@@ -63,9 +62,7 @@ def _flat(head: Head, may_remake: bool) -> tuple[Any, ...]:
 
 def _read(arguments: tuple[Any, ...]) -> tuple[Head, Linear, Operands]:
     reduction, dtype, *others = arguments[_COUNT:]
-    terms = Terms(*others[:_TERMS])
-    if terms.ignore_index != terms.ignore_index:
-        terms = terms._replace(ignore_index=math.nan)  # one object: a cache finds a NaN by its identity
+    terms = with_one_nan(Terms(*others[:_TERMS]))
     number, name, *rest = others[_TERMS:]
     call = Call(LOGITS, reduction, NAME[dtype], None if terms == Terms() else terms, number if name is None else name)
     made_of, operands = Linear(*arguments[:_LINEAR]), Operands(None, *arguments[_LINEAR:_ROWS])

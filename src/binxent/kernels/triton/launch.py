@@ -127,6 +127,16 @@ def counter(device: torch.device) -> Tensor:
     return found
 
 
+def block_of(dtype: str) -> int:
+    """How many elements a program works on at a time, of a call that computes in this dtype."""
+    return SHORT_BLOCK if dtype in HALVES else BLOCK
+
+
+def blocks_of(elements: int, block: int) -> int:
+    """How many blocks there are; one of nothing too, which writes the mean."""
+    return max(1, -(-elements // block))
+
+
 class Numerics(NamedTuple):
     """What the programs are told of a call, besides its tensors."""
 
@@ -143,8 +153,7 @@ def numerics(call: Call) -> Numerics:
 
 @functools.lru_cache(maxsize=256)
 def _numerics(dtype: str, terms: Terms, probabilities: bool, any_target: bool, checks: bool) -> Numerics:
-    double, short = dtype == "float64", dtype in HALVES
-    block = SHORT_BLOCK if short else BLOCK
+    double, short, block = dtype == "float64", dtype in HALVES, block_of(dtype)
     smooths, ignored = terms.label_smoothing != 0, terms.ignore_index
     numbers = (
         None if ignored is None else bits(ignored, double),
@@ -190,6 +199,21 @@ def _key(program: Any, call: Call, tensors: tuple[Any, ...], number: Any, diviso
         return None
     numbers = tuple(None if isinstance(one, Tensor) else one for one in (number, divisor))
     return None if 0 in numbers else repeated.key(program, call, numbers, tensors)
+
+
+def _launch(
+    program: Any, blocks: int, key: Any, tensors: tuple[Any, ...], arguments: Callable[[], tuple[Any, ...]]
+) -> None:
+    """Launches the program, whose first arguments are the tensors: as an earlier launch of that key, or with what
+    ``arguments`` finds."""
+    device, found = tensors[0].device, None if key is None else repeated.find(key)
+    if found is not None:
+        launch(program, blocks, device, *found.arguments(tensors), kernel=found.kernel)
+        return
+    given = arguments()
+    kernel = launch(program, blocks, device, *given)
+    if kernel is not None and key is not None:
+        repeated.keep(key, kernel, given, len(tensors))
 
 
 def sums(blocks: int, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -248,7 +272,7 @@ def measure(call: Call, operands: Operands) -> Any:
         BLOCK,
     )
     measured = torch.empty((), dtype=torch.float64 if by_weights else torch.int64, device=input.device)
-    blocks = max(1, -(-input.numel() // BLOCK))
+    blocks = blocks_of(input.numel(), BLOCK)
     launch(
         programs.measure, blocks, input.device, target, *read, measured, *sums(blocks, input), input.numel(), sizes,
         ignored, run.kinds[0], ignores_nan, BLOCK, wide,
@@ -272,26 +296,21 @@ def compute(
     """
     input = operands.input
     divisor = measure(call, operands) if divisor is None else divisor
-    tensors = (*_operands(operands), tensor(incoming), tensor(divisor), *outputs[:3])
+    blocks = blocks_of(input.numel(), block_of(call.dtype))
+    own = sums(blocks, input) if outputs.total is not None else (None, None)
+    tensors = (*_operands(operands), tensor(incoming), tensor(divisor), *outputs[:3], *own)
     key = _key(programs.loss, call, tensors, incoming, divisor)
-    found = None if key is None else repeated.find(key)
-    if found is None:
-        blocks, arguments = _loss_arguments(call, operands, outputs, divisor, incoming)
-        kernel = launch(programs.loss, blocks, input.device, *arguments)
-        if kernel is not None and key is not None:
-            repeated.keep(key, kernel, blocks, arguments, len(tensors) + 2)
-    else:
-        own = sums(found.programs, input) if outputs.total is not None else (None, None)
-        launch(
-            programs.loss, found.programs, input.device, *found.arguments((*tensors, *own)), kernel=found.kernel
-        )  # fmt: skip
+    _launch(
+        programs.loss, blocks, key, tensors,
+        lambda: _loss_arguments(call, operands, outputs, divisor, incoming, own),
+    )  # fmt: skip
     return 0
 
 
 def _loss_arguments(
-    call: Call, operands: Operands, outputs: Outputs, divisor: Any, incoming: Any
-) -> tuple[int, tuple[Any, ...]]:
-    """How many programs of ``programs.loss`` there are, and their arguments."""
+    call: Call, operands: Operands, outputs: Outputs, divisor: Any, incoming: Any, own: tuple[Any, Any]
+) -> tuple[Any, ...]:
+    """The arguments of ``programs.loss``; ``own`` is what ``sums`` gives."""
     input, run = operands.input, numerics(call)
     by, by_bits = number_or_tensor(divisor, True)
     coming, after = None, None
@@ -304,11 +323,9 @@ def _loss_arguments(
         after = bits(rest, run.double)
     tensors = (input, *operands[2:6], operands.neg_weight, coming, outputs.elements, outputs.gradient)
     target, read, sizes, wide = views(tensors, operands.target, input.shape, run.block)
-    blocks = max(1, -(-input.numel() // run.block))
-    partial, arrived = sums(blocks, input) if outputs.total is not None else (None, None)
-    return blocks, (
+    return (
         read[0], target, *read[1:6], operands.label_smoothing, operands.gamma, read[6], by, read[7], outputs.total,
-        read[8], partial, arrived, input.numel(), sizes, bits(factor, run.double), after, by_bits, *run.numbers,
+        read[8], *own, input.numel(), sizes, bits(factor, run.double), after, by_bits, *run.numbers,
         *run.kinds, wide,
     )  # fmt: skip
 
@@ -327,32 +344,28 @@ def remake(
     For a loss of each element, the blocks in which it differs are made again. The comparison is done on the device. A
     divisor that was measured should be handed over, or it is measured again.
     """
+    input = operands.input
     divisor = measure(call, operands) if divisor is None else divisor
+    blocks = blocks_of(input.numel(), block_of(call.dtype))
+    blocks = min(blocks, REMAKERS * multiprocessors(input.device))
     tensors = (*_operands(operands), incoming, tensor(divisor), tensor(made_for), gradient)
     key = _key(programs.remake, call, tensors, made_for, divisor)
-    found = None if key is None else repeated.find(key)
-    if found is None:
-        blocks, arguments = _remake_arguments(call, operands, gradient, incoming, made_for, divisor)
-        kernel = launch(programs.remake, blocks, gradient.device, *arguments)
-        if kernel is not None and key is not None:
-            repeated.keep(key, kernel, blocks, arguments, len(tensors))
-    else:
-        launch(
-            programs.remake, found.programs, gradient.device, *found.arguments(tensors), kernel=found.kernel
-        )  # fmt: skip
+    _launch(
+        programs.remake, blocks, key, tensors,
+        lambda: _remake_arguments(call, operands, gradient, incoming, made_for, divisor),
+    )  # fmt: skip
 
 
 def _remake_arguments(
     call: Call, operands: Operands, gradient: Tensor, incoming: Tensor, made_for: Any, divisor: Any
-) -> tuple[int, tuple[Any, ...]]:
-    """How many programs of ``programs.remake`` there are, and their arguments."""
+) -> tuple[Any, ...]:
+    """The arguments of ``programs.remake``."""
     input, run = operands.input, numerics(call)
     by, by_bits = number_or_tensor(divisor, True)
     made, made_bits = number_or_tensor(made_for, run.double)
     tensors = (input, *operands[2:6], operands.neg_weight, incoming, gradient)
     target, read, sizes, wide = views(tensors, operands.target, input.shape, run.block)
-    blocks = min(max(1, -(-input.numel() // run.block)), REMAKERS * multiprocessors(input.device))
-    return blocks, (
+    return (
         read[0], target, *read[1:6], operands.label_smoothing, operands.gamma, read[6], by, made, read[7],
         input.numel(), sizes, by_bits, made_bits, *run.numbers, *run.kinds, wide,
     )  # fmt: skip
@@ -365,7 +378,7 @@ def rescale(gradient: Tensor, *, incoming: Tensor, made_for: Any = 1.0) -> None:
     """
     double = gradient.dtype == torch.float64
     made, made_bits = number_or_tensor(made_for, double)
-    blocks = min(max(1, -(-gradient.numel() // BLOCK)), REMAKERS * multiprocessors(gradient.device))
+    blocks = min(blocks_of(gradient.numel(), BLOCK), REMAKERS * multiprocessors(gradient.device))
     arithmetic = tl.float64 if double else tl.float32
     launch(
         programs.rescale, blocks, gradient.device, gradient, incoming, made, gradient.numel(), made_bits, arithmetic,

@@ -24,7 +24,6 @@ _repeated: dict[Any, Repeated] = {}
 
 class Repeated(NamedTuple):
     kernel: Any
-    programs: int
     strides: tuple[tuple[int, ...] | None, ...]  # of the views among the first arguments; None: the tensor itself
     rest: tuple[Any, ...]  # the arguments that are no tensors
 
@@ -49,9 +48,9 @@ def find(key: Any) -> Repeated | None:
     return _repeated.get(key)
 
 
-def keep(key: Any, kernel: Any, programs: int, arguments: Sequence[Any], tensors: int) -> None:
+def keep(key: Any, kernel: Any, arguments: Sequence[Any], tensors: int) -> None:
     """Keeps a launch, whose first arguments are so many tensors and views; the tensors are not kept alive."""
     if len(_repeated) >= MOST:
         _repeated.clear()
     strides = tuple(one.strides if isinstance(one, View) else None for one in arguments[:tensors])
-    _repeated[key] = Repeated(kernel, programs, strides, tuple(arguments[tensors:]))
+    _repeated[key] = Repeated(kernel, strides, tuple(arguments[tensors:]))
