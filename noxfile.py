@@ -53,6 +53,9 @@ PURE = (
     "classes_keep_parameters",
 )
 
+# PyTorch's face, where BINXENT_KERNELS says that its kernel is Triton's.
+FACE_ON_TRITON = ("tests/kernels/test_torch_face.py", "tests/conformance/test_derivatives.py")
+
 # Each run tries these tests on compiled code too. Without this list all of them would run, which takes ten minutes.
 AS_COMPILED = ("test_ptx", "accuracy", "one_output", "whose_sum", "in_place", "remake", "test_sparse")
 
@@ -186,8 +189,15 @@ def triton(session: nox.Session) -> None:
     the compiler made, instruction by instruction."""
     install(session, *group("bench", "triton"))
     pytest(session, "tests", *SIDE_BY_SIDE, "tests/kernels", *session.posargs, TRITON_INTERPRET="1")
-    face = ("tests/kernels/test_torch_face.py", "tests/conformance/test_derivatives.py")
-    pytest(session, "face", *SIDE_BY_SIDE, *face, *session.posargs, TRITON_INTERPRET="1", BINXENT_KERNELS="triton")
+    pytest(
+        session,
+        "face",
+        *SIDE_BY_SIDE,
+        *FACE_ON_TRITON,
+        *session.posargs,
+        TRITON_INTERPRET="1",
+        BINXENT_KERNELS="triton",
+    )
     few = f"({' or '.join(AS_COMPILED)}) and not native"  # ``nox -s tritons`` runs all of them
     pytest(session, "compiled", *SIDE_BY_SIDE, "tests/kernels", "-k", few, *session.posargs, TRITON_RUNS_PTX="1")
 
@@ -202,8 +212,9 @@ def tritons(session: nox.Session, version: str) -> None:
     # The benchmark's dry run needs the newest interpreter.
     kernel = ("tests/kernels", "--ignore=tests/kernels/test_gpu_benchmark.py", "-k", "not native")
     pytest(session, "kernel", *SIDE_BY_SIDE, *kernel, *session.posargs, TRITON_RUNS_PTX="1")
-    face = ("tests/kernels/test_torch_face.py", "tests/conformance/test_derivatives.py")
-    pytest(session, "face", *SIDE_BY_SIDE, *face, *session.posargs, TRITON_RUNS_PTX="1", BINXENT_KERNELS="triton")
+    pytest(
+        session, "face", *SIDE_BY_SIDE, *FACE_ON_TRITON, *session.posargs, TRITON_RUNS_PTX="1", BINXENT_KERNELS="triton"
+    )
 
 
 @session()

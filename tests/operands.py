@@ -12,6 +12,9 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+# Logits at which some type or some step of the arithmetic has its limit.
+SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 3e38, -3e38, 88.8, -104.2, 65504.0, 6e-8]
+
 
 def logits(dtype: str, size: int, rng: np.random.Generator) -> Array:
     """−100 … 100, evenly and by magnitude, and as far as exp(−|x|) is a subnormal of the dtype."""

@@ -11,10 +11,10 @@ import numpy as np
 from binxent.numpy import grad_and_hess
 from tests.digests.digest import digest
 from tests.kernel_calls import compute
+from tests.operands import SPECIAL
 from tests.reference import DTYPES, Array
 
 SIZE = 3 * 4096 * 16 + 4097  # over the serial limit, and no whole number of blocks, tiles or groups
-SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 3e38, -3e38, 88.8, -104.2, 65504.0, 6e-8]
 FACTORS = (1.0, 0.7, 1 / SIZE, 65536.0)
 FAMILY: dict[str, dict[str, Any]] = {
     "two gammas": {"gamma_positive": 1.0, "gamma_negative": 4.0},

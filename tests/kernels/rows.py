@@ -1,7 +1,8 @@
 """The kernels that the contract is asked of, one row each, and how a test calls one.
 
 A row knows how NumPy's arrays get to its device, and back. A kernel that cannot run here has no row: Triton's needs a
-card, or TRITON_INTERPRET=1 in the environment, which has to be there before Triton is imported.
+card, or TRITON_INTERPRET=1 in the environment, which has to be there before Triton is imported, or TRITON_RUNS_PTX=1,
+by which ``conftest.py`` puts ``tests.kernels.ptx`` in a card's place.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tests.kernels.ptx import arithmetic, values
-from tests.kernels.ptx.registers import TYPES, active, get, put
+from tests.kernels.ptx.registers import TYPES, active, get, integer, put
 
 if TYPE_CHECKING:
     from tests.kernels.ptx.code import Instruction
@@ -40,7 +40,7 @@ def _fma(type_: str, i: Instruction, m: Machine) -> None:
 
 def _multiply(type_: str, adds: bool, i: Instruction, m: Machine) -> None:
     """The whole product of two integers, twice as long, to which a third may be added."""
-    wide = np.dtype(TYPES[type_[0] + str(2 * int(type_[1:]))])
+    wide = TYPES[type_[0] + str(2 * int(type_[1:]))]
     product = get(m, i.operands[1], type_).astype(wide) * get(m, i.operands[2], type_).astype(wide)
     if adds:
         product = product + get(m, i.operands[3], type_[0] + str(2 * int(type_[1:])))
@@ -86,7 +86,7 @@ def _move(type_: str, i: Instruction, m: Machine) -> None:
         put(m, i, i.operands[0], get(m, i.operands[1], type_))
     elif i.text.rstrip().endswith("}"):
         name, *parts = i.operands
-        kind = np.dtype(TYPES[type_])
+        kind = TYPES[type_]
         bits = 8 * kind.itemsize // len(parts)
         found = np.zeros(len(m.threads), kind)
         for k, part in enumerate(parts):
@@ -129,7 +129,7 @@ def _addresses(m: Machine, text: str) -> Array:
 
 
 def _load(space: str, type_: str, count: int, i: Instruction, m: Machine) -> None:
-    kind = np.dtype(TYPES[type_])
+    kind = TYPES[type_]
     memory, active_ = (m.shared if space == "shared" else m.memory), active(m, i)
     size = kind.itemsize * count
     rows = np.zeros((len(m.threads), size), np.uint8)
@@ -150,16 +150,14 @@ def _store(space: str, type_: str, count: int, i: Instruction, m: Machine) -> No
 
 
 def _parameter(type_: str, i: Instruction, m: Machine) -> None:
-    number = m.arguments[i.operands[1].strip("[]")]
-    kind = np.dtype(TYPES[type_])
-    raw = np.array(number % 2 ** (8 * kind.itemsize), f"uint{8 * kind.itemsize}").view(kind)
-    put(m, i, i.operands[0], np.full(len(m.threads), raw))
+    number = integer(m.arguments[i.operands[1].strip("[]")], TYPES[type_])
+    put(m, i, i.operands[0], np.full(len(m.threads), number))
 
 
 def _atomic_add(type_: str, i: Instruction, m: Machine) -> None:
     """Of one thread at a time: it acquires what others released."""
     (where,) = np.nonzero(active(m, i))
-    kind = np.dtype(TYPES[type_])
+    kind = TYPES[type_]
     addresses, added = _addresses(m, i.operands[1]), get(m, i.operands[2], type_)
     before = np.zeros(len(m.threads), kind)
     for thread in where:

@@ -16,7 +16,7 @@ import numpy as np
 Array = Any
 
 SEVERAL = -1
-WATCHED = 2**22  # bytes: in larger memory nobody looks for races, which would take minutes
+WATCHED = 2**22  # bytes: in larger memory nobody looks for races, since each byte takes twenty to watch
 
 
 class CardError(Exception):

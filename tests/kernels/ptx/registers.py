@@ -29,8 +29,13 @@ def width(name: str) -> Any:
     return next(np.dtype(kind) for prefix, kind in PREFIXES if name.startswith(prefix))
 
 
+def integer(number: int, kind: Any) -> Any:
+    """The low bits of an integer, as a type."""
+    bits = np.dtype(f"uint{8 * kind.itemsize}")
+    return np.array(number % 2 ** (8 * kind.itemsize), bits).view(kind)
+
+
 def constant(text: str, kind: Any) -> Any:
-    kind = np.dtype(kind)
     if text.startswith(("0f", "0d")):
         wide = text.startswith("0d")
         raw = np.array(int(text[2:], 16), np.uint64 if wide else np.uint32)
@@ -39,16 +44,14 @@ def constant(text: str, kind: Any) -> Any:
     number = int(text.rstrip("U"), 0)
     if kind.kind == "b":
         return np.array(number != 0)
-    bits = np.array(number % 2 ** (8 * kind.itemsize), f"uint{8 * kind.itemsize}")
-    return bits.view(kind)
+    return integer(number, kind)
 
 
 def register(machine: Machine, name: str) -> Array:
     """The bits of a register. Before it is written it holds anything: a result that depends on it will be wrong."""
     found = machine.registers.get(name)
     if found is None:
-        kind = width(name)
-        found = np.full(len(machine.threads), 0xA5A5A5A5A5A5A5A5 % 2 ** (8 * kind.itemsize), np.uint64).astype(kind)
+        found = np.full(len(machine.threads), integer(0xA5A5A5A5A5A5A5A5, width(name)))
     return found
 
 
@@ -58,12 +61,12 @@ def get(machine: Machine, name: str, type_: str) -> Array:
         raw = register(machine, name)
         if type_ == "bf16":
             return arithmetic.from_bfloat16(raw)
-        kind = np.dtype(TYPES[type_])
+        kind = TYPES[type_]
         if kind.itemsize < raw.itemsize:
             raw = raw.astype(f"uint{8 * kind.itemsize}")
         return raw.view(kind)
     if type_ == "bf16":
-        return arithmetic.from_bfloat16(np.full(len(machine.threads), constant(name, np.uint16)))
+        return arithmetic.from_bfloat16(np.full(len(machine.threads), constant(name, TYPES["b16"])))
     return np.full(len(machine.threads), constant(name, TYPES[type_]))
 
 

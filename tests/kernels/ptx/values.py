@@ -112,7 +112,7 @@ def converted(value: Array, to: str) -> Array:
         return arithmetic.to_bfloat16(value)
     if to == "f16":
         return arithmetic.to_float16(value)
-    kind = np.dtype(TYPES[to])
+    kind = TYPES[to]
     if value.dtype.kind == "f" and kind.kind in "iu":
         return arithmetic.to_integer(value, 8 * kind.itemsize)
     return value.astype(kind)
